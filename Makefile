@@ -1,0 +1,80 @@
+# `make` lists the targets. Needs GNU make 3.81 or newer, and Python 3.11 to
+# 3.13 as $(PYTHON). Installs with uv where it is found, with pip otherwise.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/digits.py
+WORKDIR ?= runs/digits
+ARGS ?=
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help train test parity check format clean
+
+help: ## List the targets.
+	@echo 'usage: make TARGET [VARIABLE=value ...]'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
+	  awk -F '|' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'variables: PYTHON=$(PYTHON) VENV=$(VENV) CONFIG=$(CONFIG)'
+	@echo '           WORKDIR=$(WORKDIR) ARGS="--config.seed=1"'
+
+train: $(VENV)/.runtime ## Train and evaluate CONFIG into WORKDIR.
+	$(BIN)/python -m mobilevit_jax.main --config=$(CONFIG) \
+	  --workdir=$(WORKDIR) $(ARGS)
+
+test: $(VENV)/.dev ## Run every test, or those that ARGS names.
+	$(BIN)/python -m pytest $(ARGS)
+
+parity: ## Compare with PyTorch, in .venv-parity (gigabytes).
+	$(MAKE) .venv-parity/.parity VENV=.venv-parity
+	.venv-parity/bin/python -m pytest -m parity $(ARGS)
+
+check: $(VENV)/.dev ## Check format, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.dev ## Format the code and fix what lint can.
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## Delete environments and caches; runs/ stays.
+	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build
+	rm -rf *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is touched last, so an install that failed or was interrupted leaves
+# none, and a stamp older than its requirements installs again.
+$(VENV)/.runtime: requirements.txt
+	$(call install,requirements.txt)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt
+	$(call install,requirements-dev.txt)
+	@touch $(VENV)/.runtime $@
+
+$(VENV)/.parity: requirements-parity.txt requirements-dev.txt requirements.txt
+	$(call install,requirements-parity.txt)
+	@touch $(VENV)/.runtime $(VENV)/.dev $@
+
+define install
+@$(PYTHON) -c '$(check_python)'
+@echo 'installing $(1) into $(VENV): a minute or two the first time'
+@if uv --version >/dev/null 2>&1; then \
+  uv venv --quiet --allow-existing $(VENV) --python \
+    "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && \
+  uv pip install --quiet --python $(BIN)/python -r $(1); \
+else \
+  $(PYTHON) -m venv $(VENV) && \
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1); \
+fi
+endef
+
+check_python := import sys; v = sys.version_info; \
+  (3, 11) <= v < (3, 14) or sys.exit("$(PYTHON) is Python %d.%d:" % v[:2] + \
+  " mobilevit_jax needs 3.11 to 3.13, try make PYTHON=/path/to/python3.12")

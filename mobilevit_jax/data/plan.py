@@ -1,0 +1,328 @@
+"""The batch plan: which examples, at which size, make up training step t.
+
+A plan is a pure function of the seed and the step. It knows nothing of devices
+or hosts, so a run may be stopped and resumed on other hardware and still see
+the same global batches, and there is no data state to save.
+
+Sizes and batches follow the variable-batch sampler of the MobileViT paper
+(section 3.2, "Multi-scale sampler") in the two forms that Apple published; see
+`batch_for`. Every step draws one size for all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import math
+import operator
+import threading
+
+import numpy as np
+
+RULES = ("cvnets_v01", "cvnets_v04")
+
+# First words of the spawn keys: one independent stream for each kind of draw.
+_SIZE_STREAM = 1
+_ORDER_STREAM = 2
+
+# A prefetching pipeline reads on both sides of an epoch's end, never more.
+_CACHED_EPOCHS = 2
+
+
+def batch_for(
+  size: int,
+  *,
+  base_size: int,
+  base_batch: int,
+  groups: int = 1,
+  rule: str = "cvnets_v01",
+  batch_multiple: int = 1,
+) -> int:
+  """Global batch for images of one size.
+
+  A group (one of the paper's GPUs) holds about as many pixels at any size:
+  `fit = base_size**2 * base_batch / size**2` images, which the rules round to
+
+  * `cvnets_v01`: `max(base_batch, fit)` rounded to a multiple of `groups`, so
+    that large images keep the base batch (ml-cvnets v0.1,
+    data/sampler/utils.py). From 128 at 256 px and 8 groups: 2624, 1792, 1024,
+    1024, 1024 images at 160, 192, 256, 288, 320 px.
+  * `cvnets_v04`: `max(1, fit)` rounded down (ml-cvnets v0.3 and v0.4, same
+    file): 2616, 1816, 1024, 808, 648 images.
+
+  Args:
+    size: image side in pixels.
+    base_size: the side at which a group's batch is `base_batch`.
+    base_batch: images per group at `base_size`.
+    groups: number of groups in a global batch.
+    rule: one of `RULES`.
+    batch_multiple: rounds the global batch up to a multiple of this; it stays
+      a multiple of `groups`.
+
+  Returns:
+    Number of images over all groups.
+  """
+  size = _at_least(1, "size", size)
+  base_size = _at_least(1, "base_size", base_size)
+  base_batch = _at_least(1, "base_batch", base_batch)
+  groups = _at_least(1, "groups", groups)
+  batch_multiple = _at_least(1, "batch_multiple", batch_multiple)
+  # Rounding to two places first is the published rule: it turns a quotient
+  # just under a whole number into that number.
+  fit = int(round(base_size**2 * base_batch / size**2, 2))
+  if rule == "cvnets_v01":
+    per_group = _make_divisible(max(base_batch, fit), groups)
+  elif rule == "cvnets_v04":
+    per_group = max(1, fit)
+  else:
+    raise ValueError(f"rule: {rule!r} is not one of {', '.join(RULES)}.")
+  multiple = math.lcm(groups, batch_multiple)
+  return -(-per_group * groups // multiple) * multiple
+
+
+def host_slice(batch: int, process_index: int, process_count: int) -> slice:
+  """The part of a global batch that one host loads.
+
+  Args:
+    batch: global batch.
+    process_index: this host, from 0.
+    process_count: number of hosts, which must divide the batch.
+
+  Returns:
+    A contiguous slice; the slices of all hosts, in order, make up the batch.
+
+  Raises:
+    ValueError: if an argument is out of range; names the counts that divide.
+  """
+  process_count = _at_least(1, "process_count", process_count)
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f"process_index: {process_index} must be in [0, {process_count})."
+    )
+  if batch % process_count:
+    raise ValueError(
+      f"process_count: {process_count} does not divide the batch {batch}. "
+      f"These do: {_listed(_divisors(batch))}."
+    )
+  share = batch // process_count
+  return slice(process_index * share, (process_index + 1) * share)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedStep:
+  """One training step's input.
+
+  Attributes:
+    epoch: the epoch that the step belongs to, from 0.
+    size: side of the square images, in pixels.
+    batch: global batch, over all devices and hosts.
+    ids: int array [batch], the examples in their global order.
+  """
+
+  epoch: int
+  size: int
+  batch: int
+  ids: np.ndarray
+
+
+class BatchPlan:
+  """Size, batch and example ids of every step of a training run.
+
+  An epoch is a permutation of all examples, cut into batches; its last batch
+  is filled up from the epoch's start, so that every shape is one of `shapes`.
+  Steps of an epoch depend on (seed, epoch) alone: a plan with more epochs or
+  steps starts with the very steps of the shorter one.
+
+  Attributes:
+    num_examples: number of examples in an epoch.
+    num_steps: number of steps of the whole run.
+    num_epochs: number of epochs begun, the last one perhaps cut short.
+    epoch_starts: first step of each epoch, int64 [num_epochs].
+    shapes: every (size, global batch) that can occur, by size.
+  """
+
+  host_slice = staticmethod(host_slice)
+
+  def __init__(
+    self,
+    num_examples: int,
+    *,
+    seed: int,
+    sizes: Sequence[int],
+    base_size: int,
+    base_batch: int,
+    groups: int = 1,
+    rule: str = "cvnets_v01",
+    batch_multiple: int = 1,
+    num_epochs: int | None = None,
+    num_steps: int | None = None,
+  ):
+    """Draws the sizes; the examples' order is drawn when it is asked for.
+
+    Args:
+      num_examples: number of training examples.
+      seed: any integer from 0.
+      sizes: image sides in pixels, drawn evenly; one makes a fixed-size run.
+      base_size: see `batch_for`, as for the next four.
+      base_batch: images per group at `base_size`.
+      groups: number of groups in a global batch.
+      rule: one of `RULES`.
+      batch_multiple: global batches are rounded up to a multiple of this.
+      num_epochs: length of the run in epochs, or
+      num_steps: its length in steps; exactly one of the two.
+    """
+    self.num_examples = _at_least(1, "num_examples", num_examples)
+    self._seed = _at_least(0, "seed", seed)
+    sizes = [_at_least(1, "sizes", size) for size in sizes]
+    if not sizes or len(set(sizes)) != len(sizes):
+      raise ValueError(
+        f"sizes: {sizes} must hold at least one size, and none twice."
+      )
+    if (num_epochs is None) == (num_steps is None):
+      raise ValueError(
+        f"num_epochs: {num_epochs} and num_steps: {num_steps}: give exactly "
+        "one of them."
+      )
+    batch_at = functools.partial(
+      batch_for,
+      base_size=base_size,
+      base_batch=base_batch,
+      groups=groups,
+      rule=rule,
+      batch_multiple=batch_multiple,
+    )
+    # Sorted, so that the order in which a config lists sizes has no effect.
+    self.shapes = [(size, batch_at(size)) for size in sorted(sizes)]
+    self._sizes, self._batches = np.array(self.shapes, np.int64).T
+    for field, length in (("num_epochs", num_epochs), ("num_steps", num_steps)):
+      if length is not None:
+        _at_least(1, field, length)
+    self._choices, self.epoch_starts = self._draw_sizes(num_epochs, num_steps)
+    self.num_steps = len(self._choices)
+    self.num_epochs = len(self.epoch_starts)
+    self.__setstate__({})
+
+  def _draw_sizes(
+    self, num_epochs: int | None, num_steps: int | None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the size table at each step; first step of each epoch."""
+    # No epoch has more steps than one drawn all at the smallest batch. The
+    # number of draws may not depend on the draws: that keeps them vectorised.
+    most = -(-self.num_examples // int(self._batches.min()))
+    chunks: list[np.ndarray] = []
+    starts: list[int] = []
+    total = 0
+    while len(starts) != num_epochs and total < (num_steps or math.inf):
+      rng = self._generator(_SIZE_STREAM, len(starts))
+      chunk = rng.integers(len(self._sizes), size=most).astype(np.int16)
+      ends = np.cumsum(self._batches[chunk])
+      chunk = chunk[: np.searchsorted(ends, self.num_examples) + 1]
+      chunks.append(chunk)
+      starts.append(total)
+      total += len(chunk)
+    return np.concatenate(chunks)[:num_steps], np.array(starts, np.int64)
+
+  def _generator(self, stream: int, epoch: int) -> np.random.Generator:
+    key = np.random.SeedSequence(self._seed, spawn_key=(stream, epoch))
+    return np.random.Generator(np.random.PCG64(key))
+
+  def __len__(self) -> int:
+    """Number of steps."""
+    return self.num_steps
+
+  def epoch(self, t: int) -> int:
+    """Epoch of step `t`, from 0."""
+    step = self._check_step(t)
+    return int(np.searchsorted(self.epoch_starts, step, side="right")) - 1
+
+  def size(self, t: int) -> int:
+    """Image side at step `t`, in pixels."""
+    return int(self._sizes[self._choices[self._check_step(t)]])
+
+  def batch(self, t: int) -> int:
+    """Global batch at step `t`."""
+    return int(self._batches[self._choices[self._check_step(t)]])
+
+  def ids(self, t: int) -> np.ndarray:
+    """Example ids of step `t` in their global order, int [batch]."""
+    step, epoch = self._check_step(t), self.epoch(t)
+    earlier = self._choices[self.epoch_starts[epoch] : step]
+    begin = int(self._batches[earlier].sum())
+    # Wrapping fills up the epoch's last batch, as often as it takes when the
+    # data set is smaller than one batch.
+    places = np.arange(begin, begin + self.batch(step)) % self.num_examples
+    return self._order(epoch)[places]
+
+  def __getitem__(self, t: int) -> PlannedStep:
+    """The whole of step `t`; `IndexError` beyond the last step."""
+    return PlannedStep(self.epoch(t), self.size(t), self.batch(t), self.ids(t))
+
+  def check_devices(self, num_devices: int) -> None:
+    """`ValueError` unless all batches divide evenly over so many devices."""
+    num_devices = _at_least(1, "num_devices", num_devices)
+    batches = sorted(set(self._batches.tolist()))
+    if any(batch % num_devices for batch in batches):
+      counts = _divisors(math.gcd(*batches))
+      raise ValueError(
+        f"num_devices: {num_devices} does not divide every batch of the plan "
+        f"({_listed(batches)}). These do: {_listed(counts)}. Or set "
+        f"batch_multiple={num_devices}, which rounds the batches up."
+      )
+
+  def _check_step(self, t: int) -> int:
+    step = operator.index(t)
+    if not 0 <= step < self.num_steps:
+      raise IndexError(f"step {step} is not in [0, {self.num_steps}).")
+    return step
+
+  def _order(self, epoch: int) -> np.ndarray:
+    # Under the lock: threads that meet at a new epoch wait for one drawing
+    # instead of each making its own (30 ms and 10 MB for ImageNet).
+    with self._lock:
+      if epoch not in self._orders:
+        kind = np.int32 if self.num_examples < 2**31 else np.int64
+        order = np.arange(self.num_examples, dtype=kind)
+        self._generator(_ORDER_STREAM, epoch).shuffle(order)
+        self._orders[epoch] = order
+        if len(self._orders) > _CACHED_EPOCHS:
+          del self._orders[next(iter(self._orders))]
+      return self._orders[epoch]
+
+  def __getstate__(self) -> dict:
+    """Everything but the lock and the cached orders, for worker processes."""
+    state = self.__dict__.copy()
+    del state["_lock"], state["_orders"]
+    return state
+
+  def __setstate__(self, state: dict) -> None:
+    """Restores what `__getstate__` gave; the cache starts empty."""
+    self.__dict__.update(state)
+    self._orders: dict[int, np.ndarray] = {}
+    self._lock = threading.Lock()
+
+
+def _make_divisible(value: int, divisor: int) -> int:
+  """Nearest multiple of `divisor` that keeps 90 % of `value` (MobileNet's)."""
+  nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+  return nearest + divisor if nearest < 0.9 * value else nearest
+
+
+def _divisors(number: int) -> list[int]:
+  low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+  return sorted({*low, *(number // d for d in low)})
+
+
+def _listed(numbers: Sequence[int]) -> str:
+  return ", ".join(map(str, numbers))
+
+
+def _at_least(low: int, field: str, value: int) -> int:
+  """Checks an integer; takes numpy's too, but neither booleans nor floats."""
+  try:
+    number = operator.index(value)
+  except TypeError:
+    number = None
+  if number is None or isinstance(value, bool) or number < low:
+    raise ValueError(f"{field}: {value!r} must be an integer from {low}.")
+  return number

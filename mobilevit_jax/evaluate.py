@@ -1,0 +1,178 @@
+"""Exact evaluation: every image once, whatever the batch and the devices."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import math
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from mobilevit_jax import checkpoint
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import experiment
+from mobilevit_jax import sharding
+from mobilevit_jax import steps
+from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import sources
+
+Metrics = dict[str, float]
+
+
+class Evaluator:
+  """Evaluates weights of one model on one source; compiles once.
+
+  Attributes:
+    size: image side, in pixels.
+    batch: images at a time over all devices: the one asked for, enlarged to
+      one that the devices divide. The last is padded, and masked.
+    num_images: in the source.
+  """
+
+  def __init__(
+    self,
+    source: sources.Source,
+    *,
+    model: Any,
+    layout: sharding.Layout,
+    size: int,
+    batch: int,
+    resize_size: int | None = None,
+    num_workers: int = 0,
+  ):
+    """Takes what `pipeline.eval_batches` takes, and a model for its shapes."""
+    self.num_images = len(source)
+    self.size = size
+    self.batch = math.ceil(batch / layout.num_devices) * layout.num_devices
+    self._layout = layout
+    self._graphdef, *self._shapes = steps.split(model)
+    self._batches = functools.partial(
+      pipeline.eval_batches,
+      source,
+      size=size,
+      batch=self.batch,
+      resize_size=resize_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_workers=num_workers,
+    )
+
+    self._compiled: Callable[..., Any] | None = None
+
+  def compile(self) -> Callable[..., Any]:
+    """The evaluation step, compiled once for the one shape of batch."""
+    if self._compiled is None:
+      layout, b = self._layout, self.batch
+      step = functools.partial(steps.eval_step, graphdef=self._graphdef)
+      jitted = jax.jit(step, out_shardings=layout.replicated)
+      self._compiled = jitted.lower(
+        *layout.replicated_shapes(self._shapes),
+        images=layout.batch_shape((b, self.size, self.size, 3), jnp.uint8),
+        labels=layout.batch_shape((b,), jnp.int32),
+        mask=layout.batch_shape((b,), jnp.float32),
+      ).compile()
+    return self._compiled
+
+  def __call__(self, weights: dict[str, tuple[Any, Any]]) -> Metrics:
+    """Metrics of one or more weights, reading the images once.
+
+    Args:
+      weights: a name, such as `"ema"`, to parameters and BatchNorm statistics.
+
+    Returns:
+      For each name `<name>_loss` in nats, `<name>_top1` and `<name>_top5` as
+      parts of 1, and the number of `images`.
+    """
+    # Each batch's counts are exact in float32, and so is their sum here.
+    step = self.compile()
+    sums = {name: dict.fromkeys(_SUMS, 0.0) for name in weights}
+    with contextlib.closing(self._batches()) as batches:
+      for batch in batches:
+        arrays = self._layout.put_batch(batch)
+        outputs = {
+          name: step(*pair, **arrays) for name, pair in weights.items()
+        }
+        for name, output in outputs.items():
+          for key in _SUMS:
+            sums[name][key] += float(np.asarray(output[key]))
+    metrics = {
+      f"{name}_{key}": total[key] / total["count"]
+      for name, total in sums.items()
+      for key in ("loss", "top1", "top5")
+    }
+    return metrics | {"images": max(total["count"] for total in sums.values())}
+
+
+_SUMS = ("loss", "top1", "top5", "count")
+
+
+def make_evaluator(
+  config: ml_collections.ConfigDict, model: Any, layout: sharding.Layout
+) -> Evaluator:
+  """The evaluator that a configuration describes; checks its fields."""
+  config_lib.check_positive(config, "eval.size", "eval.batch")
+  source = experiment.open_source(config, config.data.eval_split)
+  if source.num_classes > config.model.num_classes:
+    raise config_lib.ConfigError(
+      f"config.model.num_classes={config.model.num_classes} is fewer than the "
+      f"{source.num_classes} classes of {source.name}"
+    )
+  with config_lib.section("eval"):
+    return Evaluator(
+      source,
+      model=model,
+      layout=layout,
+      size=config.eval.size,
+      batch=config.eval.batch,
+      resize_size=config.eval.resize_size,
+      num_workers=config.data.num_workers,
+    )
+
+
+def weights_of(state: steps.TrainState) -> dict[str, tuple[Any, Any]]:
+  """EMA and raw weights of a state."""
+  return {
+    "ema": (state.ema_params, state.ema_batch_stats),
+    "raw": (state.params, state.batch_stats),
+  }
+
+
+def evaluate_workdir(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> tuple[int, Metrics]:
+  """Evaluates the EMA and raw weights of a run's newest checkpoint.
+
+  Returns:
+    The checkpoint's step, and the metrics of `Evaluator`.
+  """
+  config_lib.check_model_unchanged(config, workdir)
+  layout = sharding.Layout()
+  source = experiment.open_source(config, config.data.eval_split)
+  model = experiment.abstract_model(config, source)
+  evaluator = make_evaluator(config, model, layout)
+  shapes = layout.replicated_shapes(steps.split(model)[1:])
+  checkpoints = checkpoint.Checkpoints(workdir, create=False)
+  with contextlib.closing(checkpoints):
+    step = checkpoints.latest_step()
+    weights = {
+      which: checkpoints.restore_weights(*shapes, which=which)
+      for which in ("ema", "raw")
+    }
+  return step or 0, evaluator(weights)
+
+
+def summary(metrics: Metrics, step: int) -> str:
+  """The line that ends a run."""
+  parts = [
+    f"{key}={metrics[f'{name}_{key}']:.4f}" + (f" ({name})" if last else "")
+    for name, key, last in (
+      ("ema", "top1", False),
+      ("ema", "top5", True),
+      ("raw", "top1", True),
+    )
+  ]
+  return f"final: {' '.join(parts)} images={metrics['images']:.0f} steps={step}"

@@ -1,0 +1,162 @@
+"""From a configuration to the objects that it describes, checked.
+
+Nothing here compiles or writes: what is wrong with a configuration is said
+before any time is spent on it.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import ml_collections
+
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import models
+from mobilevit_jax import optim
+from mobilevit_jax import sharding
+from mobilevit_jax import steps
+from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a training run is made of."""
+
+  source: sources.Source
+  plan: plan_lib.BatchPlan
+  augmentation: pipeline.Augmentation
+  layout: sharding.Layout
+  model: nnx.Module  # abstract: shapes in place of weights
+  recipe: steps.Recipe
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+  """Checks the whole training configuration and opens its data.
+
+  Raises:
+    config_lib.ConfigError: naming the field, its value and what is allowed.
+  """
+  config_lib.check_positive(
+    config,
+    "log_every_steps",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "eval.every_epochs",
+    "optim.accum_steps",
+  )
+  layout = sharding.Layout()
+  source = open_source(config, config.data.train_split)
+  model = abstract_model(config, source)
+  with config_lib.section("data"):
+    augmentation = pipeline.Augmentation(
+      crop_scale=config.data.crop_scale,
+      crop_ratio=config.data.crop_ratio,
+      flip=config.data.flip,
+    )
+  with config_lib.section("plan"):
+    plan = plan_lib.BatchPlan(len(source), seed=config.seed, **config.plan)
+    plan.check_devices(layout.num_devices)
+  _check_batches(config, plan, layout)
+  with config_lib.section("optim"):
+    recipe = make_recipe(config, plan)
+  return Experiment(source, plan, augmentation, layout, model, recipe)
+
+
+def open_source(
+  config: ml_collections.ConfigDict, split: str
+) -> sources.Source:
+  """A split of the configured data; process 0 prepares it if need be."""
+  with config_lib.section("data"):
+    return sources.make_source(
+      config.data.name,
+      split,
+      data_dir=config.data.dir,
+      prepare=jax.process_index() == 0,
+    )
+
+
+def abstract_model(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> nnx.Module:
+  """The configured model without weights, with the data's classes."""
+  with config_lib.section("model"):
+    fields = config.model.to_dict()
+    if fields["num_classes"] < source.num_classes:
+      raise ValueError(
+        f"num_classes={fields['num_classes']} is fewer than the "
+        f"{source.num_classes} classes of {source.name}"
+      )
+    return models.abstract_model(**fields)
+
+
+def make_recipe(
+  config: ml_collections.ConfigDict, plan: plan_lib.BatchPlan
+) -> steps.Recipe:
+  """Optimiser, schedule, loss and EMA."""
+  fields = config.optim.to_dict()
+  schedule = optim.warmup_cosine(
+    epoch_starts=plan.epoch_starts,
+    num_steps=plan.num_steps,
+    **fields.pop("schedule"),
+  )
+  ema_momentum = functools.partial(optim.ema_momentum, **fields.pop("ema"))
+  ema_momentum(0)  # it checks its arguments
+  accum_steps = fields.pop("accum_steps")
+  label_smoothing = fields.pop("label_smoothing")
+  if not 0 <= label_smoothing < 1:
+    raise ValueError(
+      f"label_smoothing={label_smoothing} must be at least 0 and below 1"
+    )
+  return steps.Recipe(
+    optimizer=optim.adamw(schedule, **fields),
+    schedule=schedule,
+    ema_momentum=ema_momentum,
+    seed=config.seed,
+    label_smoothing=label_smoothing,
+    accum_steps=accum_steps,
+  )
+
+
+def _check_batches(
+  config: ml_collections.ConfigDict,
+  plan: plan_lib.BatchPlan,
+  layout: sharding.Layout,
+) -> None:
+  """Every batch must split evenly into micro-batches and BatchNorm groups."""
+  accum_steps, bn_groups = config.optim.accum_steps, config.model.bn_groups
+  for size, batch in plan.shapes:
+    if batch % (accum_steps * layout.num_devices):
+      raise config_lib.ConfigError(
+        f"config.optim.accum_steps={accum_steps} on {layout.num_devices} "
+        f"device(s) does not divide the batch of {batch} at {size} px; set "
+        "config.plan.batch_multiple to a multiple of their product"
+      )
+    if batch // accum_steps % bn_groups:
+      raise config_lib.ConfigError(
+        f"config.model.bn_groups={bn_groups} does not divide the batch of "
+        f"{batch // accum_steps} images at {size} px"
+      )
+
+
+def initial_state(
+  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout, seed: int
+) -> steps.TrainState:
+  """The state before the first step, drawn from the seed, on all devices."""
+  weights = steps.split(models.initialize(model, seed))[1:]
+  make = jax.jit(
+    functools.partial(steps.init_state, optimizer=recipe.optimizer),
+    out_shardings=layout.replicated,
+  )
+  return make(*layout.replicate(weights))
+
+
+def state_shapes(
+  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout
+) -> Any:
+  """Shapes and shardings of the state, to restore and compile with."""
+  make = functools.partial(steps.init_state, optimizer=recipe.optimizer)
+  return layout.replicated_shapes(jax.eval_shape(make, *steps.split(model)[1:]))

@@ -1,0 +1,312 @@
+"""Convolutions, dense layers, norms and the inverted residual.
+
+Every image tensor is `[b, h, w, c]`. Parameters are float32 and cast to a
+layer's compute `dtype`. Layers are built with zeros for weights, abstractly;
+`models.init` draws the values.
+Sources: MobileNetV2 (arXiv 1801.04381), ml-cvnets v0.1 `cvnets/modules/
+mobilenetv2.py` and `cvnets/layers/conv_layer.py`.
+"""
+
+from typing import Literal
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+Depthwise = Literal["auto", "conv", "shift"]
+DEPTHWISE_KINDS: tuple[Depthwise, ...] = ("auto", "conv", "shift")
+
+
+def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
+  """The type that statistics, softmax and logits are computed in."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def depthwise_conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  kind: Depthwise = "auto",
+) -> jax.Array:
+  """3x3 convolution of each channel by itself, padding = dilation, no bias.
+
+  XLA has no fast grouped convolution on CPU (15 to 40 times slower than the
+  arithmetic needs), so there the kernel's nine taps become shifted
+  multiply-adds. GPU and TPU keep the native operator, and so do exports.
+
+  Args:
+    x: `[b, h, w, c]`.
+    kernel: `[3, 3, 1, c]`.
+    stride: 1 or 2, the same in both directions.
+    dilation: distance between the taps, in pixels.
+    kind: `"conv"`, `"shift"`, or `"auto"` to choose by platform at lowering.
+
+  Returns:
+    `[b, ceil(h / stride), ceil(w / stride), c]`.
+  """
+  pad = ((dilation, dilation), (dilation, dilation))
+
+  def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      (stride, stride),
+      pad,
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      feature_group_count=x.shape[-1],
+    )
+
+  def shift(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    b, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), *pad, (0, 0)))
+    rows, cols = h - 1, w - 1  # the reach of the centre tap's window
+    total = jnp.zeros((), x.dtype)
+    for i in range(3):
+      for j in range(3):
+        top, left = i * dilation, j * dilation
+        window = lax.slice(
+          padded,
+          (0, top, left, 0),
+          (b, top + rows + 1, left + cols + 1, c),
+          (1, stride, stride, 1),
+        )
+        total = total + window * kernel[i, j, 0]
+    return total
+
+  if kind == "conv":
+    return conv(x, kernel)
+  if kind == "shift":
+    return shift(x, kernel)
+  if kind == "auto":
+    return lax.platform_dependent(x, kernel, cpu=shift, default=conv)
+  raise ValueError(
+    f"depthwise={kind!r} is unknown; choose one of {', '.join(DEPTHWISE_KINDS)}"
+  )
+
+
+class Conv(nnx.Module):
+  """Convolution without bias, padded symmetrically as torch pads.
+
+  ("SAME" would place the window of a stride-2 convolution differently.)
+  """
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dtype: DTypeLike = jnp.float32,
+  ):
+    shape = (kernel_size, kernel_size, in_channels, out_channels)
+    self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
+    self.stride, self.dtype = stride, dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.kernel[...].astype(self.dtype)
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+      x.astype(self.dtype),
+      kernel,
+      (self.stride, self.stride),
+      ((pad, pad), (pad, pad)),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class DepthwiseConv(nnx.Module):
+  """`depthwise_conv` with its weights."""
+
+  def __init__(
+    self,
+    channels: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    kind: Depthwise = "auto",
+    dtype: DTypeLike = jnp.float32,
+  ):
+    self.kernel = nnx.Param(jnp.zeros((3, 3, 1, channels), jnp.float32))
+    self.stride, self.dilation, self.kind = stride, dilation, kind
+    self.dtype = dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return depthwise_conv(
+      x.astype(self.dtype),
+      self.kernel[...].astype(self.dtype),
+      stride=self.stride,
+      dilation=self.dilation,
+      kind=self.kind,
+    )
+
+
+class Linear(nnx.Module):
+  """Dense layer with bias over the last axis."""
+
+  def __init__(
+    self, in_dim: int, out_dim: int, *, dtype: DTypeLike = jnp.float32
+  ):
+    self.kernel = nnx.Param(jnp.zeros((in_dim, out_dim), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((out_dim,), jnp.float32))
+    self.dtype = dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.kernel[...].astype(self.dtype)
+    return x.astype(self.dtype) @ kernel + self.bias[...].astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+  """Layer normalisation over the last axis, statistics in float32 or wider.
+
+  eps is torch's 1e-5 (Flax's default is 1e-6).
+  """
+
+  def __init__(
+    self, dim: int, *, epsilon: float = 1e-5, dtype: DTypeLike = jnp.float32
+  ):
+    self.scale = nnx.Param(jnp.ones((dim,), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((dim,), jnp.float32))
+    self.epsilon, self.dtype = epsilon, dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x = x.astype(at_least_float32(x.dtype))
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    var = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    y = x * lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
+    return y.astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+  """Batch normalisation with torch's statistics and the paper's groups.
+
+  Flax's layer keeps the biased running variance and can't split a batch. Here
+  the running variance is the unbiased one, as torch's, and a training batch
+  is split into `groups` equal, contiguous parts that are normalised each by
+  its own statistics: `groups=8` gives the unsynchronised BatchNorm of the
+  paper's eight GPUs, whatever the devices; `groups=1` uses the whole batch.
+  The running statistics follow the mean over the groups.
+
+  Statistics are computed in float32 or wider. eps 1e-5 and momentum 0.1 are
+  torch's defaults (`cvnets/layers/normalization/batch_norm.py`).
+  """
+
+  def __init__(
+    self,
+    channels: int,
+    *,
+    groups: int = 1,
+    momentum: float = 0.1,
+    epsilon: float = 1e-5,
+    dtype: DTypeLike = jnp.float32,
+  ):
+    self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+    self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
+    self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+    self.groups, self.momentum, self.epsilon = groups, momentum, epsilon
+    self.dtype = dtype
+
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Normalises `[b, h, w, c]`; `train` uses and records its statistics."""
+    wide = at_least_float32(x.dtype)
+    if not train:
+      mean, var = self.mean[...], self.var[...]
+      return self._affine(x.astype(wide), mean, var).astype(self.dtype)
+    b, h, w, c = x.shape
+    if b % self.groups:
+      raise ValueError(
+        f"bn_groups={self.groups} does not divide a batch of {b} images"
+      )
+    # Two steps, so that a batch sharded over devices stays where it is: the
+    # first only splits the leading axis, the second merges unsharded ones.
+    grouped = x.astype(wide).reshape(self.groups, b // self.groups, h * w, c)
+    mean = jnp.mean(grouped, axis=(1, 2), keepdims=True)
+    var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2), keepdims=True)
+    size = b // self.groups * h * w
+    self._record(mean, var * (size / max(size - 1, 1)))
+    return self._affine(grouped, mean, var).reshape(x.shape).astype(self.dtype)
+
+  def _affine(
+    self, x: jax.Array, mean: jax.Array, var: jax.Array
+  ) -> jax.Array:
+    scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
+    return (x - mean) * scale + self.bias[...]
+
+  def _record(self, mean: jax.Array, var: jax.Array) -> None:
+    for stat, seen in ((self.mean, mean), (self.var, var)):
+      seen = lax.stop_gradient(jnp.mean(seen, axis=(0, 1, 2)))
+      stat[...] += self.momentum * (seen.astype(stat.dtype) - stat[...])
+
+
+class ConvNormAct(nnx.Module):
+  """Convolution, BatchNorm and, unless asked not to, SiLU."""
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: int = 3,
+    stride: int = 1,
+    activation: bool = True,
+    bn_groups: int = 1,
+    dtype: DTypeLike = jnp.float32,
+  ):
+    self.conv = Conv(
+      in_channels, out_channels, kernel_size, stride=stride, dtype=dtype
+    )
+    self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
+    self.activation = activation
+
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    x = self.norm(self.conv(x), train)
+    return jax.nn.silu(x) if self.activation else x
+
+
+class InvertedResidual(nnx.Module):
+  """MobileNetV2's block: expand 1x1, depthwise 3x3, project 1x1 linearly.
+
+  The input is added where neither the stride nor the width changes it.
+  """
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    *,
+    expansion: int,
+    stride: int = 1,
+    dilation: int = 1,
+    depthwise: Depthwise = "auto",
+    bn_groups: int = 1,
+    dtype: DTypeLike = jnp.float32,
+  ):
+    hidden = in_channels * expansion  # a multiple of 8 in every variant
+    self.expand = ConvNormAct(
+      in_channels, hidden, kernel_size=1, bn_groups=bn_groups, dtype=dtype
+    )
+    self.depthwise = DepthwiseConv(
+      hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
+    )
+    self.norm = BatchNorm(hidden, groups=bn_groups, dtype=dtype)
+    self.project = ConvNormAct(
+      hidden,
+      out_channels,
+      kernel_size=1,
+      activation=False,
+      bn_groups=bn_groups,
+      dtype=dtype,
+    )
+    self.residual = stride == 1 and in_channels == out_channels
+
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    y = self.expand(x, train)
+    y = jax.nn.silu(self.norm(self.depthwise(y), train))
+    y = self.project(y, train)
+    return x + y if self.residual else y

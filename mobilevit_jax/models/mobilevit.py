@@ -1,0 +1,296 @@
+"""MobileViT (arXiv 2110.02178), as ml-cvnets v0.1 trained it.
+
+Letters used everywhere: `b` images, `h w` map, `c` channels, `d` transformer
+width, `p` pixels of a patch (2 x 2 = 4), `n` patches, `k` heads, `e` head
+width. Images and maps are `[b, h, w, c]`.
+"""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from mobilevit_jax.models import layers
+from mobilevit_jax.models import transformer
+
+MIN_IMAGE_SIZE = 32  # pixels: below it the last map would have none
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One row of the paper's Table 4.
+
+  Attributes:
+    channels: output channels of the stem and of stages 1 to 5.
+    dims: transformer width of stages 3, 4 and 5.
+    expansion: MobileNetV2 expansion factor.
+    dropout: rate inside the transformer blocks.
+  """
+
+  channels: tuple[int, int, int, int, int, int]
+  dims: tuple[int, int, int]
+  expansion: int
+  dropout: float
+
+
+# Paper Table 4 (256 px):          XXS           XS            S
+#   stage 3, d x layers          64 x 2        96 x 2       144 x 2
+#   stage 4                      80 x 4       120 x 4       192 x 4
+#   stage 5                      96 x 3       144 x 3       240 x 3
+#   parameters              1,272,024     2,317,848     5,578,632
+VARIANTS: dict[str, Variant] = {
+  "mobilevit_xxs": Variant(
+    (16, 16, 24, 48, 64, 80), (64, 80, 96), expansion=2, dropout=0.05
+  ),
+  "mobilevit_xs": Variant(
+    (16, 32, 48, 64, 80, 96), (96, 120, 144), expansion=4, dropout=0.1
+  ),
+  "mobilevit_s": Variant(
+    (16, 32, 64, 96, 128, 160), (144, 192, 240), expansion=4, dropout=0.1
+  ),
+}
+DEPTHS = (2, 4, 3)  # transformer blocks in stages 3, 4 and 5
+HEADS = 4
+
+
+def unfold(x: jax.Array) -> jax.Array:
+  """`[b, h, w, d]`, h and w even, to `[b, p, n, d]`: pixel, then patch.
+
+  Pixel `2 * row + column` of the 2 x 2 patch, patches row by row. Four axes
+  at most at any time, since phone delegates refuse more.
+  """
+  b, h, w, d = x.shape
+  x = x.reshape(b * h // 2, 2, w // 2, 2 * d).transpose(0, 2, 1, 3)
+  return x.reshape(b, h * w // 4, 4, d).transpose(0, 2, 1, 3)
+
+
+def fold(x: jax.Array, h: int, w: int) -> jax.Array:
+  """Inverse of `unfold`: `[b, p, n, d]` to `[b, h, w, d]`."""
+  b, _, _, d = x.shape
+  x = x.transpose(0, 2, 1, 3).reshape(b * h // 2, w // 2, 2, 2 * d)
+  return x.transpose(0, 2, 1, 3).reshape(b, h, w, d)
+
+
+def _resize(x: jax.Array, h: int, w: int) -> jax.Array:
+  """Bilinear, half-pixel centres: torch's `align_corners=False`."""
+  shape = (x.shape[0], h, w, x.shape[-1])
+  # JAX antialiases by default when it shrinks, which torch does not.
+  return jax.image.resize(x, shape, "bilinear", antialias=False)
+
+
+class MobileViTBlock(nnx.Module):
+  """Local convolutions, attention among same-place pixels, fusion (sec. 3.1).
+
+  `local_rep` ends in a 1x1 convolution with neither norm, activation nor
+  bias; `global_rep` ends in a LayerNorm inside the unfold; `fusion` sees the
+  block's input first and the global features second.
+  """
+
+  def __init__(
+    self,
+    channels: int,
+    dim: int,
+    *,
+    depth: int,
+    dropout: float,
+    bn_groups: int = 1,
+    dtype: DTypeLike = jnp.float32,
+  ):
+    norm_act = {"bn_groups": bn_groups, "dtype": dtype}
+    self.local_rep = layers.ConvNormAct(channels, channels, **norm_act)
+    self.expand = layers.Conv(channels, dim, 1, dtype=dtype)
+    self.global_rep = nnx.List(
+      transformer.TransformerBlock(
+        dim, heads=HEADS, ffn_dim=2 * dim, dropout=dropout, dtype=dtype
+      )
+      for _ in range(depth)
+    )
+    self.norm = layers.LayerNorm(dim, dtype=dtype)
+    self.project = layers.ConvNormAct(dim, channels, kernel_size=1, **norm_act)
+    self.fusion = layers.ConvNormAct(2 * channels, channels, **norm_act)
+
+  def __call__(
+    self, x: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+  ) -> jax.Array:
+    _, h, w, _ = x.shape
+    y = self.expand(self.local_rep(x, train))
+    even_h, even_w = h + h % 2, w + w % 2
+    odd = (even_h, even_w) != (h, w)
+    if odd:
+      y = _resize(y, even_h, even_w)
+    y = self._attend(y, train, rngs)
+    if odd:
+      y = _resize(y, h, w)
+    y = self.project(y, train)
+    return self.fusion(jnp.concatenate([x, y], axis=-1), train)
+
+  def _attend(
+    self, x: jax.Array, train: bool, rngs: nnx.Rngs | None
+  ) -> jax.Array:
+    b, h, w, d = x.shape
+    x = unfold(x).reshape(b * 4, h * w // 4, d)
+    for block in self.global_rep:
+      x = block(x, train, rngs)
+    x = self.norm(x).reshape(b, 4, h * w // 4, d)
+    return fold(x, h, w)
+
+
+class MobileViT(nnx.Module):
+  """The classifier; build it with `create_model`.
+
+  Args:
+    variant: widths, from `VARIANTS`.
+    num_classes: outputs of the classifier.
+    dropout: rate in the transformer blocks; None takes the variant's.
+    classifier_dropout: rate before the classifier.
+    output_stride: 32, or 16 or 8 for dense prediction. As in ml-cvnets the
+      strides of the last one or two stages become 1, and only at 8 is one
+      convolution dilated: stage 5's depthwise, by 2.
+    bn_groups: see `layers.BatchNorm`.
+    depthwise: see `layers.depthwise_conv`.
+    dtype: compute type; parameters stay float32.
+  """
+
+  def __init__(
+    self,
+    variant: Variant,
+    *,
+    num_classes: int = 1000,
+    dropout: float | None = None,
+    classifier_dropout: float = 0.1,
+    output_stride: int = 32,
+    bn_groups: int = 1,
+    depthwise: layers.Depthwise = "auto",
+    dtype: DTypeLike = jnp.float32,
+  ):
+    dropout = variant.dropout if dropout is None else dropout
+    _check_fields(
+      num_classes=num_classes,
+      dropout=dropout,
+      classifier_dropout=classifier_dropout,
+      output_stride=output_stride,
+      bn_groups=bn_groups,
+      depthwise=depthwise,
+    )
+    stem, *widths = variant.channels
+    norm_act = {"bn_groups": bn_groups, "dtype": dtype}
+
+    def inverted(
+      in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
+    ) -> layers.InvertedResidual:
+      return layers.InvertedResidual(
+        in_channels,
+        out_channels,
+        expansion=variant.expansion,
+        stride=stride,
+        dilation=dilation,
+        depthwise=depthwise,
+        **norm_act,
+      )
+
+    def hybrid(stage: int, stride: int = 2, dilation: int = 1) -> nnx.List:
+      in_channels, out_channels = widths[stage - 2], widths[stage - 1]
+      block = MobileViTBlock(
+        out_channels,
+        variant.dims[stage - 3],
+        depth=DEPTHS[stage - 3],
+        dropout=dropout,
+        **norm_act,
+      )
+      down = inverted(in_channels, out_channels, stride, dilation)
+      return nnx.List([down, block])
+
+    c1, c2 = widths[:2]
+    self.stem = layers.ConvNormAct(3, stem, stride=2, **norm_act)
+    self.stage1 = nnx.List([inverted(stem, c1)])
+    self.stage2 = nnx.List(
+      [inverted(c1, c2, stride=2), inverted(c2, c2), inverted(c2, c2)]
+    )
+    self.stage3 = hybrid(3)
+    self.stage4 = hybrid(4, stride=1 if output_stride == 8 else 2)
+    self.stage5 = hybrid(
+      5,
+      stride=2 if output_stride == 32 else 1,
+      dilation=2 if output_stride == 8 else 1,
+    )
+    last = widths[-1]
+    self.head = layers.ConvNormAct(last, 4 * last, kernel_size=1, **norm_act)
+    self.dropout = nnx.Dropout(classifier_dropout)
+    self.classifier = layers.Linear(
+      4 * last, num_classes, dtype=layers.at_least_float32(dtype)
+    )
+    self.dtype = dtype
+
+  def __call__(
+    self,
+    images: jax.Array,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> jax.Array:
+    """Logits `[b, num_classes]` of RGB images in [0, 1].
+
+    Args:
+      images: float `[b, h, w, 3]`, h and w of at least 32 pixels.
+      train: use batch statistics and dropout, record running statistics.
+      rngs: with a "dropout" stream; needed for training with dropout.
+
+    Returns:
+      float32 or wider logits.
+    """
+    x = self.features(images, train, rngs)["stage5"]
+    x = self.head(x, train)
+    x = jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
+    x = self.dropout(x, deterministic=not train, rngs=rngs)
+    return self.classifier(x)
+
+  def features(
+    self,
+    images: jax.Array,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> dict[str, jax.Array]:
+    """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+      raise ValueError(f"images must be [b, h, w, 3], not {images.shape}")
+    if min(images.shape[1:3]) < MIN_IMAGE_SIZE:
+      raise ValueError(
+        f"images of {images.shape[1]} x {images.shape[2]} pixels are too "
+        f"small; each side needs at least {MIN_IMAGE_SIZE}"
+      )
+    x = self.stem(images.astype(self.dtype), train)
+    outputs = {}
+    stages = (self.stage1, self.stage2, self.stage3, self.stage4, self.stage5)
+    for number, stage in enumerate(stages, start=1):
+      for block in stage:
+        if isinstance(block, MobileViTBlock):
+          x = block(x, train, rngs)
+        else:
+          x = block(x, train)
+      outputs[f"stage{number}"] = x
+    return outputs
+
+
+def _check_fields(
+  *,
+  num_classes: int,
+  dropout: float,
+  classifier_dropout: float,
+  output_stride: int,
+  bn_groups: int,
+  depthwise: str,
+) -> None:
+  """Raises ValueError naming the field, its value and what is allowed."""
+  rates = {"dropout": dropout, "classifier_dropout": classifier_dropout}
+  for name, rate in rates.items():
+    if not 0 <= rate < 1:
+      raise ValueError(f"{name}={rate} must be at least 0 and below 1")
+  for name, count in {"num_classes": num_classes, "bn_groups": bn_groups}.items():
+    if count < 1:
+      raise ValueError(f"{name}={count} must be at least 1")
+  if output_stride not in (8, 16, 32):
+    raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
+  if depthwise not in layers.DEPTHWISE_KINDS:
+    allowed = ", ".join(layers.DEPTHWISE_KINDS)
+    raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")

@@ -1,0 +1,145 @@
+"""The paper's optimiser: warm-up-cosine AdamW, and the EMA of the weights.
+
+Source: ml-cvnets v0.1, `optim/scheduler/cosine.py`, `optim/base_optim.py`,
+`cvnets/misc/averaging_utils.py` and the `mobilevit_*.yaml` recipes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import numpy as np
+import optax
+
+ScheduleUnit = Literal["epoch", "step"]
+DecayMask = Literal["all", "no_norm_bias"]
+
+
+def warmup_cosine(
+  *,
+  epoch_starts: Sequence[int] | np.ndarray,
+  num_steps: int,
+  init_lr: float = 2e-4,
+  peak_lr: float = 2e-3,
+  final_lr: float = 2e-4,
+  warmup_steps: int = 3000,
+  unit: ScheduleUnit = "epoch",
+) -> optax.Schedule:
+  """Linear warm-up, then half a cosine that the warm-up does not shift.
+
+  For `step < warmup_steps` the rate is `init_lr + step * (peak_lr - init_lr)
+  / warmup_steps`; after it, `final_lr + (peak_lr - final_lr) * (1 +
+  cos(pi * progress)) / 2` with `progress = epoch / num_epochs`, 0-based, as
+  v0.1 steps it (its rounding to 8 places left out), or `step / num_steps`.
+
+  Args:
+    epoch_starts: first step of each epoch, from the batch plan. With the
+      multi-scale sampler an epoch is no fixed number of steps.
+    num_steps: of the whole run.
+    init_lr: at step 0.
+    peak_lr: at the end of the warm-up.
+    final_lr: at the end of the run.
+    warmup_steps: 0 for none.
+    unit: when the cosine moves, once an `"epoch"` or at every `"step"`.
+
+  Returns:
+    A function from the step to the learning rate.
+  """
+  if warmup_steps < 0:
+    raise ValueError(f"warmup_steps={warmup_steps} must not be negative")
+  rates = {"init_lr": init_lr, "peak_lr": peak_lr, "final_lr": final_lr}
+  for name, rate in rates.items():
+    if not (rate >= 0 and np.isfinite(rate)):
+      raise ValueError(f"{name}={rate} must be a finite number from 0 up")
+  if unit not in ("epoch", "step"):
+    raise ValueError(f"unit={unit!r} must be 'epoch' or 'step'")
+  starts = np.asarray(epoch_starts, np.int32)
+
+  def schedule(step: ArrayLike) -> jax.Array:
+    step = jnp.asarray(step)
+    real = step.astype(jnp.result_type(float))  # float64 where enabled
+    if unit == "epoch":
+      epoch = jnp.searchsorted(starts, step, side="right") - 1
+      progress = epoch.astype(real.dtype) / len(starts)
+    else:
+      progress = real / num_steps
+    cosine = (1 + jnp.cos(jnp.pi * progress)) / 2
+    rate = final_lr + (peak_lr - final_lr) * cosine
+    warm = init_lr + real * ((peak_lr - init_lr) / max(warmup_steps, 1))
+    return jnp.where(step < warmup_steps, warm, rate)
+
+  return schedule
+
+
+def adamw(
+  schedule: optax.Schedule,
+  *,
+  weight_decay: float = 0.01,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  decay: DecayMask = "all",
+  clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """AdamW with the decay times the learning rate, as in torch.
+
+  Args:
+    schedule: step to learning rate.
+    weight_decay: of the parameters that `decay` names.
+    b1: decay rate of the first moment.
+    b2: decay rate of the second moment.
+    eps: added after the bias correction.
+    decay: `"all"` parameters, norms and biases too, as the paper's recipe
+      does, or `"no_norm_bias"` to leave out everything of rank 1.
+    clip_norm: largest global norm of the gradient; None does not clip.
+  """
+  if weight_decay < 0:
+    raise ValueError(f"weight_decay={weight_decay} must not be negative")
+  if clip_norm is not None and clip_norm <= 0:
+    raise ValueError(f"clip_norm={clip_norm} must be above 0, or None")
+  if decay not in ("all", "no_norm_bias"):
+    raise ValueError(f"decay={decay!r} must be 'all' or 'no_norm_bias'")
+
+  def not_rank_one(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
+
+  optimizer = optax.adamw(
+    schedule,
+    b1=b1,
+    b2=b2,
+    eps=eps,
+    weight_decay=weight_decay,
+    mask=None if decay == "all" else not_rank_one,
+  )
+  if clip_norm is None:
+    return optimizer
+  return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def ema_momentum(
+  step: ArrayLike, *, momentum: float = 5e-4, warmup: bool = False
+) -> jax.Array:
+  """Share of the new weights in the average after step `step` (0-based).
+
+  Without the warm-up it is constant, as in the paper's recipe. With it the
+  share starts at 1 and falls as `10 / (10 + step)` to `momentum`: short runs
+  need that, since an average started at the initial BatchNorm variances of 1
+  remembers them for several `1 / momentum` steps.
+  """
+  if not 0 < momentum <= 1:
+    raise ValueError(f"momentum={momentum} must be above 0 and at most 1")
+  if not warmup:
+    return jnp.asarray(momentum, jnp.result_type(float))
+  real = jnp.asarray(step).astype(jnp.result_type(float))
+  return jnp.maximum(momentum, 10 / (10 + real))
+
+
+def update_ema(average: Any, new: Any, momentum: ArrayLike) -> Any:
+  """`average + momentum * (new - average)`, leaf by leaf."""
+  return jax.tree.map(
+    lambda old, leaf: old + jnp.asarray(momentum, old.dtype) * (leaf - old),
+    average,
+    new,
+  )

@@ -1,0 +1,38 @@
+"""SIGTERM and Ctrl-C as a request to save and stop after the current step."""
+
+from collections.abc import Callable
+import signal
+import types
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignals:
+  """While entered, a first signal is noted; a second Ctrl-C interrupts.
+
+  Attributes:
+    received: the signal, or None.
+  """
+
+  def __init__(self, notify: Callable[[str], None]):
+    """`notify` is called with the signal's name when one comes."""
+    self.received: signal.Signals | None = None
+    self._notify = notify
+
+  def __enter__(self) -> "StopSignals":
+    """Installs the handlers; call from the main thread."""
+    self._before = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+    return self
+
+  def __exit__(self, *unused_error: Any) -> None:
+    """Puts the handlers back that were there before."""
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number: int, frame: types.FrameType | None) -> None:
+    del frame
+    if self.received and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.received = signal.Signals(number)
+    self._notify(self.received.name)

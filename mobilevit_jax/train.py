@@ -1,0 +1,312 @@
+"""Training: one loop, read from top to bottom."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import math
+import time
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from mobilevit_jax import checkpoint
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import evaluate
+from mobilevit_jax import experiment
+from mobilevit_jax import steps
+from mobilevit_jax import stop
+from mobilevit_jax import writer as writer_lib
+from mobilevit_jax.data import pipeline
+
+
+class NonFiniteError(FloatingPointError):
+  """The loss or the gradient's norm is not a finite number."""
+
+
+class Window:
+  """Metrics of the steps since the last log line.
+
+  A step's metrics are read while the next one runs: every loss is looked at,
+  and the device does not wait for it.
+  """
+
+  def __init__(self, sums: dict[str, float] | None = None, count: int = 0):
+    self.sums, self.count = dict(sums or {}), count
+    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Reads the step before, and keeps this one, which may still run."""
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Waits for the newest step; raises if it is not finite."""
+    if self._pending is None:
+      return
+    (step, arrays), self._pending = self._pending, None
+    metrics = {name: float(value) for name, value in arrays.items()}
+    for name in ("loss", "grad_norm"):
+      if not math.isfinite(metrics[name]):
+        raise NonFiniteError(f"{name} is {metrics[name]} at step {step}")
+    for name, value in metrics.items():
+      self.sums[name] = self.sums.get(name, 0.0) + value
+    self.count += 1
+
+  def take(self) -> dict[str, float]:
+    """Means over the window, which starts anew."""
+    self.flush()
+    means = {name: total / self.count for name, total in self.sums.items()}
+    self.sums, self.count = {}, 0
+    return means
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> evaluate.Metrics | None:
+  """Trains to the end of the plan, resuming from `workdir` where it can.
+
+  Args:
+    config: see `configs/`.
+    workdir: for checkpoints, metrics and the configuration; made if absent.
+
+  Returns:
+    The last evaluation, or None if a signal stopped the run; starting it
+    again continues it.
+
+  Raises:
+    config_lib.ConfigError: before anything is compiled or written.
+    NonFiniteError: with the step and the last good checkpoint.
+  """
+  run = experiment.build(config)
+  evaluator = evaluate.make_evaluator(config, run.model, run.layout)
+  for change in config_lib.check_model_unchanged(config, workdir):
+    say(f"warning: differs from this run's last start: {change}")
+  describe(run, evaluator)
+  is_first = jax.process_index() == 0
+  epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+  if is_first:
+    config_lib.save(config, run.source.class_names, workdir)
+
+  with contextlib.ExitStack() as stack:
+    signals = stack.enter_context(
+      stop.StopSignals(lambda name: say(f"{name}: stopping after this step"))
+    )
+    writer = writer_lib.Writer(workdir, enabled=is_first)
+    stack.callback(writer.close)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+    stack.callback(checkpoints.close)
+    try:
+      return _loop(run, config, evaluator, writer, checkpoints, signals)
+    except NonFiniteError as error:
+      checkpoints.wait()
+      step = checkpoints.latest_step()
+      where = "none was saved" if step is None else f"step {step} in {workdir}"
+      raise NonFiniteError(f"{error}; last good checkpoint: {where}") from None
+
+
+def _loop(
+  run: experiment.Experiment,
+  config: ml_collections.ConfigDict,
+  evaluator: evaluate.Evaluator,
+  writer: writer_lib.Writer,
+  checkpoints: checkpoint.Checkpoints,
+  signals: stop.StopSignals,
+) -> evaluate.Metrics | None:
+  plan, num_steps = run.plan, run.plan.num_steps
+  shapes = experiment.state_shapes(run.model, run.recipe, run.layout)
+  start = checkpoints.latest_step() or 0
+  if start > num_steps:
+    raise config_lib.ConfigError(
+      f"the newest checkpoint is of step {start}, past the {num_steps} steps "
+      "of this config; use another --workdir"
+    )
+  window = Window()
+  if start:
+    state, progress = checkpoints.restore(shapes)
+    window = Window(**progress["window"])
+    say(f"resuming at step {start} of {num_steps}")
+  else:
+    state = experiment.initial_state(
+      run.model, run.recipe, run.layout, config.seed
+    )
+  writer.rewind(start)
+  compiled = compile_steps(run, shapes) if start < num_steps else {}
+  begin = time.monotonic()
+  evaluator.compile()
+  say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
+
+  def evaluate_now(step: int) -> evaluate.Metrics:
+    metrics = evaluator(evaluate.weights_of(state))
+    writer.write(step, "eval", metrics)
+    say(f"step {step}/{num_steps} eval {_listed(metrics)}")
+    if metrics["ema_top1"] > checkpoints.best_top1():
+      checkpoints.save_best(step, state, {}, metrics["ema_top1"])
+    return metrics
+
+  due = eval_steps(run, config.eval.every_epochs)
+  # An evaluation follows its checkpoint, so it may have been cut off.
+  results = evaluate_now(start) if start in due else None
+  speed = writer_lib.Progress(start, num_steps)
+  with _batches(run, config, start) as batches:
+    batch, wait = _next_batch(run, batches)
+    for step in range(start, num_steps):
+      # The order is a contract: step, log, checkpoint, evaluate.
+      shape = (plan.size(step), plan.batch(step))
+      state, metrics = compiled[shape](state, **batch)
+      done = step + 1
+      speed.add(images=shape[1], wait=wait)
+      if done < num_steps:  # loads and copies while the step runs
+        batch, wait = _next_batch(run, batches)
+      window.add(done, metrics)
+      learning_rate = metrics["learning_rate"]
+
+      if done % config.log_every_steps == 0 or done == num_steps:
+        means = window.take() | {"learning_rate": float(learning_rate)}
+        rates, left = speed.read(done)
+        where = {"epoch": plan.epoch(step), "size": shape[0]}
+        writer.write(done, "train", means | rates | where)
+        say(_progress_line(done, num_steps, means, rates, where, left))
+
+      stopping = signals.received is not None
+      if jax.process_count() > 1:
+        stopping = checkpoints.reached_preemption(done)
+      with speed.pause():
+        is_due = done % config.checkpoint.every_steps == 0
+        if is_due or stopping or done == num_steps:
+          window.flush()  # a state that is not finite is not saved
+          progress = {"window": {"sums": window.sums, "count": window.count}}
+          checkpoints.save(done, state, progress)
+        if stopping and done < num_steps:
+          say(f"stopped at step {done} of {num_steps}; run again to continue")
+          return None
+        if done in due:
+          results = evaluate_now(done)
+  if results:
+    say(evaluate.summary(results, num_steps))
+  return results
+
+
+def compile_steps(
+  run: experiment.Experiment, shapes: steps.TrainState
+) -> dict[tuple[int, int], Callable[..., Any]]:
+  """One train step compiled for each (size, batch) of the plan.
+
+  What is compiled ahead of time can't be recompiled: another shape is an
+  error. The state is donated, so that it is held in memory once.
+  """
+  graphdef = steps.split(run.model)[0]
+  step = functools.partial(
+    steps.train_step, graphdef=graphdef, recipe=run.recipe
+  )
+  replicated = run.layout.replicated
+  jitted = jax.jit(
+    step, donate_argnums=0, out_shardings=(replicated, replicated)
+  )
+  compiled = {}
+  for number, (size, batch) in enumerate(run.plan.shapes, start=1):
+    begin = time.monotonic()
+    compiled[size, batch] = jitted.lower(
+      shapes,
+      images=run.layout.batch_shape((batch, size, size, 3), jnp.uint8),
+      labels=run.layout.batch_shape((batch,), jnp.int32),
+    ).compile()
+    say(
+      f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
+      f"in {time.monotonic() - begin:.1f} s"
+    )
+  return compiled
+
+
+def eval_steps(run: experiment.Experiment, every_epochs: int) -> set[int]:
+  """Steps to evaluate after: the ends of epochs, and of the run."""
+  ends = [*run.plan.epoch_starts[1:].tolist(), run.plan.num_steps]
+  return {*ends[every_epochs - 1 :: every_epochs], run.plan.num_steps}
+
+
+def _batches(
+  run: experiment.Experiment, config: ml_collections.ConfigDict, start: int
+) -> pipeline.BatchIterator:
+  return pipeline.train_batches(
+    run.plan,
+    run.source,
+    seed=config.seed,
+    augmentation=run.augmentation,
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    num_workers=config.data.num_workers,
+    prefetch_batches=config.data.prefetch_batches,
+  )
+
+
+def _next_batch(
+  run: experiment.Experiment, batches: pipeline.BatchIterator
+) -> tuple[dict[str, jax.Array], float]:
+  """The next batch, on its way to the devices, and the seconds waited."""
+  begin = time.monotonic()
+  batch = next(batches)
+  wait = time.monotonic() - begin
+  return run.layout.put_batch(batch), wait
+
+
+def describe(run: experiment.Experiment, evaluator: evaluate.Evaluator) -> None:
+  """Says what is about to be trained."""
+  source, plan = run.source, run.plan
+  say(
+    f"devices: {run.layout.num_devices} x {jax.devices()[0].device_kind}, "
+    f"{jax.process_count()} process(es)"
+  )
+  say(
+    f"data: {source.name}, {len(source)} images for training, "
+    f"{evaluator.num_images} for evaluation, {source.num_classes} classes"
+  )
+  say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
+  params = steps.split(run.model)[1]
+  for name in vars(run.model):  # in the order of the forward pass
+    for part, subtree in _blocks(name, params.get(name, {})):
+      say(f"  {part:<12}{_count(subtree):>12,} parameters")
+  say(f"  {'total':<12}{_count(params):>12,} parameters")
+
+
+def _blocks(name: str, subtree: dict[Any, Any]) -> list[tuple[str, Any]]:
+  """A module, or each block of a stage; nothing for what has no weights."""
+  if 0 in subtree:
+    return [(f"{name}.{index}", block) for index, block in subtree.items()]
+  return [(name, subtree)] if subtree else []
+
+
+def _count(tree: Any) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _progress_line(
+  step: int,
+  num_steps: int,
+  means: dict[str, float],
+  rates: dict[str, float],
+  where: dict[str, int],
+  left: float,
+) -> str:
+  return (
+    f"step {step}/{num_steps} epoch {where['epoch']} loss {means['loss']:.4f} "
+    f"lr {means['learning_rate']:.2e} {where['size']} px "
+    f"{rates['images_per_second']:.0f} images/s "
+    f"data wait {rates['data_wait_seconds']:.1f} s "
+    f"ETA {writer_lib.duration(left)}"
+  )
+
+
+def _listed(metrics: dict[str, float]) -> str:
+  return " ".join(
+    f"{name}={value:.4f}" if name != "images" else f"{name}={value:.0f}"
+    for name, value in metrics.items()
+  )
+
+
+def say(text: str) -> None:
+  """A line on the terminal, from the first process alone."""
+  if jax.process_index() == 0:
+    print(text, flush=True)
