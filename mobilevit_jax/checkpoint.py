@@ -59,7 +59,8 @@ class Checkpoints:
     step = self.best_step()
     if step is None:
       return -1.0
-    return float(self._best.metrics(step)[_BEST_METRIC])
+    metrics = self._best.metrics(step) or {}
+    return float(metrics[_BEST_METRIC])
 
   def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
     """Starts to save; returns when the device's memory may be reused.
@@ -137,6 +138,31 @@ class Checkpoints:
   def reached_preemption(self, step: int) -> bool:
     """Whether the processes agreed to stop after step `step`."""
     return self._latest.reached_preemption(step)
+
+  def restore_part(self, shapes: dict[str, Any]) -> dict[str, Any]:
+    """Some fields of the newest state; the rest is not read.
+
+    Args:
+      shapes: `ShapeDtypeStruct`s with shardings, by field of the state.
+    """
+    step = self._latest.latest_step()
+    if step is None:
+      raise FileNotFoundError(
+        f"{self._latest.directory} holds no complete checkpoint"
+      )
+    # A manager that restores in part can't be one that has saved.
+    with ocp.CheckpointManager(self._latest.directory) as manager:
+      restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            shapes,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(shapes),
+            partial_restore=True,
+          )
+        ),
+      )
+    return restored["state"]
 
   def wait(self) -> None:
     """Blocks until what was saved is complete on disk."""

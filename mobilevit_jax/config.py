@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from etils import epath
-import ml_collections
+
+# An `ml_collections.ConfigDict`; type checkers can't know its fields.
+Config = Any
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
@@ -27,19 +29,17 @@ def section(name: str) -> Iterator[None]:
     raise ConfigError(f"config.{name}: {error}") from error
 
 
-def check_positive(config: ml_collections.ConfigDict, *names: str) -> None:
+def check_positive(config: Config, *names: str) -> None:
   """Raises `ConfigError` unless these dotted fields are integers from 1."""
   for name in names:
-    value = config
+    value: Any = config
     for part in name.split("."):
       value = value[part]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
       raise ConfigError(f"config.{name}={value!r} must be an integer from 1")
 
 
-def check_model_unchanged(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> list[str]:
+def check_model_unchanged(config: Config, workdir: epath.PathLike) -> list[str]:
   """Refuses another model than the one that a run's checkpoints hold.
 
   Args:
@@ -72,7 +72,7 @@ def check_model_unchanged(
 
 
 def save(
-  config: ml_collections.ConfigDict,
+  config: Config,
   class_names: tuple[str, ...],
   workdir: epath.PathLike,
 ) -> None:
@@ -84,7 +84,7 @@ def save(
     part.replace(epath.Path(workdir) / name)
 
 
-def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _plain(config: Config) -> dict[str, Any]:
   # Through JSON, so that tuples compare equal to what a file gives back.
   return json.loads(json.dumps(config.to_dict()))
 

@@ -9,7 +9,6 @@ from typing import Any
 from etils import epath
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from mobilevit_jax import checkpoint
@@ -111,7 +110,7 @@ _SUMS = ("loss", "top1", "top5", "count")
 
 
 def make_evaluator(
-  config: ml_collections.ConfigDict, model: Any, layout: sharding.Layout
+  config: config_lib.Config, model: Any, layout: sharding.Layout
 ) -> Evaluator:
   """The evaluator that a configuration describes; checks its fields."""
   config_lib.check_positive(config, "eval.size", "eval.batch")
@@ -142,7 +141,7 @@ def weights_of(state: steps.TrainState) -> dict[str, tuple[Any, Any]]:
 
 
 def evaluate_workdir(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
+  config: config_lib.Config, workdir: epath.PathLike
 ) -> tuple[int, Metrics]:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from flax import nnx
 import jax
-import ml_collections
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
@@ -34,7 +33,7 @@ class Experiment:
   recipe: steps.Recipe
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: config_lib.Config) -> Experiment:
   """Checks the whole training configuration and opens its data.
 
   Raises:
@@ -66,9 +65,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
   return Experiment(source, plan, augmentation, layout, model, recipe)
 
 
-def open_source(
-  config: ml_collections.ConfigDict, split: str
-) -> sources.Source:
+def open_source(config: config_lib.Config, split: str) -> sources.Source:
   """A split of the configured data; process 0 prepares it if need be."""
   with config_lib.section("data"):
     return sources.make_source(
@@ -80,7 +77,7 @@ def open_source(
 
 
 def abstract_model(
-  config: ml_collections.ConfigDict, source: sources.Source
+  config: config_lib.Config, source: sources.Source
 ) -> nnx.Module:
   """The configured model without weights, with the data's classes."""
   with config_lib.section("model"):
@@ -94,7 +91,7 @@ def abstract_model(
 
 
 def make_recipe(
-  config: ml_collections.ConfigDict, plan: plan_lib.BatchPlan
+  config: config_lib.Config, plan: plan_lib.BatchPlan
 ) -> steps.Recipe:
   """Optimiser, schedule, loss and EMA."""
   fields = config.optim.to_dict()
@@ -122,7 +119,7 @@ def make_recipe(
 
 
 def _check_batches(
-  config: ml_collections.ConfigDict,
+  config: config_lib.Config,
   plan: plan_lib.BatchPlan,
   layout: sharding.Layout,
 ) -> None:

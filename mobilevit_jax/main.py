@@ -5,6 +5,7 @@ is heavy is imported inside `main`.
 """
 
 import os
+import pathlib
 import sys
 
 from absl import app
@@ -13,10 +14,16 @@ from absl import logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Configuration, such as configs/imagenet.py:xs", lock_config=True
+  "config",
+  None,
+  "Configuration, such as configs/imagenet.py:xs",
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run: checkpoints, metrics, configuration"
+  "workdir",
+  None,
+  "Folder of the run: checkpoints, metrics, configuration",
+  required=True,
 )
 _MODE = flags.DEFINE_enum(
   "mode",
@@ -24,8 +31,6 @@ _MODE = flags.DEFINE_enum(
   ["train", "eval"],
   "train, resuming where the workdir stopped, or evaluate its checkpoint",
 )
-
-_EXIT_STOPPED = 143  # 128 + SIGTERM: the run is saved, but not done
 
 
 def main(argv: list[str]) -> int:
@@ -36,27 +41,32 @@ def main(argv: list[str]) -> int:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # Compiled programs are kept from run to run, since a step takes XLA 20 s.
-  cache = os.path.join(os.path.expanduser("~"), ".cache", "mobilevit_jax")
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+  cache = pathlib.Path.home() / ".cache" / "mobilevit_jax"
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
   from mobilevit_jax import evaluate
+  from mobilevit_jax import stop
   from mobilevit_jax import train
   from mobilevit_jax.config import ConfigError
   from mobilevit_jax.data.augment import ImageError
+  from mobilevit_jax.train import NonFiniteError
 
   try:
     if _MODE.value == "eval":
       step, metrics = evaluate.evaluate_workdir(_CONFIG.value, _WORKDIR.value)
       print(evaluate.summary(metrics, step))
       return 0
-    results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-  except (ConfigError, FileNotFoundError, ImageError, train.NonFiniteError) as e:
-    print(f"error: {e}", file=sys.stderr)
+    train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except stop.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    return stopped.exit_code
+  except (ConfigError, FileNotFoundError, ImageError, NonFiniteError) as error:
+    print(f"error: {error}", file=sys.stderr)
     return 1
-  return _EXIT_STOPPED if results is None else 0
+  return 0
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flag_as_required("config")
   app.run(main)

@@ -1,5 +1,6 @@
 """One mesh over all devices of all processes; the only file that says Mesh."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ class Layout:
   The axis is Auto: under the default, Explicit, the unfold's reshape raises.
   """
 
-  def __init__(self, devices: list[jax.Device] | None = None):
+  def __init__(self, devices: Sequence[Any] | None = None):
     devices = jax.devices() if devices is None else devices
     mesh = Mesh(np.asarray(devices), (_BATCH,), axis_types=(AxisType.Auto,))
     self.num_devices = len(devices)

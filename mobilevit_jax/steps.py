@@ -4,8 +4,8 @@ No files, no configuration and no devices here: whoever calls decides what is
 jitted, sharded and donated.
 """
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from flax import nnx

@@ -8,6 +8,23 @@ from typing import Any
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Stopped(Exception):  # noqa: N818, it is no error
+  """A signal ended the run before its last step; it is saved.
+
+  Attributes:
+    exit_code: 128 plus the signal's number, as shells report it: whoever
+      started the run must be able to tell it from one that is done.
+  """
+
+  def __init__(self, received: signal.Signals | None, step: int, steps: int):
+    received = received or signal.SIGTERM  # another process's signal
+    super().__init__(
+      f"stopped by {received.name} at step {step} of {steps}, which is saved; "
+      "run the same command again to continue"
+    )
+    self.exit_code = 128 + received
+
+
 class StopSignals:
   """While entered, a first signal is noted; a second Ctrl-C interrupts.
 

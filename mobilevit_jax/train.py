@@ -10,7 +10,6 @@ from typing import Any
 from etils import epath
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from mobilevit_jax import checkpoint
 from mobilevit_jax import config as config_lib
@@ -64,8 +63,8 @@ class Window:
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike
-) -> evaluate.Metrics | None:
+  config: config_lib.Config, workdir: epath.PathLike
+) -> evaluate.Metrics:
   """Trains to the end of the plan, resuming from `workdir` where it can.
 
   Args:
@@ -73,11 +72,11 @@ def train_and_evaluate(
     workdir: for checkpoints, metrics and the configuration; made if absent.
 
   Returns:
-    The last evaluation, or None if a signal stopped the run; starting it
-    again continues it.
+    The last evaluation.
 
   Raises:
     config_lib.ConfigError: before anything is compiled or written.
+    stop.Stopped: after a signal, once the run is saved.
     NonFiniteError: with the step and the last good checkpoint.
   """
   run = experiment.build(config)
@@ -109,12 +108,12 @@ def train_and_evaluate(
 
 def _loop(
   run: experiment.Experiment,
-  config: ml_collections.ConfigDict,
+  config: config_lib.Config,
   evaluator: evaluate.Evaluator,
   writer: writer_lib.Writer,
   checkpoints: checkpoint.Checkpoints,
   signals: stop.StopSignals,
-) -> evaluate.Metrics | None:
+) -> evaluate.Metrics:
   plan, num_steps = run.plan, run.plan.num_steps
   shapes = experiment.state_shapes(run.model, run.recipe, run.layout)
   start = checkpoints.latest_step() or 0
@@ -141,7 +140,7 @@ def _loop(
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
-    say(f"step {step}/{num_steps} eval {_listed(metrics)}")
+    say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
     if metrics["ema_top1"] > checkpoints.best_top1():
       checkpoints.save_best(step, state, {}, metrics["ema_top1"])
     return metrics
@@ -166,9 +165,10 @@ def _loop(
       if done % config.log_every_steps == 0 or done == num_steps:
         means = window.take() | {"learning_rate": float(learning_rate)}
         rates, left = speed.read(done)
-        where = {"epoch": plan.epoch(step), "size": shape[0]}
-        writer.write(done, "train", means | rates | where)
-        say(_progress_line(done, num_steps, means, rates, where, left))
+        where = {"epoch": plan.epoch(step), "image_size": shape[0]}
+        values = means | rates | where
+        writer.write(done, "train", values)
+        say(writer_lib.progress_line(done, num_steps, values, left))
 
       stopping = signals.received is not None
       if jax.process_count() > 1:
@@ -180,12 +180,12 @@ def _loop(
           progress = {"window": {"sums": window.sums, "count": window.count}}
           checkpoints.save(done, state, progress)
         if stopping and done < num_steps:
-          say(f"stopped at step {done} of {num_steps}; run again to continue")
-          return None
+          raise stop.Stopped(signals.received, done, num_steps)
         if done in due:
           results = evaluate_now(done)
-  if results:
-    say(evaluate.summary(results, num_steps))
+  if results is None:  # every run ends in an evaluation: its last step's
+    raise RuntimeError(f"step {num_steps} was not evaluated")
+  say(evaluate.summary(results, num_steps))
   return results
 
 
@@ -227,7 +227,7 @@ def eval_steps(run: experiment.Experiment, every_epochs: int) -> set[int]:
 
 
 def _batches(
-  run: experiment.Experiment, config: ml_collections.ConfigDict, start: int
+  run: experiment.Experiment, config: config_lib.Config, start: int
 ) -> pipeline.BatchIterator:
   return pipeline.train_batches(
     run.plan,
@@ -252,6 +252,12 @@ def _next_batch(
   return run.layout.put_batch(batch), wait
 
 
+def say(text: str) -> None:
+  """A line on the terminal, from the first process alone."""
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
 def describe(run: experiment.Experiment, evaluator: evaluate.Evaluator) -> None:
   """Says what is about to be trained."""
   source, plan = run.source, run.plan
@@ -264,49 +270,5 @@ def describe(run: experiment.Experiment, evaluator: evaluate.Evaluator) -> None:
     f"{evaluator.num_images} for evaluation, {source.num_classes} classes"
   )
   say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
-  params = steps.split(run.model)[1]
-  for name in vars(run.model):  # in the order of the forward pass
-    for part, subtree in _blocks(name, params.get(name, {})):
-      say(f"  {part:<12}{_count(subtree):>12,} parameters")
-  say(f"  {'total':<12}{_count(params):>12,} parameters")
-
-
-def _blocks(name: str, subtree: dict[Any, Any]) -> list[tuple[str, Any]]:
-  """A module, or each block of a stage; nothing for what has no weights."""
-  if 0 in subtree:
-    return [(f"{name}.{index}", block) for index, block in subtree.items()]
-  return [(name, subtree)] if subtree else []
-
-
-def _count(tree: Any) -> int:
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _progress_line(
-  step: int,
-  num_steps: int,
-  means: dict[str, float],
-  rates: dict[str, float],
-  where: dict[str, int],
-  left: float,
-) -> str:
-  return (
-    f"step {step}/{num_steps} epoch {where['epoch']} loss {means['loss']:.4f} "
-    f"lr {means['learning_rate']:.2e} {where['size']} px "
-    f"{rates['images_per_second']:.0f} images/s "
-    f"data wait {rates['data_wait_seconds']:.1f} s "
-    f"ETA {writer_lib.duration(left)}"
-  )
-
-
-def _listed(metrics: dict[str, float]) -> str:
-  return " ".join(
-    f"{name}={value:.4f}" if name != "images" else f"{name}={value:.0f}"
-    for name, value in metrics.items()
-  )
-
-
-def say(text: str) -> None:
-  """A line on the terminal, from the first process alone."""
-  if jax.process_index() == 0:
-    print(text, flush=True)
+  for line in writer_lib.parameter_table(steps.split(run.model)[1]):
+    say(line)

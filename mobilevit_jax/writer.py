@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from clu import metric_writers
+from clu import parameter_overview
 from etils import epath
 
 
@@ -135,3 +136,47 @@ def duration(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02}:{seconds:02}"
   return f"{minutes}:{seconds:02}"
+
+
+def progress_line(
+  step: int, num_steps: int, values: Mapping[str, float], left: float
+) -> str:
+  """Where a run is, how it does, how fast, and the time left."""
+  return (
+    f"step {step}/{num_steps} epoch {values['epoch']} "
+    f"{values['image_size']} px loss {values['loss']:.4f} "
+    f"lr {values['learning_rate']:.2e} "
+    f"{values['images_per_second']:.0f} images/s "
+    f"data wait {values['data_wait_seconds']:.1f} s ETA {duration(left)}"
+  )
+
+
+def listed(metrics: Mapping[str, float]) -> str:
+  """`name=value` of each metric; counts as whole numbers."""
+  return " ".join(
+    f"{name}={value:.0f}" if name == "images" else f"{name}={value:.4f}"
+    for name, value in metrics.items()
+  )
+
+
+def parameter_table(params: Mapping[str, Any]) -> list[str]:
+  """A line of parameter counts for each module and block, and their total."""
+  rows = [
+    (part, parameter_overview.count_parameters(subtree))
+    for name in sorted(params, key=_order)
+    for part, subtree in _blocks(name, params[name])
+  ]
+  rows.append(("total", sum(count for _, count in rows)))
+  return [f"  {part:<12}{count:>12,} parameters" for part, count in rows]
+
+
+def _order(name: str) -> tuple[int, str]:
+  """Sorts modules as the forward pass meets them."""
+  return {"stem": 0, "head": 2, "classifier": 3}.get(name, 1), name
+
+
+def _blocks(name: str, subtree: dict[Any, Any]) -> list[tuple[str, Any]]:
+  """A module, or each block of a stage."""
+  if 0 not in subtree:
+    return [(name, subtree)]
+  return [(f"{name}.{index}", block) for index, block in subtree.items()]

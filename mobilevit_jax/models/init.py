@@ -34,9 +34,7 @@ def draw(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
   )
 
 
-def _draw_one(
-  path: tuple[Any, ...], leaf: Any, seed: int
-) -> np.ndarray:
+def _draw_one(path: tuple[Any, ...], leaf: Any, seed: int) -> np.ndarray:
   names = [str(getattr(key, "key", key)) for key in path]
   if names[-1] in ("scale", "var"):
     return np.ones(leaf.shape, leaf.dtype)

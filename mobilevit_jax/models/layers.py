@@ -7,86 +7,18 @@ Sources: MobileNetV2 (arXiv 1801.04381), ml-cvnets v0.1 `cvnets/modules/
 mobilenetv2.py` and `cvnets/layers/conv_layer.py`.
 """
 
-from typing import Literal
-
 from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-Depthwise = Literal["auto", "conv", "shift"]
-DEPTHWISE_KINDS: tuple[Depthwise, ...] = ("auto", "conv", "shift")
+from mobilevit_jax.models import depthwise as dw
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
   """The type that statistics, softmax and logits are computed in."""
   return jnp.promote_types(dtype, jnp.float32)
-
-
-def depthwise_conv(
-  x: jax.Array,
-  kernel: jax.Array,
-  *,
-  stride: int = 1,
-  dilation: int = 1,
-  kind: Depthwise = "auto",
-) -> jax.Array:
-  """3x3 convolution of each channel by itself, padding = dilation, no bias.
-
-  XLA has no fast grouped convolution on CPU (15 to 40 times slower than the
-  arithmetic needs), so there the kernel's nine taps become shifted
-  multiply-adds. GPU and TPU keep the native operator, and so do exports.
-
-  Args:
-    x: `[b, h, w, c]`.
-    kernel: `[3, 3, 1, c]`.
-    stride: 1 or 2, the same in both directions.
-    dilation: distance between the taps, in pixels.
-    kind: `"conv"`, `"shift"`, or `"auto"` to choose by platform at lowering.
-
-  Returns:
-    `[b, ceil(h / stride), ceil(w / stride), c]`.
-  """
-  pad = ((dilation, dilation), (dilation, dilation))
-
-  def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-      x,
-      kernel,
-      (stride, stride),
-      pad,
-      rhs_dilation=(dilation, dilation),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      feature_group_count=x.shape[-1],
-    )
-
-  def shift(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    b, h, w, c = x.shape
-    padded = jnp.pad(x, ((0, 0), *pad, (0, 0)))
-    rows, cols = h - 1, w - 1  # the reach of the centre tap's window
-    total = jnp.zeros((), x.dtype)
-    for i in range(3):
-      for j in range(3):
-        top, left = i * dilation, j * dilation
-        window = lax.slice(
-          padded,
-          (0, top, left, 0),
-          (b, top + rows + 1, left + cols + 1, c),
-          (1, stride, stride, 1),
-        )
-        total = total + window * kernel[i, j, 0]
-    return total
-
-  if kind == "conv":
-    return conv(x, kernel)
-  if kind == "shift":
-    return shift(x, kernel)
-  if kind == "auto":
-    return lax.platform_dependent(x, kernel, cpu=shift, default=conv)
-  raise ValueError(
-    f"depthwise={kind!r} is unknown; choose one of {', '.join(DEPTHWISE_KINDS)}"
-  )
 
 
 class Conv(nnx.Module):
@@ -117,32 +49,6 @@ class Conv(nnx.Module):
       (self.stride, self.stride),
       ((pad, pad), (pad, pad)),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-class DepthwiseConv(nnx.Module):
-  """`depthwise_conv` with its weights."""
-
-  def __init__(
-    self,
-    channels: int,
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-    kind: Depthwise = "auto",
-    dtype: DTypeLike = jnp.float32,
-  ):
-    self.kernel = nnx.Param(jnp.zeros((3, 3, 1, channels), jnp.float32))
-    self.stride, self.dilation, self.kind = stride, dilation, kind
-    self.dtype = dtype
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return depthwise_conv(
-      x.astype(self.dtype),
-      self.kernel[...].astype(self.dtype),
-      stride=self.stride,
-      dilation=self.dilation,
-      kind=self.kind,
     )
 
 
@@ -232,9 +138,7 @@ class BatchNorm(nnx.Module):
     self._record(mean, var * (size / max(size - 1, 1)))
     return self._affine(grouped, mean, var).reshape(x.shape).astype(self.dtype)
 
-  def _affine(
-    self, x: jax.Array, mean: jax.Array, var: jax.Array
-  ) -> jax.Array:
+  def _affine(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
     return (x - mean) * scale + self.bias[...]
 
@@ -283,7 +187,7 @@ class InvertedResidual(nnx.Module):
     expansion: int,
     stride: int = 1,
     dilation: int = 1,
-    depthwise: Depthwise = "auto",
+    depthwise: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
@@ -291,7 +195,7 @@ class InvertedResidual(nnx.Module):
     self.expand = ConvNormAct(
       in_channels, hidden, kernel_size=1, bn_groups=bn_groups, dtype=dtype
     )
-    self.depthwise = DepthwiseConv(
+    self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
     )
     self.norm = BatchNorm(hidden, groups=bn_groups, dtype=dtype)

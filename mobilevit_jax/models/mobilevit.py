@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
 from mobilevit_jax.models import transformer
 
@@ -149,7 +150,7 @@ class MobileViT(nnx.Module):
       strides of the last one or two stages become 1, and only at 8 is one
       convolution dilated: stage 5's depthwise, by 2.
     bn_groups: see `layers.BatchNorm`.
-    depthwise: see `layers.depthwise_conv`.
+    depthwise: see `depthwise.depthwise_conv`.
     dtype: compute type; parameters stay float32.
   """
 
@@ -162,7 +163,7 @@ class MobileViT(nnx.Module):
     classifier_dropout: float = 0.1,
     output_stride: int = 32,
     bn_groups: int = 1,
-    depthwise: layers.Depthwise = "auto",
+    depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     dropout = variant.dropout if dropout is None else dropout
@@ -286,11 +287,14 @@ def _check_fields(
   for name, rate in rates.items():
     if not 0 <= rate < 1:
       raise ValueError(f"{name}={rate} must be at least 0 and below 1")
-  for name, count in {"num_classes": num_classes, "bn_groups": bn_groups}.items():
+  for name, count in {
+    "num_classes": num_classes,
+    "bn_groups": bn_groups,
+  }.items():
     if count < 1:
       raise ValueError(f"{name}={count} must be at least 1")
   if output_stride not in (8, 16, 32):
     raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
-  if depthwise not in layers.DEPTHWISE_KINDS:
-    allowed = ", ".join(layers.DEPTHWISE_KINDS)
+  if depthwise not in dw.KINDS:
+    allowed = ", ".join(dw.KINDS)
     raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from mobilevit_jax.models import layers
 
+
 class Attention(nnx.Module):
   """Scaled dot-product self-attention over `[b, n, d]`, `k` heads."""
 

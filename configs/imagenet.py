@@ -1,0 +1,93 @@
+"""MobileViT on ImageNet-1k by the paper's recipe, as ml-cvnets v0.1 ran it.
+
+  python -m mobilevit_jax.main --config=configs/imagenet.py:xs --workdir=WORKDIR
+
+Top-1 to expect from the EMA weights after 300 epochs, 256 px, single crop
+(the paper's Fig. 5(c); the released weights; run to run +-0.3):
+
+    xxs  69.0   69.0
+    xs   74.8   74.7
+    s    78.4   78.3
+
+No ImageNet run of this code has been made yet.
+
+The eight groups are the paper's GPUs: batches of 128 for each at 256 px, and
+BatchNorm statistics for each by itself, whatever devices the run is on.
+"""
+
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+_DROPOUT = {"xxs": 0.05, "xs": 0.1, "s": 0.1}
+
+
+def get_config(variant: str = "s") -> Any:
+  """The configuration of a variant; `--config.FIELD=VALUE` sets a field."""
+  if variant not in _DROPOUT:
+    raise ValueError(
+      f"variant {variant!r} must be one of {', '.join(_DROPOUT)}"
+    )
+  return ml_collections.ConfigDict(
+    {
+      "seed": 0,
+      "model": {
+        "name": f"mobilevit_{variant}",
+        "num_classes": 1000,
+        "dropout": _DROPOUT[variant],
+        "classifier_dropout": 0.1,
+        "bn_groups": 8,
+        "output_stride": 32,
+        "depthwise": "auto",
+        "dtype": "bfloat16",  # the paper's runs were in mixed float16
+      },
+      "data": {
+        "name": "imagenet2012",
+        "dir": config_dict.placeholder(str),  # None: TFDS's own default
+        "train_split": "train",
+        "eval_split": "validation",
+        "crop_scale": (0.08, 1.0),
+        "crop_ratio": (3 / 4, 4 / 3),
+        "flip": 0.5,
+        "num_workers": 8,  # processes on each host; 0 for threads
+        "prefetch_batches": 2,
+      },
+      "plan": {
+        "sizes": (160, 192, 256, 288, 320),
+        "base_size": 256,
+        "base_batch": 128,
+        "groups": 8,
+        "rule": "cvnets_v01",
+        "batch_multiple": 1,
+        "num_epochs": 300,
+        "num_steps": config_dict.placeholder(int),  # in place of epochs
+      },
+      "optim": {
+        "schedule": {
+          "init_lr": 2e-4,
+          "peak_lr": 2e-3,
+          "final_lr": 2e-4,
+          "warmup_steps": 3000,
+          "unit": "epoch",
+        },
+        "weight_decay": 0.01,
+        "decay": "all",
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "clip_norm": config_dict.placeholder(float),
+        "accum_steps": 1,
+        "label_smoothing": 0.1,
+        "ema": {"momentum": 5e-4, "warmup": False},
+      },
+      "eval": {
+        "size": 256,
+        "resize_size": config_dict.placeholder(int),  # None: 288 / 256 of size
+        "batch": 1024,
+        "every_epochs": 1,
+      },
+      "checkpoint": {"every_steps": 1000, "keep": 3},
+      "log_every_steps": 100,
+    }
+  )

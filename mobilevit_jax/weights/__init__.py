@@ -1,0 +1,6 @@
+"""Published weights in and out: `load_weights`, `save_weights`."""
+
+from mobilevit_jax.weights.io import load_weights
+from mobilevit_jax.weights.io import save_weights
+
+__all__ = ["load_weights", "save_weights"]

@@ -1,0 +1,252 @@
+"""Files of tensors: safetensors, npz and PyTorch in; the first two out.
+
+A file from elsewhere is hostile until read: sizes are checked before memory is
+taken, and nothing is unpickled but PyTorch's own files, by PyTorch, with
+`weights_only=True`. Every complaint is a ValueError that names the file.
+"""
+
+from collections.abc import Callable, Mapping
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+import zipfile
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+Tensors = dict[str, np.ndarray]
+
+# The largest MobileViT takes 22 MB; a file that claims a hundred times as
+# much is no weights of ours, and a small zip archive can claim anything.
+MAX_BYTES = 2 << 30
+_MAX_HEADER = 10 << 20
+_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8}
+_TORCH_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin")
+
+
+def read(path: pathlib.Path) -> tuple[Tensors, dict[str, str]]:
+  """Tensors by name, and the file's own metadata.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if it is of no known kind, damaged, or not what it claims.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"{path}: there is no such file")
+  readers: dict[str, Callable[[pathlib.Path], Tensors]] = {
+    ".npz": _read_npz,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".bin": _read_torch,
+  }
+  if path.suffix == ".safetensors":
+    return _read_safetensors(path)
+  if path.suffix not in readers:
+    raise ValueError(f"{path}: must end in one of {', '.join(_SUFFIXES)}")
+  return readers[path.suffix](path), {}
+
+
+def _read_safetensors(
+  path: pathlib.Path,
+) -> tuple[Tensors, dict[str, str]]:
+  metadata = _check_header(path)
+  try:
+    # From memory: a mapped file that is cut short later ends the process.
+    return safetensors.numpy.load(path.read_bytes()), metadata
+  except (safetensors.SafetensorError, ValueError) as error:
+    raise ValueError(f"{path}: damaged safetensors file: {error}") from error
+
+
+def _check_header(path: pathlib.Path) -> dict[str, str]:
+  """Refuses what the library would let pass or report obscurely."""
+  size = path.stat().st_size
+  with path.open("rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _MAX_HEADER):
+      raise ValueError(
+        f"{path}: damaged safetensors file: a header of {length} bytes in a "
+        f"file of {size}"
+      )
+    text = file.read(length)
+  try:
+    header = json.loads(text, object_pairs_hook=_unique_keys)
+    metadata = header.pop("__metadata__", {})
+    for name, entry in header.items():
+      _check_entry(name, entry)
+    metadata = {str(key): str(value) for key, value in metadata.items()}
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+    raise ValueError(f"{path}: damaged safetensors header: {e}") from e
+  return metadata
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  result = dict(pairs)
+  if len(result) != len(pairs):
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    raise ValueError(f"duplicate keys {', '.join(twice)}")
+  return result
+
+
+def _check_entry(name: str, entry: dict[str, Any]) -> None:
+  if entry["dtype"] not in _DTYPES:
+    raise ValueError(
+      f"{name} has type {entry['dtype']}, not one of {', '.join(_DTYPES)}"
+    )
+  _check_shape(name, entry["shape"])
+  start, end = entry["data_offsets"]
+  need = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]]
+  if end - start != need:
+    raise ValueError(
+      f"{name} of shape {entry['shape']} needs {need} bytes, not {end - start}"
+    )
+
+
+def _check_shape(name: str, shape: Any) -> None:
+  if not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) > 8:
+    raise ValueError(f"{name} has the impossible shape {shape}")
+
+
+def _read_npz(path: pathlib.Path) -> Tensors:
+  try:
+    with zipfile.ZipFile(path) as archive:
+      infos = archive.infolist()
+      _unique_keys([(info.filename, info) for info in infos])
+      total = sum(info.file_size for info in infos)
+      if total > MAX_BYTES:
+        raise ValueError(f"claims {total} bytes, more than {MAX_BYTES}")
+      return {
+        info.filename.removesuffix(".npy"): _read_npy(archive, info)
+        for info in infos
+      }
+  # Zip errors come in many kinds: encrypted, unknown methods, bad checksums.
+  except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    raise ValueError(f"{path}: damaged npz file: {error}") from error
+  except (NotImplementedError, RuntimeError, zipfile.zlib.error) as error:
+    raise ValueError(f"{path}: damaged npz file: {error}") from error
+
+
+def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+  """One member; numpy alone would take the memory that its header asks for."""
+  with archive.open(info) as file:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+      shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+      shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    _check_shape(info.filename, shape)
+    if dtype.hasobject:
+      raise ValueError(f"{info.filename} holds Python objects")
+    if math.prod(shape) * dtype.itemsize > info.file_size:
+      raise ValueError(
+        f"{info.filename} of shape {shape} does not fit {info.file_size} bytes"
+      )
+  with archive.open(info) as file:
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_torch(path: pathlib.Path) -> Tensors:
+  try:
+    import torch
+  except ImportError as error:
+    raise ValueError(
+      f"{path}: reading PyTorch's own files needs PyTorch (pip install torch); "
+      "a .safetensors file does not"
+    ) from error
+  try:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+  # PyTorch answers bad files with errors of at least six unrelated types.
+  except Exception as error:
+    raise ValueError(
+      f"{path}: not a file of PyTorch weights: {str(error).splitlines()[0]}"
+    ) from error
+  for key in _TORCH_WRAPPERS:
+    if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+      content = content[key]
+  if not isinstance(content, Mapping):
+    raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict")
+  others = [str(k) for k, v in content.items() if not torch.is_tensor(v)]
+  if others:
+    raise ValueError(f"{path}: not tensors: {', '.join(others)}")
+  return {str(key): value.numpy() for key, value in content.items()}
+
+
+def write(
+  path: pathlib.Path,
+  tensors: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str],
+  *,
+  force: bool = False,
+) -> None:
+  """Writes a `.safetensors` or `.npz` file; it appears whole or not at all.
+
+  Raises:
+    FileExistsError: if the file exists, without `force`.
+    ValueError: for another ending.
+  """
+
+  def content(temporary: pathlib.Path) -> None:
+    if path.suffix == ".npz":
+      with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **tensors)
+    else:
+      safetensors.numpy.save_file(dict(tensors), temporary, dict(metadata))
+
+  if path.suffix not in (".safetensors", ".npz"):
+    raise ValueError(f"{path}: must end in .safetensors or .npz")
+  check_free(path, force)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+    temporary = pathlib.Path(folder) / path.name
+    content(temporary)
+    _replace(temporary, path)
+
+
+def write_folder(
+  path: pathlib.Path,
+  tensors: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str],
+  documents: Mapping[str, Any],
+  *,
+  force: bool = False,
+) -> None:
+  """Writes `model.safetensors` and JSON documents, by file name, into a folder.
+
+  A new folder appears whole. Into one that exists, with `force`, each file is
+  replaced as a whole, and what else lies there is left alone.
+  """
+  check_free(path, force)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
+  try:
+    write(temporary / "model.safetensors", tensors, metadata)
+    for name, document in documents.items():
+      text = json.dumps(document, indent=2) + "\n"
+      (temporary / name).write_text(text, encoding="utf-8")
+    temporary.chmod(0o755)  # mkdtemp's is private
+    if not path.exists():
+      temporary.rename(path)
+      return
+    for file in temporary.iterdir():
+      _replace(file, path / file.name)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: pathlib.Path, force: bool) -> None:
+  """Refuses to write over something, unless forced."""
+  if path.exists() and not force:
+    raise FileExistsError(f"{path} exists; --force (force=True) replaces it")
+
+
+def _replace(temporary: pathlib.Path, path: pathlib.Path) -> None:
+  # On disk before it has the name: else a power cut may leave an empty file.
+  with temporary.open("rb") as file:
+    os.fsync(file.fileno())
+  temporary.replace(path)

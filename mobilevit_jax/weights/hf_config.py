@@ -1,0 +1,59 @@
+"""The JSON that transformers wants beside a MobileViT's weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mobilevit_jax.models import mobilevit
+
+
+def documents(
+  name: str, num_classes: int, labels: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+  """Documents by file name.
+
+  Args:
+    name: of the variant, as in `VARIANTS`.
+    num_classes: outputs of the classifier.
+    labels: class names; `class 0` and so on where there are none.
+
+  Returns:
+    `config.json` of a `MobileViTForImageClassification`, and
+    `preprocessor_config.json` with the crop that Apple's weights were
+    evaluated with, since the processor's defaults are another.
+  """
+  variant = mobilevit.VARIANTS[name]
+  labels = labels or [f"class {index}" for index in range(num_classes)]
+  config = {
+    "architectures": ["MobileViTForImageClassification"],
+    "model_type": "mobilevit",
+    "hidden_sizes": list(variant.dims),
+    "neck_hidden_sizes": [*variant.channels, 4 * variant.channels[-1]],
+    "num_attention_heads": mobilevit.HEADS,
+    "mlp_ratio": 2.0,
+    "expand_ratio": float(variant.expansion),
+    "hidden_act": "silu",
+    "conv_kernel_size": 3,
+    "output_stride": 32,
+    "image_size": 256,
+    "patch_size": 2,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-5,
+    "qkv_bias": True,
+    "hidden_dropout_prob": variant.dropout,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout_prob": 0.1,
+    "id2label": {str(index): label for index, label in enumerate(labels)},
+    "label2id": {label: index for index, label in enumerate(labels)},
+  }
+  processor = {
+    "image_processor_type": "MobileViTImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 288},
+    "resample": 2,  # bilinear
+    "do_center_crop": True,
+    "crop_size": {"height": 256, "width": 256},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_flip_channel_order": True,
+  }
+  return {"config.json": config, "preprocessor_config.json": processor}

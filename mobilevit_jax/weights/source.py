@@ -1,0 +1,181 @@
+"""Where weights come from: files, folders, the Hub, runs of our own."""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, Literal
+
+from etils import epath
+import jax
+import numpy as np
+
+from mobilevit_jax import checkpoint
+from mobilevit_jax import models
+from mobilevit_jax.weights import files
+from mobilevit_jax.weights import trees
+
+Which = Literal["ema", "raw"]
+_HUB = "hf://"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What a source of weights holds.
+
+  Attributes:
+    name: what the user called it, for messages.
+    tensors: by name, in whichever dialect.
+    labels: class names, where the source has them.
+    model: arguments of `create_model`, where it is a run of ours.
+    image_size: that the run is evaluated at, in pixels.
+  """
+
+  name: str
+  tensors: files.Tensors
+  labels: tuple[str, ...] | None = None
+  model: dict[str, Any] | None = None
+  image_size: int | None = None
+
+
+def read(source: str | os.PathLike[str], *, which: Which = "ema") -> Source:
+  """Reads weights.
+
+  Args:
+    source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
+      with `model.safetensors`, `hf://owner/name[@revision]`, or a run's
+      workdir, local or `gs://`.
+    which: of a run, the averaged (`"ema"`) or the `"raw"` weights.
+
+  Raises:
+    FileNotFoundError: if there is nothing.
+    ValueError: if it can't be read; the message says why.
+  """
+  if which not in ("ema", "raw"):
+    raise ValueError(f"which={which!r} must be 'ema' or 'raw'")
+  name = os.fspath(source)
+  if name.startswith(_HUB):
+    return _read_folder(name, _download(name))
+  # The one kind that may be remote, and that must not go through pathlib,
+  # which would make one slash of gs://'s two.
+  workdir = epath.Path(name)
+  if (workdir / "checkpoints").exists():
+    return _read_workdir(name, workdir, which)
+  path = pathlib.Path(name).expanduser()
+  if path.is_dir():
+    return _read_folder(name, path)
+  tensors, metadata = files.read(path)
+  return Source(name, tensors, _labels(name, {"id2label": _json(metadata)}))
+
+
+def _json(metadata: dict[str, str]) -> Any:
+  try:
+    return json.loads(metadata.get("id2label", "null"))
+  except ValueError:
+    return None
+
+
+def _download(name: str) -> pathlib.Path:
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise ValueError(
+      f"{name} needs huggingface_hub (pip install huggingface_hub)"
+    ) from error
+  repo, _, revision = name.removeprefix(_HUB).partition("@")
+  if repo.count("/") != 1:
+    raise ValueError(f"{name} must have the form hf://owner/name[@revision]")
+  try:
+    folder = huggingface_hub.snapshot_download(
+      repo,
+      revision=revision or None,
+      allow_patterns=["model.safetensors", "config.json"],
+    )
+  # Network, proxy, login and missing repositories: unrelated error types.
+  except Exception as error:
+    raise ValueError(f"{name} can't be downloaded: {error}") from error
+  return pathlib.Path(folder)
+
+
+def _read_folder(name: str, folder: pathlib.Path) -> Source:
+  tensors, metadata = files.read(folder / "model.safetensors")
+  config = {"id2label": _json(metadata)}
+  path = folder / "config.json"
+  if path.is_file():
+    config |= _read_json(name, path)
+  return Source(name, tensors, _labels(name, config))
+
+
+def _read_json(name: str, path: Any) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{name}: {path.name} is no JSON: {error}") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{name}: {path.name} must hold an object")
+  return content
+
+
+def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
+  """transformers' `id2label`, or timm's `label_names`."""
+  labels = config.get("id2label") or config.get("label_names")
+  if labels is None:
+    return None
+  if isinstance(labels, dict):
+    try:
+      by_id = {int(key): value for key, value in labels.items()}
+      labels = [by_id[index] for index in range(len(by_id))]
+    except (ValueError, KeyError) as error:
+      raise ValueError(
+        f"{name}: id2label must number its {len(labels)} classes from 0"
+      ) from error
+  return check_labels(name, labels)
+
+
+def check_labels(name: str, labels: Any) -> tuple[str, ...]:
+  """Class names in order, or a ValueError that says whose they are."""
+  if not isinstance(labels, Sequence) or isinstance(labels, str):
+    raise ValueError(f"{name}: the class names must be a list")
+  if not all(isinstance(label, str) for label in labels):
+    raise ValueError(f"{name}: every class name must be a string")
+  return tuple(labels)
+
+
+def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
+  path = workdir / "config.json"
+  if not path.exists():
+    raise ValueError(f"{name}: a run's folder needs its config.json")
+  config = _read_json(name, path)
+  fields = config.get("model")
+  if not isinstance(fields, dict):
+    raise ValueError(f"{name}: config.json has no 'model' of arguments")
+  fields = {k: v for k, v in fields.items() if v is not None}
+  params, stats = trees.split(models.abstract_model(**fields))
+  prefix = "ema_" if which == "ema" else ""
+  parts = {f"{prefix}params": params, f"{prefix}batch_stats": stats}
+  # On one device, whatever mesh the run was on.
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  shapes = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+    parts,
+  )
+  checkpoints = checkpoint.Checkpoints(workdir, create=False)
+  try:
+    restored = checkpoints.restore_part(shapes)
+  finally:
+    checkpoints.close()
+  flat = trees.flatten(restored[f"{prefix}params"])
+  flat |= trees.flatten(restored[f"{prefix}batch_stats"])
+  labels_file = workdir / "labels.json"
+  labels = None
+  if labels_file.exists():
+    labels = check_labels(name, json.loads(labels_file.read_text()))
+  size = (config.get("eval") or {}).get("size")
+  return Source(
+    name,
+    {path: np.asarray(leaf) for path, leaf in flat.items()},
+    labels,
+    fields,
+    size if isinstance(size, int) else None,
+  )
