@@ -1,7 +1,23 @@
 """MobileViT in JAX/Flax: model, recipe, data and trainer."""
 
-from mobilevit_jax.models import create_model
-from mobilevit_jax.models import VARIANTS
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from mobilevit_jax.models import create_model
+  from mobilevit_jax.models import VARIANTS
 
 __all__ = ["VARIANTS", "create_model"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+  """Imports the public names when they are asked for.
+
+  Data workers import this package too, each in a process of its own, and have
+  no use for JAX.
+  """
+  if name not in __all__:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  from mobilevit_jax import models
+
+  return getattr(models, name)

@@ -139,31 +139,6 @@ class Checkpoints:
     """Whether the processes agreed to stop after step `step`."""
     return self._latest.reached_preemption(step)
 
-  def restore_part(self, shapes: dict[str, Any]) -> dict[str, Any]:
-    """Some fields of the newest state; the rest is not read.
-
-    Args:
-      shapes: `ShapeDtypeStruct`s with shardings, by field of the state.
-    """
-    step = self._latest.latest_step()
-    if step is None:
-      raise FileNotFoundError(
-        f"{self._latest.directory} holds no complete checkpoint"
-      )
-    # A manager that restores in part can't be one that has saved.
-    with ocp.CheckpointManager(self._latest.directory) as manager:
-      restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(
-            shapes,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(shapes),
-            partial_restore=True,
-          )
-        ),
-      )
-    return restored["state"]
-
   def wait(self) -> None:
     """Blocks until what was saved is complete on disk."""
     self._latest.wait_until_finished()

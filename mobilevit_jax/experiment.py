@@ -57,7 +57,10 @@ def build(config: config_lib.Config) -> Experiment:
       flip=config.data.flip,
     )
   with config_lib.section("plan"):
-    plan = plan_lib.BatchPlan(len(source), seed=config.seed, **config.plan)
+    fields = config.plan.to_dict()
+    if fields["num_steps"] is not None:
+      fields["num_epochs"] = None  # steps, where given, replace the epochs
+    plan = plan_lib.BatchPlan(len(source), seed=config.seed, **fields)
     plan.check_devices(layout.num_devices)
   _check_batches(config, plan, layout)
   with config_lib.section("optim"):

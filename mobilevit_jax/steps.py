@@ -61,6 +61,11 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
   return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
+def merge(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree) -> Any:
+  """Inverse of `split`."""
+  return nnx.merge(graphdef, params, batch_stats)
+
+
 def init_state(
   params: Tree, batch_stats: Tree, optimizer: optax.GradientTransformation
 ) -> TrainState:
@@ -109,7 +114,7 @@ def train_step(
   """
 
   def loss_fn(params: Tree, images: jax.Array, labels: jax.Array, key: Any):
-    model = nnx.merge(graphdef, params, state.batch_stats)
+    model = merge(graphdef, params, state.batch_stats)
     rngs = nnx.Rngs(dropout=key)
     logits = model(to_unit(images), train=True, rngs=rngs)
     loss = losses.cross_entropy(
@@ -150,7 +155,7 @@ def train_step(
   metrics = {
     "loss": loss,
     "top1": top1,
-    "grad_norm": optax.global_norm(grads),
+    "grad_norm": optax.tree.norm(grads),
     "learning_rate": recipe.schedule(state.step),
   }
   return new, metrics
@@ -192,5 +197,5 @@ def eval_step(
   graphdef: nnx.GraphDef,
 ) -> dict[str, jax.Array]:
   """Masked sums of `losses.metric_sums` over one padded batch."""
-  logits = nnx.merge(graphdef, params, batch_stats)(to_unit(images))
+  logits = merge(graphdef, params, batch_stats)(to_unit(images))
   return losses.metric_sums(logits, labels, mask)

@@ -157,7 +157,8 @@ def random_resized_crop(
   Returns:
     uint8 [size, size, 3].
   """
-  top, left, h, w = crop_box(*image.shape[:2], rng, scale=scale, ratio=ratio)
+  height, width = image.shape[:2]
+  top, left, h, w = crop_box(height, width, rng, scale=scale, ratio=ratio)
   return _resize(image[top : top + h, left : left + w], size, size)
 
 

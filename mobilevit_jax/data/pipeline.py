@@ -8,30 +8,16 @@ number of workers or threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent import futures
 import dataclasses
-import multiprocessing
-from multiprocessing import connection
-import os
-import signal
-import threading
-from typing import Any
-import weakref
 
-from absl import flags
-import cv2
-import grain
 import numpy as np
 
 from mobilevit_jax.data import augment
+from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
 
-Batch = dict[str, np.ndarray]
-
-_MAX_THREADS = 16
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BatchIterator = loading.BatchIterator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,61 +48,6 @@ class Augmentation:
       )
     if not 0 <= self.flip <= 1:
       raise ValueError(f"flip: {self.flip} must be a probability.")
-
-
-class BatchIterator(Iterator[Batch]):
-  """Iterator of batches; close it, or use it in a `with` statement.
-
-  Loading begins at once, in the background. Closing ends the workers and frees
-  the memory they share; it is safe at any time, and more than once.
-  """
-
-  def __init__(self, dataset: grain.IterDataset):
-    """Starts loading; see `train_batches` and `eval_batches`."""
-    iterator = iter(dataset)
-    # Grain starts its workers at the first `next`. They inherit the blocked
-    # signals of this thread, so that a Ctrl-C or SIGTERM to the whole process
-    # group never kills one while it starts; see `_start_worker`.
-    starter = futures.ThreadPoolExecutor(
-      1, "data-start", initializer=_block_signals
-    )
-    self._first = starter.submit(next, iterator, None)
-    self._iterator = iterator
-    starter.shutdown(wait=False)
-    self._finalizer = weakref.finalize(self, _close, self._first, iterator)
-
-  def __next__(self) -> Batch:
-    """The next batch; `ImageError` if it has an image that can't be used."""
-    if not self._finalizer.alive:
-      raise ValueError("The iterator is closed.")
-    if self._first is None:
-      return next(self._iterator)
-    batch, self._first = self._first.result(), None
-    if batch is None:
-      raise StopIteration
-    return batch
-
-  def close(self) -> None:
-    """Ends loading and its worker processes."""
-    self._finalizer()
-
-  def __enter__(self) -> BatchIterator:
-    """Itself."""
-    return self
-
-  def __exit__(self, *unused_error: Any) -> None:
-    """Closes."""
-    self.close()
-
-
-def _block_signals() -> None:
-  signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def _close(first: futures.Future, iterator: Any) -> None:
-  # Grain's iterators are not for two threads at once.
-  futures.wait([first])
-  iterator.close()
 
 
 def train_batches(
@@ -170,7 +101,7 @@ def train_batches(
   for _, batch in plan.shapes:
     plan_lib.host_slice(batch, process_index, process_count)
 
-  def load(step: int, map_images: MapImages) -> Batch:
+  def load(step: int, map_images: loading.MapImages) -> loading.Batch:
     planned = plan[step]
     share = plan.host_slice(planned.batch, process_index, process_count)
 
@@ -189,7 +120,7 @@ def train_batches(
 
     return map_images(prepare, planned.ids[share], planned.size)
 
-  return _iterate(
+  return loading.iterate(
     range(start_step, stop), load, num_workers, num_threads, prefetch_batches
   )
 
@@ -243,7 +174,7 @@ def eval_batches(
     image = augment.resize_and_center_crop(image, size, resize_size=resize_size)
     return image, example.label
 
-  def load(number: int, map_images: MapImages) -> Batch:
+  def load(number: int, map_images: loading.MapImages) -> loading.Batch:
     ids = np.arange(number * batch, (number + 1) * batch)[share]
     real = ids < len(source)
     loaded = map_images(prepare, ids[real], size)
@@ -255,124 +186,6 @@ def eval_batches(
     return padded | {"mask": real.astype(np.float32)}
 
   numbers = range(num_eval_batches(len(source), batch))
-  return _iterate(numbers, load, num_workers, num_threads, prefetch_batches)
-
-
-class MapImages:
-  """Loads images in threads into one array; made anew in each process."""
-
-  def __init__(self, num_threads: int):
-    """`num_threads` 1 needs no pool."""
-    self._num_threads = num_threads
-    self._pool: futures.ThreadPoolExecutor | None = None
-    self._lock = threading.Lock()
-
-  def __call__(
-    self,
-    prepare: Callable[[int], tuple[np.ndarray, int]],
-    ids: np.ndarray,
-    size: int,
-  ) -> Batch:
-    """Runs `prepare` on every id.
-
-    Args:
-      prepare: gives the image [size, size, 3] and label of an example.
-      ids: examples, int [b].
-      size: image side, in pixels.
-
-    Returns:
-      {"images": uint8 [b, size, size, 3], "labels": int32 [b]}.
-    """
-    images = np.empty((len(ids), size, size, 3), np.uint8)
-    labels = np.empty(len(ids), np.int32)
-
-    def fill(place: int) -> None:
-      images[place], labels[place] = prepare(int(ids[place]))
-
-    places = range(len(ids))
-    # OpenCV and NumPy let go of the interpreter lock, so threads do help.
-    mapped = (
-      map(fill, places)
-      if self._num_threads == 1
-      else self._threads().map(fill, places)
-    )
-    for _ in mapped:
-      pass
-    return {"images": images, "labels": labels}
-
-  def _threads(self) -> futures.ThreadPoolExecutor:
-    with self._lock:
-      if self._pool is None:
-        self._pool = futures.ThreadPoolExecutor(self._num_threads, "data-image")
-      return self._pool
-
-  def __reduce__(self):
-    """A copy for a worker process has no threads yet."""
-    return MapImages, (self._num_threads,)
-
-
-def _iterate(
-  elements: range,
-  load: Callable[[int, MapImages], Batch],
-  num_workers: int,
-  num_threads: int | None,
-  prefetch_batches: int,
-) -> BatchIterator:
-  """Loads elements ahead of their use, in threads or in processes."""
-  least = {"num_workers": 0, "num_threads": 1, "prefetch_batches": 1}
-  given = (num_workers, num_threads or 1, prefetch_batches)
-  for (field, low), value in zip(least.items(), given, strict=True):
-    if value < low:
-      raise ValueError(f"{field}: {value} must be at least {low}.")
-  if num_workers and not flags.FLAGS.is_parsed():
-    raise ValueError(
-      f"num_workers: {num_workers}: Grain's workers read absl flags: run under "
-      "`absl.app.run`, or call `absl.flags.FLAGS.mark_as_parsed()` first."
-    )
-  if num_threads is None:
-    num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
-  map_images = MapImages(num_threads)
-  dataset = grain.MapDataset.range(elements.start, elements.stop).map(
-    lambda element: load(int(element), map_images)
+  return loading.iterate(
+    numbers, load, num_workers, num_threads, prefetch_batches
   )
-  if not num_workers:
-    # OpenCV's own threads would only get in the way of ours.
-    cv2.setNumThreads(0)
-    # Two batches are in work at once, so that none of the image threads idles
-    # while another finishes a batch. Grain's default would read 500 ahead.
-    ahead = grain.ReadOptions(
-      num_threads=min(2, prefetch_batches),
-      prefetch_buffer_size=prefetch_batches,
-    )
-    return BatchIterator(dataset.to_iter_dataset(ahead))
-  none_ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  return BatchIterator(
-    dataset.to_iter_dataset(none_ahead).mp_prefetch(
-      grain.MultiprocessingOptions(
-        num_workers=num_workers, per_worker_buffer_size=prefetch_batches
-      ),
-      worker_init_fn=_start_worker,
-    )
-  )
-
-
-def _start_worker(unused_index: int, unused_count: int) -> None:
-  """Leaves a worker's end to its parent, and only to it.
-
-  A Ctrl-C or a scheduler's SIGTERM reaches the whole process group; the parent
-  needs its workers to finish what it is doing before it closes them.
-  """
-  for number in _SIGNALS:
-    signal.signal(number, signal.SIG_IGN)
-  cv2.setNumThreads(0)
-  parent = multiprocessing.parent_process()
-  if parent is not None:
-    # A killed parent closes nothing: its workers would wait forever.
-    threading.Thread(
-      target=_exit_after, args=(parent.sentinel,), daemon=True
-    ).start()
-
-
-def _exit_after(sentinel: int) -> None:
-  connection.wait([sentinel])
-  os._exit(1)

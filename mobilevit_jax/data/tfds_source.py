@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from mobilevit_jax.data import sources
+from mobilevit_jax.data import examples
 
 _FILE_FORMAT = "array_record"
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -38,13 +38,13 @@ class TfdsSource:
     """Number of examples."""
     return len(self._records)
 
-  def __getitem__(self, index: int) -> sources.Example:
+  def __getitem__(self, index: int) -> examples.Example:
     """The example of that number, from 0, its image still encoded."""
     record = self._records[index]
     name, label = f"{self.name}#{index}", int(record["label"])
     if label < 0:
       raise ValueError(f"split: {name} has no label; use a labelled split.")
-    return sources.Example(record["image"], label, index, name)
+    return examples.Example(record["image"], label, index, name)
 
 
 def open_split(
@@ -83,7 +83,7 @@ def open_split(
   reader = tfds.builder_from_directory(builder.data_path)
   try:
     records = reader.as_data_source(
-      split, decoders={"image": tfds.decode.SkipDecoding()}
+      split=split, decoders={"image": tfds.decode.SkipDecoding()}
     )
   except NotImplementedError as error:
     raise ValueError(_conversion_help(name, builder.data_path)) from error
@@ -94,9 +94,9 @@ def open_split(
 
 
 def _make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
-  where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
+  where = None if data_dir is None else os.fspath(data_dir)
   try:
-    return tfds.builder(name, **where)
+    return tfds.builder(name, data_dir=where)
   except tfds.core.DatasetNotFoundError as error:
     known = ["digits", "folder"]
     known += tfds.list_builders(with_community_datasets=False)

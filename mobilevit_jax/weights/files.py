@@ -10,7 +10,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 import tempfile
 from typing import Any
 import zipfile
@@ -196,7 +195,9 @@ def write(
       with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **tensors)
     else:
-      safetensors.numpy.save_file(dict(tensors), temporary, dict(metadata))
+      # Not by the library's save_file, which makes the file private.
+      data = safetensors.numpy.save(dict(tensors), dict(metadata))
+      temporary.write_bytes(data)
 
   if path.suffix not in (".safetensors", ".npz"):
     raise ValueError(f"{path}: must end in .safetensors or .npz")
@@ -223,20 +224,18 @@ def write_folder(
   """
   check_free(path, force)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
-  try:
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as outer:
+    temporary = pathlib.Path(outer) / path.name
+    temporary.mkdir()
     write(temporary / "model.safetensors", tensors, metadata)
     for name, document in documents.items():
       text = json.dumps(document, indent=2) + "\n"
       (temporary / name).write_text(text, encoding="utf-8")
-    temporary.chmod(0o755)  # mkdtemp's is private
     if not path.exists():
       temporary.rename(path)
       return
     for file in temporary.iterdir():
       _replace(file, path / file.name)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_free(path: pathlib.Path, force: bool) -> None:

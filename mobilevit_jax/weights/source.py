@@ -11,7 +11,6 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import checkpoint
 from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import trees
@@ -152,21 +151,21 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
   fields = {k: v for k, v in fields.items() if v is not None}
   params, stats = trees.split(models.abstract_model(**fields))
-  prefix = "ema_" if which == "ema" else ""
-  parts = {f"{prefix}params": params, f"{prefix}batch_stats": stats}
   # On one device, whatever mesh the run was on.
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-    parts,
+    (params, stats),
   )
+  # Imported late: Orbax takes a second, and files don't need it.
+  from mobilevit_jax import checkpoint
+
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:
-    restored = checkpoints.restore_part(shapes)
+    params, stats = checkpoints.restore_weights(*shapes, which=which)
   finally:
     checkpoints.close()
-  flat = trees.flatten(restored[f"{prefix}params"])
-  flat |= trees.flatten(restored[f"{prefix}batch_stats"])
+  flat = trees.flatten(params) | trees.flatten(stats)
   labels_file = workdir / "labels.json"
   labels = None
   if labels_file.exists():

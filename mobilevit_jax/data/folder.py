@@ -1,0 +1,164 @@
+"""A folder of class sub-folders of JPEG and PNG files as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+
+from mobilevit_jax.data import examples
+
+_EXTENSIONS = (".jpeg", ".jpg", ".png")
+# One file in five: those whose SHA-1 begins with a byte below 51.
+_VAL_HASHES = 51
+
+
+class FolderSource:
+  """Image files under a folder, read when they are asked for."""
+
+  def __init__(
+    self,
+    name: str,
+    root: str,
+    files: list[tuple[str, int]],
+    class_names: tuple[str, ...],
+  ):
+    """See `open_split`; `files` are paths from `root`, and their labels."""
+    self.name = name
+    self.class_names = class_names
+    self._root = root
+    self._paths = [path for path, _ in files]
+    self._labels = np.array([label for _, label in files], np.int32)
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return len(self.class_names)
+
+  def __len__(self) -> int:
+    """Number of images."""
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> examples.Example:
+    """Reads the file of that number, from 0."""
+    path = pathlib.Path(self._root, self._paths[index])
+    label = int(self._labels[index])
+    return examples.Example(path.read_bytes(), label, index, str(path))
+
+
+def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
+  """JPEG and PNG files in a folder of class sub-folders.
+
+  If `data_dir/<split>` holds class sub-folders, these are the split, and the
+  classes are those of `data_dir/train` if that is there. Otherwise the
+  sub-folders of `data_dir` are the classes, and `val` is the fifth of the
+  files whose contents have a SHA-1 under 51 in the first byte, `train` the
+  rest; this reads every file once, and copies of one image stay together.
+  Classes and files are in the order of their names. Hidden files, and symbolic
+  links that lead out of `data_dir`, are ignored.
+
+  Args:
+    data_dir: the folder.
+    split: see above.
+
+  Returns:
+    The source.
+
+  Raises:
+    ValueError: if the folder is missing or holds no classes, no images or no
+      such split, or a split has a class that `train` lacks.
+  """
+  top = pathlib.Path(data_dir).expanduser().resolve()
+  if not top.is_dir():
+    raise ValueError(f"data_dir: {str(data_dir)!r} is not a folder.")
+  split_layout = split not in ("", ".", "..") and "/" not in split
+  split_layout = split_layout and bool(_subfolders(top / split, top))
+  root = top / split if split_layout else top
+  classes = _subfolders(root, top)
+  if not classes:
+    raise ValueError(
+      f"data_dir: {str(data_dir)!r} has no class sub-folders: expected "
+      "data_dir/CLASS/IMAGE or data_dir/SPLIT/CLASS/IMAGE."
+    )
+  if split_layout:
+    known = _subfolders(top / "train", top) or classes
+    if unseen := sorted(set(classes) - set(known)):
+      raise ValueError(
+        f"data_dir: split {split!r} of {str(data_dir)!r} has the class "
+        f"{unseen[0]!r}, which is not in its train split."
+      )
+    classes = known
+  elif split not in ("train", "val"):
+    raise ValueError(
+      f"split: {split!r} is not a sub-folder of {str(data_dir)!r} with class "
+      "sub-folders; without one there are 'train' and 'val'."
+    )
+  files = [
+    (os.path.relpath(path, root), label)
+    for label, name in enumerate(classes)
+    if (root / name).is_dir()
+    for path in sorted(_images(root / name, top))
+  ]
+  if not split_layout:
+    files = _hashed(root, files, val=split == "val")
+  if not files:
+    raise ValueError(
+      f"data_dir: {str(data_dir)!r} has no {'/'.join(_EXTENSIONS)} images for "
+      f"the split {split!r} (links that lead out of it are not followed)."
+    )
+  return FolderSource(f"folder/{split}", str(root), files, tuple(classes))
+
+
+def _subfolders(root: pathlib.Path, top: pathlib.Path) -> list[str]:
+  """Sorted names of the folders in `root` that lie inside of `top`."""
+  if not root.is_dir():
+    return []
+  return sorted(
+    entry.name
+    for entry in os.scandir(root)
+    if _may_read(entry, top) and entry.is_dir()
+  )
+
+
+def _images(folder: pathlib.Path | str, top: pathlib.Path) -> Iterator[str]:
+  """Paths of the images in a folder and its sub-folders."""
+  for entry in os.scandir(folder):
+    if not _may_read(entry, top):
+      continue
+    # Linked folders below a class are not entered: they may form a circle.
+    if entry.is_dir(follow_symlinks=False):
+      yield from _images(entry.path, top)
+    elif entry.name.lower().endswith(_EXTENSIONS) and entry.is_file():
+      yield entry.path
+
+
+def _may_read(entry: os.DirEntry[str], top: pathlib.Path) -> bool:
+  """Whether an entry is neither hidden nor a link out of `top`."""
+  if entry.name.startswith("."):
+    return False
+  # Only links are resolved: that is slow, and nothing else can lead astray.
+  return not entry.is_symlink() or (
+    pathlib.Path(entry).resolve().is_relative_to(top)
+  )
+
+
+def _hashed(
+  root: pathlib.Path, files: list[tuple[str, int]], *, val: bool
+) -> list[tuple[str, int]]:
+  """Keeps the files of one side of the split by contents."""
+
+  def is_val(file: tuple[str, int]) -> bool:
+    digest = hashlib.sha1(
+      (root / file[0]).read_bytes(), usedforsecurity=False
+    ).digest()
+    return digest[0] < _VAL_HASHES
+
+  with futures.ThreadPoolExecutor() as pool:
+    sides = pool.map(is_val, files)
+    return [
+      file for file, side in zip(files, sides, strict=True) if side == val
+    ]

@@ -1,0 +1,85 @@
+"""The three evaluation crops that published MobileViT weights are used with.
+
+- `cvnets`: OpenCV, shorter side 288, bilinear, centre 256; the paper's own, and
+  that of weights trained here. OpenCV does not smooth when it shrinks.
+- `hf`: the same sizes, by Pillow, which smooths; transformers' processor as
+  Apple's weights were published with, whose present defaults are another crop.
+- `timm`: Pillow, shorter side 284 (256 / 0.9), bicubic, centre 256.
+
+The first and the others give different pixels, by up to 46 of 255 levels: they
+are different resizes, not roundings of one.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from mobilevit_jax.data import augment
+
+PRESETS = ("cvnets", "timm", "hf")
+
+_TIMM_CROP = 0.9  # `crop_pct` of its pretrained configurations
+# Longer images are cut first, as in `augment`: a line of pixels would else
+# become gigabytes, of which the crop takes a square.
+_LONGEST = 8
+
+
+def preprocess(
+  image: bytes | np.ndarray,
+  preset: str = "cvnets",
+  size: int = 256,
+  *,
+  name: str = "image",
+) -> np.ndarray:
+  """One image, decoded and cropped for evaluation.
+
+  Args:
+    image: an encoded file, or uint8 `[h, w, 3]` in RGB order. Files are decoded
+      alike for every preset (`augment.decode`: EXIF rotation is applied).
+    preset: one of `PRESETS`.
+    size: of the result, in pixels; the resize keeps its ratio to it.
+    name: what to call the image in errors.
+
+  Returns:
+    uint8 `[size, size, 3]`, RGB. Weights for BGR are turned when loaded.
+
+  Raises:
+    ValueError: for an unknown preset, a size below 1, or an image that can't
+      be decoded (`augment.ImageError`).
+  """
+  if preset not in PRESETS:
+    raise ValueError(f"preset={preset!r} must be one of {', '.join(PRESETS)}")
+  if size < 1:
+    raise ValueError(f"size={size} must be at least 1")
+  pixels = augment.decode(image, name)
+  if preset == "cvnets":
+    return augment.resize_and_center_crop(pixels, size)
+  if preset == "hf":
+    shorter = round(size * augment.EVAL_RESIZE)
+    return _resize_and_crop(pixels, size, shorter, Image.Resampling.BILINEAR)
+  shorter = math.floor(size / _TIMM_CROP)
+  return _resize_and_crop(pixels, size, shorter, Image.Resampling.BICUBIC)
+
+
+def _resize_and_crop(
+  pixels: np.ndarray, size: int, shorter: int, filter: Image.Resampling
+) -> np.ndarray:
+  height, width = pixels.shape[:2]
+  longest = _LONGEST * min(height, width)
+  pixels = _center(pixels, min(height, longest), min(width, longest))
+  height, width = pixels.shape[:2]
+  # The longer side is cut to whole pixels, not rounded, as in torchvision.
+  if width <= height:
+    target = shorter, int(shorter * height / width)
+  else:
+    target = int(shorter * width / height), shorter
+  resized = Image.fromarray(np.ascontiguousarray(pixels)).resize(target, filter)
+  return _center(np.asarray(resized), size, size)
+
+
+def _center(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  # Half pixels go to the even side, as in torchvision's crop.
+  top = round((image.shape[0] - height) / 2)
+  left = round((image.shape[1] - width) / 2)
+  return image[top : top + height, left : left + width]

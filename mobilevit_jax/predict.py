@@ -1,0 +1,292 @@
+"""Classifies images with published weights or a run's own.
+
+    python -m mobilevit_jax.predict --weights=SOURCE IMAGE_OR_FOLDER...
+
+Prints the five likeliest classes of each image. An image that can't be read is
+reported by name on standard error, the rest go on, and the exit code is 1.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import itertools
+import json
+import pathlib
+import sys
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobilevit_jax import models
+from mobilevit_jax.data import presets
+from mobilevit_jax.weights import io
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights import trees
+
+_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_TFDS = "tfds:"
+# The published classifiers' classes; TFDS knows them without the images.
+_IMAGENET = ("imagenet2012", 1000)
+
+# (image's name, its classes as (index, probability), likeliest first)
+Prediction = tuple[str, list[tuple[int, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """A net with what it needs to name what it sees.
+
+  Attributes:
+    probabilities: uint8 `[b, size, size, 3]` to `[b, num_classes]`.
+    labels: class names.
+    preset: of `presets.PRESETS`.
+    size: image side, in pixels.
+  """
+
+  probabilities: Callable[[np.ndarray], np.ndarray]
+  labels: Sequence[str]
+  preset: str
+  size: int
+
+
+def load(
+  source: str,
+  *,
+  variant: str | None = None,
+  which: source_lib.Which = "ema",
+  preset: str | None = None,
+  size: int | None = None,
+  labels: str | None = None,
+) -> Classifier:
+  """Weights from any source `load_weights` takes, ready to classify.
+
+  Args:
+    source: see `load_weights`.
+    variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
+    which: of a run's workdir, the `"ema"` or the `"raw"` weights.
+    preset: how images are cropped; by default as the weights' dialect was.
+    size: image side; by default the run's own, or 256.
+    labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
+
+  Raises:
+    ValueError, OSError: if anything can't be read or does not fit.
+  """
+  found = source_lib.read(source, which=which)
+  fields = io.find_model(found)
+  if variant is not None:
+    wanted = f"mobilevit_{variant.removeprefix('mobilevit_')}"
+    if wanted not in models.VARIANTS:
+      raise ValueError(
+        f"--variant={variant} must be one of {', '.join(models.VARIANTS)}"
+      )
+    # The strict reading then lists what differs.
+    fields = {**fields, "name": wanted}
+  # Groups and output dropout belong to training.
+  model = models.abstract_model(**fields)
+  shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
+  values = io.decode(found.tensors, shapes, name=found.name)
+  graphdef, state = nnx.split(model)
+  state = jax.device_put(trees.replace(nnx.to_pure_dict(state), values))
+
+  @jax.jit
+  def probabilities(state: Any, images: jax.Array) -> jax.Array:
+    net = nnx.merge(graphdef, state)
+    return jax.nn.softmax(net(images.astype(jnp.float32) / 255))
+
+  dialect = names.detect(found.tensors)
+  preset = preset or (dialect if dialect in presets.PRESETS else "cvnets")
+  if preset not in presets.PRESETS:
+    raise ValueError(f"--preset={preset} must be one of {presets.PRESETS}")
+  num_classes = len(values["classifier/bias"])
+  return Classifier(
+    lambda images: np.asarray(probabilities(state, images)),
+    class_names(labels, found, num_classes),
+    preset,
+    size if size is not None else found.image_size or 256,
+  )
+
+
+def class_names(
+  labels: str | None, found: source_lib.Source, num_classes: int
+) -> Sequence[str]:
+  """From the option, the weights, TFDS's ImageNet, or else numbers."""
+  if labels is not None:
+    result = _read_labels(labels)
+  elif found.labels is not None:
+    result = found.labels
+  elif num_classes == _IMAGENET[1]:
+    result = _tfds_labels(_IMAGENET[0])
+  else:
+    result = tuple(f"class {index}" for index in range(num_classes))
+  if len(result) != num_classes:
+    raise ValueError(
+      f"{labels or found.name}: {len(result)} class names for a classifier of "
+      f"{num_classes} classes; give others with --labels"
+    )
+  return result
+
+
+def _read_labels(labels: str) -> tuple[str, ...]:
+  if labels.startswith(_TFDS):
+    return _tfds_labels(labels.removeprefix(_TFDS))
+  text = pathlib.Path(labels).read_text(encoding="utf-8")
+  if labels.endswith(".json"):
+    return source_lib.check_labels(labels, json.loads(text))
+  return tuple(text.splitlines())
+
+
+def _tfds_labels(name: str) -> tuple[str, ...]:
+  # Imported late: it takes seconds. The names come with the package.
+  import tensorflow_datasets as tfds
+
+  try:
+    return tuple(tfds.builder(name).info.features["label"].names)
+  except (tfds.core.DatasetNotFoundError, KeyError, AttributeError) as error:
+    raise ValueError(f"--labels=tfds:{name}: no such classes") from error
+
+
+def classify(
+  classifier: Classifier,
+  paths: Sequence[pathlib.Path],
+  *,
+  batch: int,
+  top: int,
+  report: Callable[[str], None],
+) -> Iterator[Prediction]:
+  """The likeliest classes of each image that can be read.
+
+  Args:
+    classifier: from `load`.
+    paths: image files.
+    batch: images at a time.
+    top: how many classes.
+    report: called with a line about each image that can't be read.
+  """
+  readable = _read_images(classifier, paths, report)
+  batch = min(batch, len(paths))
+  while chunk := list(itertools.islice(readable, batch)):
+    # The last is filled up: one shape is one compilation.
+    images = np.zeros((batch, *chunk[0][1].shape), np.uint8)
+    images[: len(chunk)] = [image for _, image in chunk]
+    for (name, _), row in zip(
+      chunk, classifier.probabilities(images), strict=False
+    ):
+      order = np.argsort(-row, kind="stable")[:top]
+      yield name, [(int(index), float(row[index])) for index in order]
+
+
+def _read_images(
+  classifier: Classifier,
+  paths: Sequence[pathlib.Path],
+  report: Callable[[str], None],
+) -> Iterator[tuple[str, np.ndarray]]:
+  for path in paths:
+    try:
+      image = presets.preprocess(
+        path.read_bytes(), classifier.preset, classifier.size, name=str(path)
+      )
+    except (OSError, ValueError) as error:
+      message = str(error)
+      report(message if str(path) in message else f"{path}: {message}")
+      continue
+    yield str(path), image
+
+
+def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+  """The files, and every image in the folders, in order of their names."""
+  found: list[pathlib.Path] = []
+  for path in paths:
+    if not path.is_dir():
+      found.append(path)
+      continue
+    inside = sorted(
+      file for file in path.rglob("*") if file.suffix.lower() in _EXTENSIONS
+    )
+    if not inside:
+      raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
+    found += inside
+  return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; the exit code is 1 if any image could not be read."""
+  args = _parser().parse_args(argv)
+  failures: list[str] = []
+
+  def report(message: str) -> None:
+    failures.append(message)
+    print(f"predict: {message}", file=sys.stderr)
+
+  try:
+    _check_counts(size=args.size, batch=args.batch, top=args.top)
+    paths = find_images(args.images)
+    classifier = load(
+      args.weights,
+      variant=args.variant,
+      which=args.which,
+      preset=args.preset,
+      size=args.size,
+      labels=args.labels,
+    )
+    predictions = classify(
+      classifier, paths, batch=args.batch, top=args.top, report=report
+    )
+    for name, classes in predictions:
+      write = _print_json if args.json else _print_table
+      write(name, classes, classifier.labels)
+  except (ValueError, OSError) as error:
+    report(str(error))
+  return 1 if failures else 0
+
+
+def _check_counts(**counts: int | None) -> None:
+  for name, count in counts.items():
+    if count is not None and count < 1:
+      raise ValueError(f"--{name}={count} must be at least 1")
+
+
+def _print_json(
+  name: str, classes: list[tuple[int, float]], labels: Sequence[str]
+) -> None:
+  # One object a line, so that a reader need not wait for the end.
+  top = [
+    {"class": index, "label": labels[index], "probability": probability}
+    for index, probability in classes
+  ]
+  print(json.dumps({"image": name, "top": top}), flush=True)
+
+
+def _print_table(
+  name: str, classes: list[tuple[int, float]], labels: Sequence[str]
+) -> None:
+  print(name)
+  for index, probability in classes:
+    print(f"  {probability:7.2%}  {labels[index]}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mobilevit_jax.predict",
+    description="Prints the likeliest classes of images.",
+  )
+  parser.add_argument("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
+  parser.add_argument(
+    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
+  )
+  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
+  parser.add_argument("--which", choices=("ema", "raw"), default="ema")
+  parser.add_argument("--preset", choices=presets.PRESETS)
+  parser.add_argument("--size", type=int, help="image side in pixels")
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--top", type=int, default=5, help="classes to print")
+  parser.add_argument("--labels", help="file of class names, or tfds:NAME")
+  parser.add_argument("--json", action="store_true", help="one object a line")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,179 @@
+"""Trains ours and timm's net side by side and prints how far they part.
+
+    JAX_ENABLE_X64=1 python tests/parity/trajectory.py --dtype=float64
+    python tests/parity/trajectory.py --dtype=float32 --steps=100
+
+Both start from our initial weights and see the same images; ours takes
+`steps.train_step`, timm's a plain PyTorch loop with PyTorch's own AdamW, loss
+and cosine. One JSON object on standard output: `loss` is the largest relative
+difference over the steps, the rest the largest absolute ones at the end, of
+parameters of up to 1 or so and of statistics.
+"""
+
+import argparse
+import functools
+import json
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import timm
+import torch
+
+from mobilevit_jax import create_model
+from mobilevit_jax import optim
+from mobilevit_jax import steps
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import trees
+
+NAME, NUM_CLASSES, SIZE, BATCH = "mobilevit_xxs", 10, 96, 16
+INIT_LR, PEAK_LR, FINAL_LR, WARMUP = 2e-4, 2e-3, 2e-4, 10
+WEIGHT_DECAY, SMOOTHING, EMA = 0.01, 0.1, 0.05
+
+
+def batch_of(step: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+  """Images with something to learn: each class has a colour and a place."""
+  rng = np.random.default_rng([7, step])
+  labels = rng.integers(NUM_CLASSES, size=BATCH)
+  images = 0.5 * rng.random((BATCH, SIZE, SIZE, 3))
+  for image, label in zip(images, labels, strict=True):
+    row, column = divmod(int(label), 4)
+    image[row * 30 : row * 30 + 30, column * 24 : column * 24 + 24] += 0.5
+    image[..., label % 3] *= 0.7
+  return images.astype(dtype), labels
+
+
+def learning_rate(step: int, num_steps: int) -> float:
+  """Warm-up, then a cosine that it doesn't shift, in plain Python."""
+  if step < WARMUP:
+    return INIT_LR + step * (PEAK_LR - INIT_LR) / WARMUP
+  cosine = (1 + math.cos(math.pi * step / num_steps)) / 2
+  return FINAL_LR + (PEAK_LR - FINAL_LR) * cosine
+
+
+class Ours:
+  """The package's own step."""
+
+  def __init__(self, num_steps: int, dtype: str):
+    model = create_model(
+      NAME,
+      num_classes=NUM_CLASSES,
+      dropout=0.0,
+      classifier_dropout=0.0,
+      dtype=dtype,
+    )
+    graphdef, params, stats = steps.split(model)
+    params, stats = jax.tree.map(lambda x: x.astype(dtype), (params, stats))
+    schedule = optim.warmup_cosine(
+      epoch_starts=(0,),
+      num_steps=num_steps,
+      init_lr=INIT_LR,
+      peak_lr=PEAK_LR,
+      final_lr=FINAL_LR,
+      warmup_steps=WARMUP,
+      unit="step",
+    )
+    recipe = steps.Recipe(
+      optimizer=optim.adamw(schedule, weight_decay=WEIGHT_DECAY),
+      schedule=schedule,
+      ema_momentum=functools.partial(optim.ema_momentum, momentum=EMA),
+      label_smoothing=SMOOTHING,
+    )
+    self.state = steps.init_state(params, stats, recipe.optimizer)
+    self._step = jax.jit(
+      functools.partial(steps.train_step, graphdef=graphdef, recipe=recipe)
+    )
+
+  def step(self, images: np.ndarray, labels: np.ndarray) -> float:
+    self.state, metrics = self._step(
+      self.state, jnp.asarray(images), jnp.asarray(labels)
+    )
+    return float(metrics["loss"])
+
+  def weights(self, ema: bool) -> dict[str, np.ndarray]:
+    """By timm's names."""
+    state = self.state
+    params = state.ema_params if ema else state.params
+    stats = state.ema_batch_stats if ema else state.batch_stats
+    flat = trees.flatten(params) | trees.flatten(stats)
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    return names.to_dialect(arrays, "timm")
+
+
+class Theirs:
+  """timm's net and PyTorch's parts."""
+
+  def __init__(self, start: dict[str, np.ndarray], dtype: str):
+    self.net = timm.create_model(NAME, num_classes=NUM_CLASSES)
+    self.net.to(getattr(torch, dtype)).train()
+    self.net.load_state_dict(
+      {name: torch.from_numpy(value.copy()) for name, value in start.items()}
+    )
+    self.ema = {k: v.clone() for k, v in self.net.state_dict().items()}
+    self._loss = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    self._adamw = torch.optim.AdamW(
+      self.net.parameters(), lr=PEAK_LR, weight_decay=WEIGHT_DECAY
+    )
+
+  def step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> float:
+    pixels = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
+    loss = self._loss(self.net(pixels), torch.from_numpy(labels))
+    self._adamw.param_groups[0]["lr"] = rate
+    self._adamw.zero_grad()
+    loss.backward()
+    self._adamw.step()
+    for name, value in self.net.state_dict().items():
+      if value.is_floating_point():
+        self.ema[name].mul_(1 - EMA).add_(value, alpha=EMA)
+    return loss.item()
+
+
+def compare(num_steps: int, dtype: str) -> dict[str, Any]:
+  """Trains both and returns their differences."""
+  ours = Ours(num_steps, dtype)
+  theirs = Theirs(ours.weights(ema=False), dtype)
+  losses = []
+  for step in range(num_steps):
+    images, labels = batch_of(step, dtype)
+    mine = ours.step(images, labels)
+    yours = theirs.step(images, labels, learning_rate(step, num_steps))
+    losses.append((mine, yours))
+  trained = ours.weights(ema=False), theirs.net.state_dict()
+  averaged = ours.weights(ema=True), theirs.ema
+  types = {str(leaf.dtype) for leaf in jax.tree.leaves(ours.state.params)}
+  return {
+    "dtype": dtype,
+    "types": sorted(types),
+    "steps": num_steps,
+    "first_loss": losses[0][1],
+    "last_loss": losses[-1][1],
+    "loss": max(abs(a - b) / abs(b) for a, b in losses),
+    "params": _difference(*trained, running=False),
+    "batch_stats": _difference(*trained, running=True),
+    "ema": max(_difference(*averaged, running=r) for r in (False, True)),
+  }
+
+
+def _difference(
+  ours: dict[str, np.ndarray], theirs: dict[str, Any], *, running: bool
+) -> float:
+  """Largest absolute difference over the tensors."""
+  return max(
+    float(np.abs(ours[name] - value.detach().numpy()).max())
+    for name, value in theirs.items()
+    if value.is_floating_point() and (".running_" in name) == running
+  )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--dtype", choices=("float32", "float64"), required=True)
+  parser.add_argument("--steps", type=int, default=50)
+  args = parser.parse_args()
+  print(json.dumps(compare(args.steps, args.dtype), indent=2))
+
+
+if __name__ == "__main__":
+  main()
