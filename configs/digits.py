@@ -25,7 +25,7 @@ def get_config() -> Any:
     num_workers=0,
   )
   config.plan.update(
-    sizes=(32,), base_size=32, base_batch=64, groups=1, num_epochs=20
+    sizes=(32,), base_size=32, base_batch=48, groups=1, num_epochs=20
   )
   config.optim.schedule.update(final_lr=2e-5, warmup_steps=50, unit="step")
   # The paper's 5e-4 averages over thousands of steps; here are hundreds.

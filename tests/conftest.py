@@ -143,11 +143,9 @@ StartMain = Callable[..., MainProcess]
 RunMain = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def start_main(
+def _starter(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[StartMain]:
-  """`start_main(args, devices=1, env=None)`: the command, left running."""
   started: list[MainProcess] = []
 
   def start(
@@ -162,6 +160,22 @@ def start_main(
   yield start
   for process in started:
     process.kill()
+
+
+@pytest.fixture
+def start_main(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StartMain]:
+  """`start_main(args, devices=1, env=None)`: the command, left running."""
+  yield from _starter(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def start_main_module(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StartMain]:
+  """`start_main`, for what the tests of a module share."""
+  yield from _starter(tmp_path_factory)
 
 
 @pytest.fixture

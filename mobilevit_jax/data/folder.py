@@ -98,7 +98,7 @@ def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
       "sub-folders; without one there are 'train' and 'val'."
     )
   files = [
-    (os.path.relpath(path, root), label)
+    (path[len(str(root)) + 1 :], label)
     for label, name in enumerate(classes)
     if (root / name).is_dir()
     for path in sorted(_images(root / name, top))

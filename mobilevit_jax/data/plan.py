@@ -99,7 +99,7 @@ def host_slice(batch: int, process_index: int, process_count: int) -> slice:
   if batch % process_count:
     raise ValueError(
       f"process_count: {process_count} does not divide the batch {batch}. "
-      f"These do: {_listed(_divisors(batch))}."
+      f"These do: {_divisors(batch)}."
     )
   share = batch // process_count
   return slice(process_index * share, (process_index + 1) * share)
@@ -172,20 +172,14 @@ class BatchPlan:
     self._seed = _at_least(0, "seed", seed)
     sizes = [_at_least(1, "sizes", size) for size in sizes]
     if not sizes or len(set(sizes)) != len(sizes):
-      raise ValueError(
-        f"sizes: {sizes} must hold at least one size, and none twice."
-      )
+      raise ValueError(f"sizes: {sizes} must hold one or more, none twice.")
     lengths = {"num_epochs": num_epochs, "num_steps": num_steps}
     given = {name: n for name, n in lengths.items() if n is not None}
     if len(given) != 1:
       raise ValueError(f"give exactly one of num_epochs, num_steps: {lengths}.")
+    how = {"base_size": base_size, "base_batch": base_batch, "groups": groups}
     batch_at = functools.partial(
-      batch_for,
-      base_size=base_size,
-      base_batch=base_batch,
-      groups=groups,
-      rule=rule,
-      batch_multiple=batch_multiple,
+      batch_for, rule=rule, batch_multiple=batch_multiple, **how
     )
     # Sorted, so that the order in which a config lists sizes has no effect.
     self.shapes = [(size, batch_at(size)) for size in sorted(sizes)]
@@ -252,10 +246,9 @@ class BatchPlan:
     num_devices = _at_least(1, "num_devices", num_devices)
     batches = sorted(set(self._batches.tolist()))
     if any(batch % num_devices for batch in batches):
-      counts = _divisors(math.gcd(*batches))
       raise ValueError(
         f"num_devices: {num_devices} does not divide every batch of the plan "
-        f"({_listed(batches)}). These do: {_listed(counts)}. Or set "
+        f"{batches}. These do: {_divisors(math.gcd(*batches))}. Or set "
         f"batch_multiple={num_devices}, which rounds the batches up."
       )
 
@@ -288,13 +281,9 @@ def _make_divisible(value: int, divisor: int) -> int:
   return nearest + divisor if nearest < 0.9 * value else nearest
 
 
-def _divisors(number: int) -> list[int]:
+def _divisors(number: int) -> str:
   low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-  return sorted({*low, *(number // d for d in low)})
-
-
-def _listed(numbers: Sequence[int]) -> str:
-  return ", ".join(map(str, numbers))
+  return ", ".join(map(str, sorted({*low, *(number // d for d in low)})))
 
 
 def _at_least(low: int, field: str, value: int) -> int:

@@ -80,10 +80,10 @@ def open_split(
     _prepare(name, builder)
   # Unlike the builder made by name, this one also sees formats that were added
   # to the folder by conversion.
-  reader = tfds.builder_from_directory(builder.data_path)
+  reader: Any = tfds.builder_from_directory(builder.data_path)
   try:
     records = reader.as_data_source(
-      split=split, decoders={"image": tfds.decode.SkipDecoding()}
+      split, decoders={"image": tfds.decode.SkipDecoding()}
     )
   except NotImplementedError as error:
     raise ValueError(_conversion_help(name, builder.data_path)) from error

@@ -1,0 +1,93 @@
+"""Configurations: what they say, and what they refuse before any work."""
+
+import pytest
+
+from configs import digits
+from configs import imagenet
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import experiment
+from mobilevit_jax.data import plan as plan_lib
+
+
+def _set(config, field, value):
+  *parts, last = field.split(".")
+  for part in parts:
+    config = config[part]
+  with config.ignore_type():
+    config[last] = value
+
+
+@pytest.mark.smoke
+def test_digits_builds():
+  run = experiment.build(digits.get_config())
+  assert len(run.source) == 1437
+  assert run.plan.shapes == [(32, 48)]
+
+
+@pytest.mark.parametrize("variant", ["xxs", "xs", "s"])
+def test_imagenet_is_the_recipe_of_v01(variant):
+  config = imagenet.get_config(variant)
+  fields = config.plan.to_dict()
+  plan = plan_lib.BatchPlan(1_281_167, seed=0, **fields)
+  assert plan.shapes == [
+    (160, 2624), (192, 1792), (256, 1024), (288, 1024), (320, 1024),
+  ]  # fmt: skip
+  assert plan.num_epochs == 300
+  recipe = experiment.make_recipe(config, plan)
+  rates = [float(recipe.schedule(step)) for step in (0, 1500, 2999)]
+  assert rates == pytest.approx([2e-4, 1.1e-3, 1.9994e-3], rel=1e-5)
+  last = float(recipe.schedule(plan.num_steps - 1))
+  assert last == pytest.approx(2e-4, rel=1e-3)
+  assert float(recipe.ema_momentum(0)) == pytest.approx(5e-4)
+  assert config.model.dropout == (0.05 if variant == "xxs" else 0.1)
+  assert config.model.bn_groups == 8
+
+
+def test_unknown_variant_is_refused():
+  with pytest.raises(ValueError, match="'xl' must be one of xxs, xs, s"):
+    imagenet.get_config("xl")
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("log_every_steps", 0, "config.log_every_steps=0"),
+    ("eval.every_epochs", 0, "config.eval.every_epochs=0"),
+    ("checkpoint.keep", -1, "config.checkpoint.keep=-1"),
+    ("model.name", "resnet", "config.model: .*'resnet'.*mobilevit_xxs"),
+    ("model.num_classes", 9, "config.model: num_classes=9 .* 10 classes"),
+    ("model.bn_groups", 5, "config.model.bn_groups=5 does not divide .* 48"),
+    ("model.typo", 5, "config.model: .*typo"),
+    ("data.name", "folder", "config.data: .*data_dir"),
+    ("data.train_split", "val", "config.data: .*'val'"),
+    ("data.flip", 2.0, "config.data: .*flip"),
+    ("data.crop_scale", (0.0, 1.0), "config.data: .*crop_scale"),
+    ("plan.rule", "v9", "config.plan: .*'v9'.*cvnets_v01"),
+    ("plan.base_batch", 49, "config.plan: .*num_devices.* 8 .*batch_multiple"),
+    ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
+    ("optim.label_smoothing", 1.0, "config.optim: label_smoothing=1.0"),
+    ("optim.schedule.unit", "day", "config.optim: unit='day'"),
+    ("optim.ema.momentum", 0.0, "config.optim: momentum=0.0"),
+    ("optim.clip_norm", -1.0, "config.optim: clip_norm=-1.0"),
+  ],
+)
+def test_bad_field_is_named_with_its_value(field, value, message):
+  config = digits.get_config()
+  with config.unlocked():
+    _set(config, field, value)
+  with pytest.raises(config_lib.ConfigError, match=message):
+    experiment.build(config)
+
+
+def test_changed_model_is_refused_and_other_changes_are_listed(tmp_path):
+  config = digits.get_config()
+  assert config_lib.check_model_unchanged(config, tmp_path) == []
+  config_lib.save(config, ("zero", "one"), tmp_path)
+  assert config_lib.check_model_unchanged(config, tmp_path) == []
+  config.optim.schedule.peak_lr = 1e-3
+  assert config_lib.check_model_unchanged(config, tmp_path) == [
+    "optim.schedule.peak_lr: 0.002 -> 0.001"
+  ]
+  config.model.dropout = 0.2
+  with pytest.raises(config_lib.ConfigError, match=r"dropout: 0.05 -> 0.2"):
+    config_lib.check_model_unchanged(config, tmp_path)

@@ -1,0 +1,196 @@
+"""The `predict` command, and the presets it crops images by."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+from PIL import Image
+import pytest
+
+from mobilevit_jax import create_model
+from mobilevit_jax import predict
+from mobilevit_jax.data import presets
+from mobilevit_jax.weights import save_weights
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def model():
+  return create_model("mobilevit_xxs", num_classes=CLASSES, seed=1)
+
+
+@pytest.fixture(scope="module")
+def weights(model, tmp_path_factory):
+  path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+  labels = [f"name {index}" for index in range(CLASSES)]
+  save_weights(model, path, to="timm", labels=labels)
+  return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Five images, two levels deep."""
+  rng = np.random.default_rng(0)
+  (tmp_path / "images/deep").mkdir(parents=True)
+  for index in range(5):
+    pixels = rng.integers(0, 256, (60 + index, 80, 3), np.uint8)
+    place = "deep/" if index > 2 else ""
+    Image.fromarray(pixels).save(tmp_path / f"images/{place}{index}.png")
+  return tmp_path / "images"
+
+
+def run(capsys, *args) -> tuple[int, list[dict], str]:
+  code = predict.main([str(arg) for arg in args])
+  output = capsys.readouterr()
+  return code, [json.loads(x) for x in output.out.splitlines()], output.err
+
+
+def test_json_over_a_folder(capsys, weights, folder, model):
+  code, found, err = run(
+    capsys, f"--weights={weights}", "--json", "--size=64", "--batch=2", folder
+  )
+  assert (code, err) == (0, "")
+  files = sorted(folder.rglob("*.png"))
+  assert [entry["image"] for entry in found] == [str(file) for file in files]
+  for entry, file in zip(found, files, strict=True):
+    # timm's names ask for timm's crop.
+    pixels = presets.preprocess(file.read_bytes(), "timm", 64)
+    logits = np.asarray(model(pixels[None] / np.float32(255)))[0]
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+    order = np.argsort(-expected)[:5]
+    assert [top["class"] for top in entry["top"]] == order.tolist()
+    assert [top["label"] for top in entry["top"]] == [
+      f"name {index}" for index in order
+    ]
+    np.testing.assert_allclose(
+      [top["probability"] for top in entry["top"]], expected[order], atol=1e-6
+    )
+
+
+def test_bad_images_are_named_and_the_rest_go_on(capsys, weights, folder):
+  bad = folder / "bad.jpg"
+  bad.write_bytes(b"\xff\xd8\xff no image")
+  absent = folder / "absent.png"
+  args = ("--size=64", "--top=1", "--json", folder / "0.png", bad, absent)
+  code, found, err = run(
+    capsys, f"--weights={weights}", *args, folder / "1.png"
+  )
+  assert code == 1
+  names = [pathlib.Path(entry["image"]).name for entry in found]
+  assert names == ["0.png", "1.png"]
+  assert str(bad) in err
+  assert str(absent) in err
+
+
+def test_label_sources(capsys, weights, folder, tmp_path):
+  image, size = folder / "0.png", "--size=64"
+  lines, listed = tmp_path / "names.txt", tmp_path / "names.json"
+  lines.write_text("\n".join("uvwxyz"))
+  listed.write_text(json.dumps(list("abcdef")))
+  for labels, letters in ((lines, "uvwxyz"), (listed, "abcdef")):
+    args = (f"--weights={weights}", f"--labels={labels}", "--json", size)
+    _, found, _ = run(capsys, *args, image)
+    for top in found[0]["top"]:
+      assert top["label"] == letters[top["class"]]
+  lines.write_text("one\ntwo")
+  code, _, err = run(
+    capsys, f"--weights={weights}", f"--labels={lines}", size, image
+  )
+  assert code == 1
+  assert "2 class names for a classifier of 6" in err
+
+
+def test_imagenet_names_come_from_tfds(capsys, folder, tmp_path):
+  save_weights(create_model("mobilevit_xxs"), tmp_path / "w.npz")
+  args = (f"--weights={tmp_path / 'w.npz'}", "--size=64", "--json")
+  code, found, _ = run(capsys, *args, folder / "0.png")
+  assert code == 0
+  assert all(top["label"].startswith("n0") or top["label"].startswith("n1")
+             for top in found[0]["top"])
+
+
+@pytest.mark.parametrize(
+  ("args", "message"),
+  (
+    (("--variant=s",), "does not fit the model"),
+    (("--variant=m",), "--variant=m must be one of"),
+    (("--batch=0",), "--batch=0"),
+    (("--size=16",), "too small"),
+    (("--labels=absent.txt",), "absent.txt"),
+  ),
+)
+def test_errors(capsys, weights, folder, args, message):
+  code, found, err = run(capsys, f"--weights={weights}", *args, folder)
+  assert (code, found) == (1, [])
+  assert message in err
+  assert "Traceback" not in err
+
+
+def test_empty_folder(capsys, weights, tmp_path):
+  code, _, err = run(capsys, f"--weights={weights}", tmp_path)
+  assert code == 1
+  assert f"{tmp_path} holds no image" in err
+
+
+def test_command_prints_a_table(weights, folder):
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "mobilevit_jax.predict", f"--weights={weights}"),
+      *("--size=64", "--top=3", str(folder / "2.png")),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=200,
+  )
+  assert done.returncode == 0, done.stderr
+  name, *rows = done.stdout.splitlines()
+  assert name == str(folder / "2.png")
+  assert len(rows) == 3
+  assert all("%  name " in row for row in rows)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("shape", ((90, 400), (400, 90), (1, 4000), (64, 64)))
+def test_presets_crop_the_centre(preset, shape):
+  image = np.zeros((*shape, 3), np.uint8)
+  image[..., 0] = 200
+  image[:, : shape[1] // 2, 1] = 100  # left half
+  out = presets.preprocess(image, preset, 64)
+  assert (out.shape, out.dtype) == ((64, 64, 3), np.uint8)
+  assert (out[..., 0] == 200).all()
+  assert (out[:, :24, 1] == 100).all()
+  assert (out[:, 40:, 1] == 0).all()
+
+
+def test_presets_are_their_resizes():
+  image = np.random.default_rng(0).integers(0, 256, (320, 480, 3), np.uint8)
+  # 288 of 320 rows, 432 columns; then the middle 256.
+  resized = cv2.resize(image, (432, 288), interpolation=cv2.INTER_LINEAR)
+  np.testing.assert_array_equal(
+    presets.preprocess(image, "cvnets"), resized[16:272, 88:344]
+  )
+  resized = Image.fromarray(image).resize((432, 288), Image.Resampling.BILINEAR)
+  np.testing.assert_array_equal(
+    presets.preprocess(image, "hf"), np.asarray(resized)[16:272, 88:344]
+  )
+  resized = Image.fromarray(image).resize((426, 284), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(
+    presets.preprocess(image, "timm"), np.asarray(resized)[14:270, 85:341]
+  )
+
+
+def test_preset_errors():
+  image = np.zeros((9, 9, 3), np.uint8)
+  with pytest.raises(ValueError, match="preset='torch'"):
+    presets.preprocess(image, "torch")
+  with pytest.raises(ValueError, match="size=0"):
+    presets.preprocess(image, "hf", 0)
+  with pytest.raises(ValueError, match=r"mine\.jpg"):
+    presets.preprocess(b"no image", "hf", name="mine.jpg")

@@ -1,0 +1,160 @@
+"""The real digits.py, shrunk to thirty steps, through the real command."""
+
+import json
+import re
+import signal
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+STEPS = 30
+
+
+def _args(workdir, *more):
+  return [
+    "--config=configs/digits.py",
+    f"--workdir={workdir}",
+    f"--config.plan.num_steps={STEPS}",
+    "--config.log_every_steps=1",
+    *more,
+  ]
+
+
+def _records(workdir):
+  """metrics.jsonl without what time decides."""
+  timed = {"images_per_second", "steps_per_second", "data_wait_seconds"}
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [
+    {key: value for key, value in json.loads(line).items() if key not in timed}
+    for line in lines
+  ]
+
+
+def _arrays(workdir):
+  """Every array of the newest checkpoint, by path."""
+  with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+    assert manager.latest_step() == STEPS
+    args = ocp.args.Composite(state=ocp.args.StandardRestore())
+    tree = manager.restore(STEPS, args=args)["state"]
+  flat = {}
+
+  def visit(path, node):
+    if isinstance(node, dict):
+      for key, value in node.items():
+        visit((*path, key), value)
+    elif isinstance(node, list | tuple):
+      for index, value in enumerate(node):
+        visit((*path, index), value)
+    elif node is not None:
+      flat[path] = np.asarray(node)
+
+  visit((), tree)
+  return flat
+
+
+def _assert_same_run(workdir, reference):
+  assert _records(workdir) == _records(reference)
+  actual, expected = _arrays(workdir), _arrays(reference)
+  assert actual.keys() == expected.keys()
+  assert len(actual) > 1000  # parameters, moments, averages, statistics
+  for path, array in expected.items():
+    np.testing.assert_array_equal(actual[path], array, err_msg=str(path))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, start_main_module):
+  """A run that nothing disturbs: its folder and what it printed."""
+  workdir = tmp_path_factory.mktemp("run") / "reference"
+  finished = start_main_module(_args(workdir)).finish(timeout=600)
+  return workdir, finished.stdout
+
+
+@pytest.mark.smoke
+def test_run_says_what_it_does_and_leaves_its_files(reference):
+  workdir, stdout = reference
+  assert "1437 images for training, 360 for evaluation, 10 classes" in stdout
+  assert re.search(r"total +954,234 parameters", stdout)
+  assert stdout.count("compiled 1/1: 48 images of 32 px") == 1
+  assert re.search(r"step 30/30 .* images/s data wait .* ETA 0:00", stdout)
+  assert re.fullmatch(
+    r"final: top1=0\.\d{4} top5=\d\.\d{4} \(ema\) top1=0\.\d{4} \(raw\) "
+    r"images=360 steps=30",
+    stdout.splitlines()[-1],
+  )
+  records = _records(workdir)
+  train = [record for record in records if record["kind"] == "train"]
+  assert [record["step"] for record in train] == list(range(1, STEPS + 1))
+  assert train[-1]["loss"] < train[0]["loss"]
+  assert {"learning_rate", "grad_norm", "epoch", "top1"} <= train[0].keys()
+  assert records[-1]["images"] == 360
+  assert list((workdir / "tensorboard").glob("events.out.*"))
+  assert len(json.loads((workdir / "labels.json").read_text())) == 10
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+
+
+def test_same_seed_gives_the_same_bits(reference, run_main, tmp_path):
+  run_main(_args(tmp_path))
+  _assert_same_run(tmp_path, reference[0])
+
+
+def test_sigkill_and_resume_equals_no_interruption(
+  reference, start_main, run_main, tmp_path
+):
+  every = "--config.checkpoint.every_steps=13"
+  killed = start_main(_args(tmp_path, every))
+  saved = tmp_path / "checkpoints" / "13" / "_CHECKPOINT_METADATA"
+  killed.wait_until(saved.exists, "checkpoint 13")
+  killed.kill()
+  resumed = run_main(_args(tmp_path, every))
+  assert re.search(r"resuming at step (13|26) of 30", resumed.stdout)
+  _assert_same_run(tmp_path, reference[0])
+
+
+def test_sigterm_saves_and_resume_equals_no_interruption(
+  reference, start_main, run_main, tmp_path
+):
+  stopped = start_main(_args(tmp_path))
+  stopped.wait_for_output("step 20/30")
+  stopped.popen.send_signal(signal.SIGTERM)
+  finished = stopped.finish(expect=128 + signal.SIGTERM)
+  step = re.search(r"stopped by SIGTERM at step (\d+) of 30", finished.stderr)
+  assert step, finished.stderr
+  assert "Traceback" not in finished.stderr
+  resumed = run_main(_args(tmp_path))
+  assert f"resuming at step {step[1]} of 30" in resumed.stdout
+  _assert_same_run(tmp_path, reference[0])
+
+
+def test_evaluation_mode_repeats_the_final_line(reference, run_main):
+  workdir, stdout = reference
+  evaluated = run_main([*_args(workdir), "--mode=eval"])
+  assert evaluated.stdout.splitlines()[-1] == stdout.splitlines()[-1]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+  ("flag", "message"),
+  [
+    (
+      "--config.model.output_stride=4",
+      "error: config.model: output_stride=4 must be 8, 16 or 32",
+    ),
+    ("--mode=eval", "holds no checkpoints"),
+  ],
+)
+def test_bad_command_is_one_clear_line(run_main, tmp_path, flag, message):
+  workdir = tmp_path / "run"
+  failed = run_main([*_args(workdir), flag], expect=1)
+  assert message in failed.stderr
+  assert "Traceback" not in failed.stderr
+  assert not workdir.exists()
+
+
+def test_another_model_is_refused(reference, run_main):
+  workdir, _ = reference
+  before = sorted(path.name for path in workdir.iterdir())
+  flag = "--config.model.name=mobilevit_xs"
+  failed = run_main([*_args(workdir), flag], expect=1)
+  assert "model.name: mobilevit_xxs -> mobilevit_xs" in failed.stderr
+  assert sorted(path.name for path in workdir.iterdir()) == before

@@ -1,0 +1,352 @@
+"""Loading and saving: bit-exact, strict, and safe with hostile files."""
+
+import io as io_lib
+import json
+import struct
+import sys
+import types
+import zipfile
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mobilevit_jax import checkpoint
+from mobilevit_jax import create_model
+from mobilevit_jax import models
+from mobilevit_jax import steps
+from mobilevit_jax.weights import io
+from mobilevit_jax.weights import load_weights
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights import trees
+
+NAME, CLASSES = "mobilevit_xxs", 7
+
+
+@pytest.fixture(scope="module")
+def model():
+  return create_model(NAME, num_classes=CLASSES, seed=3)
+
+
+@pytest.fixture(scope="module")
+def blank():
+  return create_model(NAME, num_classes=CLASSES, seed=4)
+
+
+@pytest.fixture
+def timm_file(model, tmp_path):
+  path = tmp_path / "timm.safetensors"
+  save_weights(model, path, to="timm")
+  return path
+
+
+def random_weights(name: str) -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(0)
+  return {
+    path: rng.random(leaf.shape, np.float32) + 0.5
+    for path, leaf in trees.flat_model(models.abstract_model(name)).items()
+  }
+
+
+def rewrite(path, change) -> None:
+  tensors = safetensors.numpy.load_file(path)
+  change(tensors)
+  safetensors.numpy.save_file(tensors, path)
+
+
+@pytest.mark.parametrize("ending", ("w.safetensors", "w.npz"))
+@pytest.mark.parametrize("dialect", names.DIALECTS)
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_round_trip_is_exact(name, dialect, ending, tmp_path):
+  weights = random_weights(name)
+  io.write(weights, tmp_path / ending, to=dialect)
+  found = source_lib.read(tmp_path / ending)
+  assert io.find_model(found) == {"name": name, "num_classes": 1000}
+  shapes = {path: value.shape for path, value in weights.items()}
+  back = io.decode(found.tensors, shapes, name="w")
+  assert back.keys() == weights.keys()
+  for path, value in weights.items():
+    assert back[path].dtype == value.dtype
+    np.testing.assert_array_equal(back[path], value, err_msg=path)
+
+
+def test_load_gives_a_copy(model, blank, timm_file):
+  before = trees.flat_model(blank)
+  loaded = trees.flat_model(load_weights(blank, timm_file))
+  for path, value in trees.flat_model(model).items():
+    np.testing.assert_array_equal(loaded[path], value)
+  kernel = trees.flat_model(blank)[names.STEM]
+  assert kernel is before[names.STEM]
+  assert not np.array_equal(kernel, loaded[names.STEM])
+
+
+def test_a_bgr_dialect_swaps_the_first_convolution(model, tmp_path):
+  for dialect, swapped in (("timm", False), ("cvnets", True), ("hf", True)):
+    save_weights(model, tmp_path / f"{dialect}.safetensors", to=dialect)
+    tensors = safetensors.numpy.load_file(tmp_path / f"{dialect}.safetensors")
+    stem = {row.path: row for row in names.table()}[names.STEM]
+    saved = tensors[stem.names(dialect)[0]][:, :: -1 if swapped else 1]
+    ours = np.asarray(model.stem.conv.kernel[...]).transpose(3, 2, 0, 1)
+    np.testing.assert_array_equal(saved, ours)
+
+
+def test_every_mismatch_is_listed(blank, timm_file):
+  def spoil(tensors):
+    del tensors["stem.bn.bias"]
+    tensors["surplus"] = np.zeros(3, np.float32)
+    tensors["head.fc.bias"] = np.zeros(9, np.float32)
+    tensors["stem.bn.weight"][0] = np.nan
+    tensors["stem.bn.running_var"][:] = -1
+    tensors["stem.bn.running_mean"] = np.zeros(16, np.int64)
+
+  rewrite(timm_file, spoil)
+  with pytest.raises(ValueError) as error:
+    load_weights(blank, timm_file)
+  text = str(error.value)
+  assert "timm names) does not fit the model in 6 tensors" in text
+  for line in (
+    "missing: stem.bn.bias [16]",
+    "extra: surplus [3]",
+    "shape: head.fc.bias is [9], not [7]",
+    "values: stem.bn.weight holds NaN",
+    "values: stem.bn.running_var holds negative",
+    "type: stem.bn.running_mean is int64",
+  ):
+    assert line in text
+
+
+def test_head_reset(model, timm_file):
+  other = create_model(NAME, num_classes=3, seed=5)
+  with pytest.raises(ValueError, match="in 2 tensors"):
+    load_weights(other, timm_file)
+  loaded = load_weights(other, timm_file, head="reset")
+  np.testing.assert_array_equal(
+    loaded.classifier.kernel[...], other.classifier.kernel[...]
+  )
+  np.testing.assert_array_equal(
+    loaded.head.conv.kernel[...], model.head.conv.kernel[...]
+  )
+  # Only the head may differ.
+  rewrite(timm_file, lambda tensors: tensors.pop("final_conv.bn.bias"))
+  with pytest.raises(ValueError, match=r"missing: final_conv\.bn\.bias"):
+    load_weights(other, timm_file, head="reset")
+
+
+def test_labels_travel(model, tmp_path):
+  labels = [f"digit {index}" for index in range(CLASSES)]
+  for target in ("w.safetensors", "folder"):
+    save_weights(model, tmp_path / target, to="hf", labels=labels)
+    assert source_lib.read(tmp_path / target).labels == tuple(labels)
+  config = json.loads((tmp_path / "folder/config.json").read_text())
+  assert config["id2label"]["6"] == "digit 6"
+  with pytest.raises(ValueError, match="2 names for a classifier of 7"):
+    save_weights(model, tmp_path / "x.npz", labels=labels[:2])
+
+
+def test_refuses_to_overwrite(model, timm_file):
+  before = timm_file.read_bytes()
+  with pytest.raises(FileExistsError, match="--force"):
+    save_weights(model, timm_file, to="hf")
+  assert timm_file.read_bytes() == before
+  save_weights(model, timm_file, to="hf", force=True)
+  assert names.detect(safetensors.numpy.load_file(timm_file)) == "hf"
+
+
+def test_forcing_a_folder_leaves_the_rest_of_it(model, tmp_path):
+  folder = tmp_path / "out"
+  folder.mkdir()
+  (folder / "mine.txt").write_text("kept")
+  save_weights(model, folder, to="hf", force=True)
+  assert sorted(file.name for file in folder.iterdir()) == [
+    "config.json",
+    "mine.txt",
+    "model.safetensors",
+    "preprocessor_config.json",
+  ]
+  assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def safetensors_bytes(header: bytes, data: bytes = b"", length=None) -> bytes:
+  return struct.pack("<Q", len(header) if length is None else length) + (
+    header + data
+  )
+
+
+def entry(shape: str, end: int, dtype: str = "F32") -> str:
+  return f'{{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, {end}]}}'
+
+
+HOSTILE = {
+  "empty": (b"", "header of 0 bytes in a file of 0"),
+  "long header": (safetensors_bytes(b"{}", length=10**9), "a header of 1000"),
+  "no JSON": (safetensors_bytes(b"{nonsense"), "damaged safetensors header"),
+  "deep JSON": (safetensors_bytes(b'{"a":' * 10**5), "damaged safetensors"),
+  "a list": (safetensors_bytes(b"[]"), "damaged safetensors header"),
+  "negative": (
+    safetensors_bytes(f'{{"a": {entry("[-1, 4]", 4)}}}'.encode(), b"0" * 4),
+    r"a has the impossible shape \[-1, 4\]",
+  ),
+  "huge": (
+    safetensors_bytes(f'{{"a": {entry("[1000000, 1000000]", 4)}}}'.encode()),
+    "needs 4000000000000 bytes, not 4",
+  ),
+  "beyond the end": (
+    safetensors_bytes(
+      f'{{"a": {entry("[1000000000000]", 4 * 10**12)}}}'.encode()
+    ),
+    "damaged safetensors file",
+  ),
+  "twice": (
+    safetensors_bytes(
+      f'{{"a": {entry("[1]", 4)}, "a": {entry("[1]", 4)}}}'.encode(), b"0" * 4
+    ),
+    "duplicate keys a",
+  ),
+  "type": (
+    safetensors_bytes(f'{{"a": {entry("[1]", 2, "BF16")}}}'.encode(), b"00"),
+    "a has type BF16",
+  ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_safetensors(blank, tmp_path, kind):
+  content, message = HOSTILE[kind]
+  path = tmp_path / "w.safetensors"
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message) as error:
+    load_weights(blank, path)
+  assert str(path) in str(error.value)
+
+
+def test_truncated_at_any_place(blank, timm_file):
+  content = timm_file.read_bytes()
+  for part in (4, 100, len(content) // 2, len(content) - 1):
+    timm_file.write_bytes(content[:part])
+    with pytest.raises(ValueError, match="damaged safetensors"):
+      load_weights(blank, timm_file)
+
+
+def npy(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
+  header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}"
+  header = header.ljust(117) + "\n"
+  return (
+    b"\x93NUMPY\x01\x00"
+    + struct.pack("<H", len(header))
+    + (header.encode() + data)
+  )
+
+
+def pickled() -> bytes:
+  file = io_lib.BytesIO()
+  np.save(file, np.array([print], object), allow_pickle=True)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ("members", "message"),
+  (
+    ([("a.npy", npy((10**6, 10**6), b"0" * 8))], "does not fit"),
+    ([("a.npy", npy((-1,), b"0" * 8))], "impossible shape"),
+    ([("a.npy", pickled())], "holds Python objects"),
+    ([("a.npy", b"no array")], "damaged npz"),
+  ),
+)
+def test_hostile_npz(blank, tmp_path, members, message):
+  path = tmp_path / "w.npz"
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, content in members:
+      archive.writestr(name, content)
+  with pytest.raises(ValueError, match=message):
+    load_weights(blank, path)
+
+
+def test_npz_with_a_name_twice(blank, tmp_path):
+  path = tmp_path / "w.npz"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("a.npy", npy((1,), b"0000"))
+    archive.writestr("b.npy", npy((1,), b"0000"))
+  path.write_bytes(path.read_bytes().replace(b"b.npy", b"a.npy"))
+  with pytest.raises(ValueError, match=r"duplicate keys a\.npy"):
+    load_weights(blank, path)
+
+
+def test_truncated_npz(blank, model, tmp_path):
+  path = tmp_path / "w.npz"
+  save_weights(model, path)
+  path.write_bytes(path.read_bytes()[:100_000])
+  with pytest.raises(ValueError, match="damaged npz"):
+    load_weights(blank, path)
+
+
+def test_other_sources(blank, tmp_path):
+  with pytest.raises(FileNotFoundError, match="no such file"):
+    load_weights(blank, tmp_path / "absent.safetensors")
+  (tmp_path / "w.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+  with pytest.raises(ValueError, match="must end in one of"):
+    load_weights(blank, tmp_path / "w.pkl")
+  with pytest.raises(ValueError, match="which='best'"):
+    load_weights(blank, tmp_path, which="best")
+
+
+@pytest.mark.parametrize(
+  ("answer", "message"), ((OSError("no route"), "no route"), (None, None))
+)
+def test_hub(monkeypatch, blank, model, tmp_path, answer, message):
+  asked = []
+
+  def download(repo, **kwargs):
+    asked.append((repo, kwargs["revision"]))
+    if answer:
+      raise answer
+    return str(tmp_path / "hub")
+
+  hub = types.SimpleNamespace(snapshot_download=download)
+  monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+  save_weights(model, tmp_path / "hub", to="hf")
+  if message:
+    with pytest.raises(ValueError, match=message):
+      load_weights(blank, "hf://owner/net@v2")
+  else:
+    loaded = load_weights(blank, "hf://owner/net@v2")
+    kernel = loaded.stem.conv.kernel[...]
+    np.testing.assert_array_equal(kernel, model.stem.conv.kernel[...])
+  assert asked == [("owner/net", "v2")]
+
+
+def test_workdir(model, blank, tmp_path):
+  # numpy's arrays: JAX would compile an addition for every shape.
+  params, stats = jax.tree.map(np.asarray, steps.split(model)[1:])
+  state = steps.TrainState(
+    step=np.int32(2),
+    params=params,
+    batch_stats=stats,
+    opt_state=(),
+    ema_params=jax.tree.map(lambda leaf: leaf + 1, params),
+    ema_batch_stats=jax.tree.map(lambda leaf: leaf + 1, stats),
+  )
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(2, state, {})
+  checkpoints.close()
+  fields = {"name": NAME, "num_classes": CLASSES, "dropout": None}
+  config = {"model": fields, "eval": {"size": 32}}
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  (tmp_path / "labels.json").write_text(json.dumps(list("abcdefg")))
+
+  found = source_lib.read(tmp_path)
+  assert found.labels == tuple("abcdefg")
+  assert found.image_size == 32
+  for which, offset in (("ema", 1), ("raw", 0)):
+    loaded = load_weights(blank, tmp_path, which=which)
+    expected = trees.flatten(params) | trees.flatten(stats)
+    for path, value in trees.flat_model(loaded).items():
+      np.testing.assert_array_equal(value, expected[path] + offset, path)
+
+
+def test_only_mobilevit():
+  with pytest.raises(ValueError, match="model is a Linear"):
+    save_weights(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "x.npz")

@@ -1,0 +1,107 @@
+"""The table of names against the key tables and the models."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from mobilevit_jax import models
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import trees
+
+SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
+
+# What the published state dicts are known by, where no key table is at hand.
+KNOWN = {
+  "stem/conv/kernel": (
+    "conv_1.block.conv.weight",
+    "stem.conv.weight",
+    "mobilevit.conv_stem.convolution.weight",
+  ),
+  "stage2/2/depthwise/kernel": (
+    "layer_2.2.block.conv_3x3.block.conv.weight",
+    "stages.1.2.conv2_kxk.conv.weight",
+    "mobilevit.encoder.layer.1.layer.2.conv_3x3.convolution.weight",
+  ),
+  "stage4/0/project/norm/var": (
+    "layer_4.0.block.red_1x1.block.norm.running_var",
+    "stages.3.0.conv3_1x1.bn.running_var",
+    "mobilevit.encoder.layer.3.downsampling_layer.reduce_1x1.normalization"
+    ".running_var",
+  ),
+  "stage5/1/norm/scale": (
+    "layer_5.1.global_rep.3.weight",
+    "stages.4.1.norm.weight",
+    "mobilevit.encoder.layer.4.layernorm.weight",
+  ),
+  "stage3/1/global_rep/1/ffn_out/bias": (
+    "layer_3.1.global_rep.1.pre_norm_ffn.4.bias",
+    "stages.2.1.transformer.1.mlp.fc2.bias",
+    "mobilevit.encoder.layer.2.transformer.layer.1.output.dense.bias",
+  ),
+  "classifier/bias": ("classifier.fc.bias", "head.fc.bias", "classifier.bias"),
+}
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+  flat = trees.flat_model(models.abstract_model(name))
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_table_is_the_model(name):
+  paths = [row.path for row in names.table()]
+  assert len(paths) == len(set(paths)) == 279
+  assert set(paths) == set(shapes_of(name))
+
+
+@pytest.mark.parametrize("path", KNOWN)
+def test_known_names(path):
+  row = {row.path: row for row in names.table()}[path]
+  assert (row.cvnets, row.timm, *row.hf) == KNOWN[path]
+
+
+def test_fused_attention_is_three_tensors_of_hf():
+  row = {row.path: row for row in names.table()}[
+    "stage3/1/global_rep/0/attention/qkv/kernel"
+  ]
+  assert [name.split(".")[-2] for name in row.hf] == ["query", "key", "value"]
+  shapes = names.dialect_shapes(row, (64, 192), "hf")
+  assert list(shapes.values()) == [(64, 64)] * 3
+
+
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_key_tables(name):
+  file = SPEC / f"keys_{name}.json"
+  if not file.exists():
+    pytest.skip("no key tables here")
+  entries = json.loads(file.read_text())
+  rows = {row.cvnets: row for row in names.table()}
+  shapes = shapes_of(name)
+  assert len(entries) == len(rows)
+  for entry in entries:
+    row = rows[entry["cvnets"]]
+    hf = entry["hf"] if isinstance(entry["hf"], list) else [entry["hf"]]
+    assert (row.timm, list(row.hf)) == (entry["timm"], hf)
+    expected = names.dialect_shapes(row, shapes[row.path], "cvnets")
+    assert expected == {row.cvnets: tuple(entry["shape"])}
+
+
+def test_layouts():
+  rows = {row.path: row for row in names.table()}
+  kernel = np.arange(3 * 3 * 3 * 16.0).reshape(3, 3, 3, 16)
+  row = rows[names.STEM]
+  timm, cvnets = np.zeros((16, 3, 3, 3)), np.zeros((16, 3, 3, 3))
+  for i, j, c, o in np.ndindex(kernel.shape):
+    timm[o, c, i, j] = kernel[i, j, c, o]
+    cvnets[o, 2 - c, i, j] = kernel[i, j, c, o]  # blue first
+  for tensor, dialect in ((timm, "timm"), (cvnets, "cvnets")):
+    tensors = {row.names(dialect)[0]: tensor}
+    found = names.from_dialect(row, tensors, dialect)
+    np.testing.assert_array_equal(found, kernel)
+
+
+def test_unknown_names():
+  with pytest.raises(ValueError, match=r"no MobileViT.*found resnet\.conv1"):
+    names.detect(["resnet.conv1"])
