@@ -1,6 +1,6 @@
 """MobileViT in JAX/Flax: model, recipe, data and trainer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
   from mobilevit_jax.models import create_model

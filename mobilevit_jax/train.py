@@ -150,7 +150,8 @@ def _loop(
   results = evaluate_now(start) if start in due else None
   speed = writer_lib.Progress(start, num_steps)
   with _batches(run, config, start) as batches:
-    batch, wait = _next_batch(run, batches)
+    if start < num_steps:
+      batch, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
       # The order is a contract: step, log, checkpoint, evaluate.
       shape = (plan.size(step), plan.batch(step))

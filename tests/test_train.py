@@ -57,7 +57,8 @@ def _assert_same_run(workdir, reference):
   assert _records(workdir) == _records(reference)
   actual, expected = _arrays(workdir), _arrays(reference)
   assert actual.keys() == expected.keys()
-  assert len(actual) > 1000  # parameters, moments, averages, statistics
+  # Parameters, EMA and two moments; statistics and EMA; three counters.
+  assert len(actual) == 4 * 215 + 2 * 64 + 3
   for path, array in expected.items():
     np.testing.assert_array_equal(actual[path], array, err_msg=str(path))
 

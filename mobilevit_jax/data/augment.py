@@ -68,7 +68,7 @@ def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
   if isinstance(image, np.ndarray):
     return _check_pixels(image, name)
   if not image:
-    raise ImageError(f"{name}: the image is empty (0 bytes).")
+    raise ImageError(f"{name}: the image is empty (0 bytes)")
   data = np.frombuffer(image, np.uint8)
   try:
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
@@ -78,7 +78,7 @@ def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
   if pixels is None:
     raise ImageError(
       f"{name}: cannot be decoded ({len(image)} bytes that begin with "
-      f"{bytes(image[:8])!r}); it is truncated, or neither JPEG nor PNG."
+      f"{bytes(image[:8])!r}); it is truncated, or neither JPEG nor PNG"
     )
   return pixels
 
@@ -93,7 +93,7 @@ def _check_pixels(image: np.ndarray, name: str) -> np.ndarray:
   ):
     raise ImageError(
       f"{name}: pixels of type {image.dtype} and shape {image.shape} must be "
-      "uint8 [h, w], [h, w, 1] or [h, w, 3]."
+      "uint8 [h, w], [h, w, 1] or [h, w, 3]"
     )
   return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
@@ -191,7 +191,7 @@ def resize_and_center_crop(
     resize_size = round(size * EVAL_RESIZE)
   if resize_size < size:
     raise ValueError(
-      f"resize_size: {resize_size} must be at least the crop's size, {size}."
+      f"resize_size={resize_size} must be at least the crop's size, {size}"
     )
   height, width = image.shape[:2]
   longest = _LONGEST * min(height, width)

@@ -74,28 +74,28 @@ def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
   """
   top = pathlib.Path(data_dir).expanduser().resolve()
   if not top.is_dir():
-    raise ValueError(f"data_dir: {str(data_dir)!r} is not a folder.")
+    raise ValueError(f"data_dir={str(data_dir)!r} must be a folder")
   split_layout = split not in ("", ".", "..") and "/" not in split
   split_layout = split_layout and bool(_subfolders(top / split, top))
   root = top / split if split_layout else top
   classes = _subfolders(root, top)
   if not classes:
     raise ValueError(
-      f"data_dir: {str(data_dir)!r} has no class sub-folders: expected "
-      "data_dir/CLASS/IMAGE or data_dir/SPLIT/CLASS/IMAGE."
+      f"data_dir={str(data_dir)!r} must hold class sub-folders, as "
+      "data_dir/CLASS/IMAGE or data_dir/SPLIT/CLASS/IMAGE"
     )
   if split_layout:
     known = _subfolders(top / "train", top) or classes
     if unseen := sorted(set(classes) - set(known)):
       raise ValueError(
-        f"data_dir: split {split!r} of {str(data_dir)!r} has the class "
-        f"{unseen[0]!r}, which is not in its train split."
+        f"split={split!r} of data_dir={str(data_dir)!r} must have no class "
+        f"that its train split lacks, as {unseen[0]!r}"
       )
     classes = known
   elif split not in ("train", "val"):
     raise ValueError(
-      f"split: {split!r} is not a sub-folder of {str(data_dir)!r} with class "
-      "sub-folders; without one there are 'train' and 'val'."
+      f"split={split!r} must be 'train' or 'val', or a sub-folder of "
+      f"data_dir={str(data_dir)!r} with class sub-folders"
     )
   files = [
     (path[len(str(root)) + 1 :], label)
@@ -107,8 +107,8 @@ def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
     files = _hashed(root, files, val=split == "val")
   if not files:
     raise ValueError(
-      f"data_dir: {str(data_dir)!r} has no {'/'.join(_EXTENSIONS)} images for "
-      f"the split {split!r} (links that lead out of it are not followed)."
+      f"data_dir={str(data_dir)!r} must hold {'/'.join(_EXTENSIONS)} images "
+      f"for split={split!r} (links that lead out of it are not followed)"
     )
   return FolderSource(f"folder/{split}", str(root), files, tuple(classes))
 

@@ -77,9 +77,9 @@ def _first(iterator: Any) -> Batch | None:
     return next(iterator, None)
   except flags.UnparsedFlagAccessError as error:
     raise ValueError(
-      "num_workers: Grain's workers need parsed absl flags: run under "
-      "`absl.app.run`, or call `absl.flags.FLAGS.mark_as_parsed()` first, or "
-      "use 0 workers."
+      "num_workers must be 0 until absl flags are parsed, which Grain's "
+      "workers need: run under `absl.app.run`, or call "
+      "`absl.flags.FLAGS.mark_as_parsed()` first"
     ) from error
 
 
@@ -154,7 +154,7 @@ def iterate(
   given = (num_workers, num_threads, prefetch_batches)
   for (field, low), value in zip(least.items(), given, strict=True):
     if value is not None and value < low:
-      raise ValueError(f"{field}: {value} must be at least {low}.")
+      raise ValueError(f"{field}={value} must be at least {low}")
   if num_threads is None:
     num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
   map_images = MapImages(num_threads)

@@ -39,15 +39,13 @@ class Augmentation:
     low, high = self.crop_scale
     if not 0 < low <= high <= 1:
       raise ValueError(
-        f"crop_scale: {self.crop_scale} must rise and lie in (0, 1]."
+        f"crop_scale={self.crop_scale} must rise and lie in (0, 1]"
       )
     low, high = self.crop_ratio
     if not 0 < low <= high:
-      raise ValueError(
-        f"crop_ratio: {self.crop_ratio} must rise and be over 0."
-      )
+      raise ValueError(f"crop_ratio={self.crop_ratio} must rise from above 0")
     if not 0 <= self.flip <= 1:
-      raise ValueError(f"flip: {self.flip} must be a probability.")
+      raise ValueError(f"flip={self.flip} must be a probability")
 
 
 def train_batches(
@@ -89,14 +87,14 @@ def train_batches(
   """
   if len(source) != plan.num_examples:
     raise ValueError(
-      f"source: {source.name} has {len(source)} examples, but the plan is for "
-      f"{plan.num_examples}."
+      f"source={source.name} has {len(source)} examples, which must be those "
+      f"of the plan, {plan.num_examples}"
     )
   stop = plan.num_steps if stop_step is None else stop_step
   if not 0 <= start_step <= stop <= plan.num_steps:
     raise ValueError(
-      f"start_step: {start_step} and stop_step: {stop} must rise and lie in "
-      f"[0, {plan.num_steps}]."
+      f"start_step={start_step}, stop_step={stop} must rise and lie in "
+      f"[0, {plan.num_steps}]"
     )
   for _, batch in plan.shapes:
     plan_lib.host_slice(batch, process_index, process_count)

@@ -49,7 +49,7 @@ def make_source(
     return digits(split)
   if name == "folder":
     if data_dir is None:
-      raise ValueError("data_dir: None must be the folder to read.")
+      raise ValueError("data_dir=None must be the folder to read")
     return folder.open_split(data_dir, split)
   # Imported late: it takes seconds, and only TFDS sets need it.
   from mobilevit_jax.data import tfds_source
@@ -98,7 +98,7 @@ def digits(split: str) -> Source:
     ValueError: if there is no such split.
   """
   if split not in ("train", "test"):
-    raise ValueError(f"split: {split!r}: digits has 'train' and 'test'.")
+    raise ValueError(f"split={split!r} must be 'train' or 'test' for digits")
   # Imported late: scikit-learn takes a second, and only digits needs it.
   from sklearn import datasets
 

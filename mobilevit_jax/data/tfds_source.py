@@ -43,7 +43,9 @@ class TfdsSource:
     record = self._records[index]
     name, label = f"{self.name}#{index}", int(record["label"])
     if label < 0:
-      raise ValueError(f"split: {name} has no label; use a labelled split.")
+      raise ValueError(
+        f"split={self.name!r} must be labelled; {name} has no label"
+      )
     return examples.Example(record["image"], label, index, name)
 
 
@@ -74,8 +76,8 @@ def open_split(
   if not builder.is_prepared():
     if not prepare:
       raise ValueError(
-        f"name: {name!r} is not prepared in {builder.data_path}; prepare it "
-        "first, in one process (another one may be at it: wait for its end)."
+        f"name={name!r} must be prepared in {builder.data_path} first, by one "
+        "process (another may be at it: wait for its end)"
       )
     _prepare(name, builder)
   # Unlike the builder made by name, this one also sees formats that were added
@@ -88,7 +90,7 @@ def open_split(
   except NotImplementedError as error:
     raise ValueError(_conversion_help(name, builder.data_path)) from error
   except ValueError as error:
-    raise ValueError(f"split: {split!r} of {name!r}: {error}") from error
+    raise ValueError(f"split={split!r} of {name!r}: {error}") from error
   class_names = builder.info.features["label"].names
   return TfdsSource(f"tfds:{name}/{split}", class_names, records)
 
@@ -101,14 +103,14 @@ def _make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     known = ["digits", "folder"]
     known += tfds.list_builders(with_community_datasets=False)
     base = name.split("/")[0].split(":")[0]
-    near = difflib.get_close_matches(base, known, n=3)
+    near = difflib.get_close_matches(base, sorted({*known}), n=3)
     raise ValueError(
-      f"name: {name!r} is not a data set: neither 'digits', 'folder' nor one "
-      f"of TFDS. {'Near: ' + ', '.join(near) + '.' if near else ''}"
+      f"name={name!r} must be 'digits', 'folder' or a data set of TFDS"
+      f"{', such as ' + ', '.join(near) if near else ''}"
     ) from error
   except (AssertionError, ValueError) as error:
     # TFDS names the configs or versions that exist.
-    raise ValueError(f"name: {name!r}: {error}") from error
+    raise ValueError(f"name={name!r}: {error}") from error
 
 
 def _check_features(name: str, features: Any) -> None:
@@ -117,9 +119,9 @@ def _check_features(name: str, features: Any) -> None:
   for key, kind in wanted.items():
     if key not in features or not isinstance(features[key], kind):
       raise ValueError(
-        f"name: {name!r} is not a classification set of images: it has the "
-        f"features {', '.join(features)}, where 'image' (Image) and 'label' "
-        "(ClassLabel) are needed."
+        f"name={name!r} must be a set of images with one class each, in the "
+        "features 'image' (Image) and 'label' (ClassLabel); it has "
+        f"{', '.join(features)}"
       )
 
 
@@ -131,23 +133,23 @@ def _prepare(name: str, builder: Any) -> None:
       tar for tar in _IMAGENET_TARS if not (manual / tar).exists()
     ]:
       raise ValueError(
-        f"data_dir: imagenet2012 is prepared from the two official archives, "
-        f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), in "
-        f"{manual}; missing: {', '.join(missing)}."
+        f"name={name!r} is prepared from the official archives, "
+        f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
+        f"which must be in {manual}; missing: {', '.join(missing)}"
       )
   try:
     builder.download_and_prepare(file_format=_FILE_FORMAT)
   except AssertionError as error:
     # How TFDS reports files that a person has to download.
-    raise ValueError(f"name: {name!r} can't be prepared: {error}") from error
+    raise ValueError(f"name={name!r} can't be prepared: {error}") from error
 
 
 def _conversion_help(name: str, path: os.PathLike[str]) -> str:
   return (
-    f"name: {name!r} in {os.fspath(path)} has no {_FILE_FORMAT} files, which "
-    "random access needs. Give another data_dir to prepare it anew, or convert "
-    "it in place, in a Python environment of its own with tensorflow, "
-    "tensorflow-datasets and apache-beam:\n"
+    f"name={name!r} must be {_FILE_FORMAT} files, which allow random access, "
+    f"but {os.fspath(path)} holds others. Give another data_dir to prepare it "
+    "anew, or convert it in place, in a Python environment of its own with "
+    "tensorflow, tensorflow-datasets and apache-beam:\n"
     "  from tensorflow_datasets.scripts.cli import convert_format_utils\n"
     "  convert_format_utils.convert_dataset(\n"
     f'      out_dir=None, out_file_format="{_FILE_FORMAT}", num_workers=1,\n'

@@ -287,10 +287,8 @@ def _check_fields(
   for name, rate in rates.items():
     if not 0 <= rate < 1:
       raise ValueError(f"{name}={rate} must be at least 0 and below 1")
-  for name, count in {
-    "num_classes": num_classes,
-    "bn_groups": bn_groups,
-  }.items():
+  counts = {"num_classes": num_classes, "bn_groups": bn_groups}
+  for name, count in counts.items():
     if count < 1:
       raise ValueError(f"{name}={count} must be at least 1")
   if output_stride not in (8, 16, 32):

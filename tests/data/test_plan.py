@@ -38,9 +38,9 @@ def _ids(plan, steps):
 
 @st.composite
 def plans(draw):
-  """Small plans of every kind: data sets below one batch, one size, both rules."""
+  """Small plans of every kind, some of fewer examples than a batch."""
   return _plan(
-    draw(st.integers(1, 300)),
+    draw(st.integers(1, 100)),
     seed=draw(st.integers(0, 2**40)),
     sizes=draw(st.lists(st.sampled_from(SIZES), min_size=1, unique=True)),
     base_size=256,
@@ -48,7 +48,7 @@ def plans(draw):
     groups=draw(st.integers(1, 4)),
     rule=draw(st.sampled_from(plan_lib.RULES)),
     batch_multiple=draw(st.integers(1, 6)),
-    num_epochs=draw(st.integers(1, 4)),
+    num_epochs=draw(st.integers(1, 3)),
   )
 
 
@@ -68,16 +68,25 @@ def test_one_size_is_the_base_batch():
 
 def test_batch_multiple_rounds_up_and_keeps_the_groups():
   batches = [
-    plan_lib.batch_for(size, rule="cvnets_v04", batch_multiple=48, **PAPER)
+    plan_lib.batch_for(
+      size,
+      base_size=256,
+      base_batch=128,
+      groups=8,
+      rule="cvnets_v04",
+      batch_multiple=48,
+    )
     for size in SIZES
   ]
   assert batches == [2640, 1824, 1056, 816, 672]
   # 1 x 4 images rounded up to a multiple of 6 alone would be 6.
-  small = {"base_size": 8, "base_batch": 1, "groups": 4, "batch_multiple": 6}
-  assert plan_lib.batch_for(8, **small) == 12
+  rounded = plan_lib.batch_for(
+    8, base_size=8, base_batch=1, groups=4, rule="cvnets_v04", batch_multiple=6
+  )
+  assert rounded == 12
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(plan=plans())
 def test_every_example_once_an_epoch(plan):
   ends = [*plan.epoch_starts[1:], plan.num_steps]
@@ -94,7 +103,7 @@ def test_every_example_once_an_epoch(plan):
     assert len(filled_up) < plan.batch(end - 1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(plan=plans(), data=st.data())
 def test_host_slices_make_up_the_batch(plan, data):
   step = plan[data.draw(st.integers(0, len(plan) - 1))]
@@ -107,13 +116,12 @@ def test_host_slices_make_up_the_batch(plan, data):
   np.testing.assert_array_equal(np.concatenate(shares), step.ids)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(plan=plans(), data=st.data())
 def test_steps_are_the_same_in_any_order(plan, data):
-  steps = list(range(len(plan)))
-  expected = [plan[t] for t in steps]
+  expected = [plan[t] for t in range(len(plan))]
   copied = pickle.loads(pickle.dumps(plan))  # as a worker process gets it
-  for t in data.draw(st.permutations(steps)):
+  for t in data.draw(st.lists(st.integers(0, len(plan) - 1), max_size=20)):
     assert (copied.epoch(t), copied.size(t), copied.batch(t)) == (
       expected[t].epoch,
       expected[t].size,
@@ -123,7 +131,7 @@ def test_steps_are_the_same_in_any_order(plan, data):
     np.testing.assert_array_equal(copied.ids(t), expected[t].ids)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
   num_examples=st.integers(1, 200),
   seed=st.integers(0, 2**32),
@@ -223,7 +231,7 @@ def test_device_count_that_divides_nothing_is_refused():
   # Batches of 2616 and 1024: their greatest common divisor is 8.
   with pytest.raises(
     ValueError,
-    match=r"num_devices=16 must divide .*1024, 2616.* 1, 2, 4, 8\b"
+    match=r"num_devices=16 must divide .*1024, 2616.* as do 1, 2, 4, 8;"
     r".*batch_multiple=16",
   ):
     plan.check_devices(16)
@@ -259,8 +267,8 @@ def test_impossible_host_is_refused(arguments, message):
     ({"base_batch": True}, "base_batch=True must be an integer from 1"),
     ({"batch_multiple": 0}, "batch_multiple=0 must be an integer from 1"),
     ({"num_epochs": 0}, "num_epochs=0 must be an integer from 1"),
-    ({"num_epochs": None}, "num_epochs=None.*num_steps=None.* exactly one"),
-    ({"num_steps": 4}, "num_epochs=3.*num_steps=4.* exactly one"),
+    ({"num_epochs": None}, "num_epochs=None, num_steps=None"),
+    ({"num_steps": 4}, "num_epochs=3, num_steps=4"),
   ],
 )
 def test_impossible_plan_is_refused(overrides, message):

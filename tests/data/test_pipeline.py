@@ -1,0 +1,190 @@
+import cv2
+import numpy as np
+import pytest
+
+from mobilevit_jax.data import augment
+from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import sources
+from tests.data import tiny_batches
+
+
+def test_batches_are_those_of_the_plan(source, expected):
+  plan = tiny_batches.make_plan()
+  assert plan.shapes == [(16, 8), (24, 4)]
+  assert len(expected) == len(plan)
+  assert {plan.size(t) for t in range(len(plan))} == {16, 24}
+  for t, batch in enumerate(expected):
+    planned = plan[t]
+    shape = (planned.batch, planned.size, planned.size, 3)
+    assert batch["images"].shape == shape
+    assert batch["images"].dtype == np.uint8
+    assert batch["labels"].dtype == np.int32
+    assert batch["labels"].tolist() == [source[i].label for i in planned.ids]
+
+
+def _by_example(source, plan, **overrides):
+  """Images by (epoch, example, size)."""
+  return {
+    (plan.epoch(t), int(index), plan.size(t)): image
+    for t, batch in enumerate(tiny_batches.train(source, plan, **overrides))
+    for index, image in zip(plan.ids(t), batch["images"], strict=True)
+  }
+
+
+def test_image_depends_on_seed_epoch_and_example_alone(source):
+  ours = _by_example(source, tiny_batches.make_plan())
+  # Another order, other batches: what the two have in common is the same.
+  theirs = _by_example(source, tiny_batches.make_plan(seed=2, batch_multiple=6))
+  common = ours.keys() & theirs.keys()
+  assert len(common) > 10
+  for key in common:
+    np.testing.assert_array_equal(ours[key], theirs[key])
+
+  others = _by_example(
+    source, tiny_batches.make_plan(), seed=tiny_batches.SEED + 1
+  )
+  assert not any(np.array_equal(ours[key], others[key]) for key in ours)
+
+  pairs = [(key, (key[0] + 1, *key[1:])) for key in ours]
+  again = [(now, later) for now, later in pairs if later in ours]
+  assert len(again) > 5
+  assert not any(np.array_equal(ours[a], ours[b]) for a, b in again)
+
+
+def test_augmentation_off_is_a_plain_resize():
+  source = sources.make_source("digits", "test")
+  plan = tiny_batches.make_plan(len(source), num_epochs=None, num_steps=3)
+  whole = {"crop_scale": (1, 1), "crop_ratio": (1, 1)}
+  for flip in (0, 1):
+    augmentation = pipeline.Augmentation(flip=flip, **whole)
+    batches = tiny_batches.train(source, plan, augmentation=augmentation)
+    for t, batch in enumerate(batches):
+      side = (plan.size(t), plan.size(t))
+      for index, image in zip(plan.ids(t), batch["images"], strict=True):
+        pixels = cv2.resize(np.asarray(source[index].image), side)
+        np.testing.assert_array_equal(
+          image, pixels[:, ::-1] if flip else pixels
+        )
+
+
+def test_any_start_gives_the_rest(source, expected):
+  for start in (0, 1, len(expected) - 1, len(expected)):
+    tiny_batches.assert_equal(
+      tiny_batches.train(source, start_step=start), expected[start:]
+    )
+  tiny_batches.assert_equal(
+    tiny_batches.train(source, start_step=2, stop_step=5), expected[2:5]
+  )
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_hosts_make_up_the_global_batch(source, expected, process_count):
+  hosts = [
+    tiny_batches.train(source, process_index=p, process_count=process_count)
+    for p in range(process_count)
+  ]
+  joined = [
+    {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    for parts in zip(*hosts, strict=True)
+  ]
+  tiny_batches.assert_equal(joined, expected)
+
+
+@pytest.mark.parametrize(
+  ("num_images", "batch", "process_count"),
+  [
+    (7, 4, 1),
+    (7, 4, 2),
+    (7, 8, 8),  # the last host has nothing but padding
+    (1, 6, 3),
+    (8, 4, 2),
+  ],
+)
+def test_eval_gives_every_image_once(
+  tmp_path, num_images, batch, process_count
+):
+  tiny_batches.write_images(tmp_path / "val", num_images)
+  source = sources.make_source("folder", "val", data_dir=tmp_path)
+  hosts = [
+    tiny_batches.evaluate(
+      source,
+      size=16,
+      batch=batch,
+      process_index=p,
+      process_count=process_count,
+    )
+    for p in range(process_count)
+  ]
+  count = pipeline.num_eval_batches(num_images, batch)
+  assert [len(host) for host in hosts] == [count] * process_count
+  share = batch // process_count
+  for part in (part for host in hosts for part in host):
+    assert part["images"].shape == (share, 16, 16, 3)
+    assert part["images"].dtype == np.uint8
+    assert part["labels"].dtype == np.int32
+    assert part["mask"].dtype == np.float32
+
+  # Batch by batch, and in it host by host, are the images in their order.
+  images, labels, mask = (
+    np.concatenate([host[b][key] for b in range(count) for host in hosts])
+    for key in ("images", "labels", "mask")
+  )
+  padding = count * batch - num_images
+  assert mask.tolist() == [1] * num_images + [0] * padding
+  assert not images[num_images:].any() and not labels[num_images:].any()
+  for index in range(num_images):
+    example = source[index]
+    pixels = augment.decode(example.image, example.name)
+    np.testing.assert_array_equal(
+      images[index], augment.resize_and_center_crop(pixels, 16)
+    )
+    assert labels[index] == example.label
+
+
+def test_eval_resize_size_is_used(source):
+  (batch,) = tiny_batches.evaluate(
+    source, size=16, batch=tiny_batches.NUM_IMAGES, resize_size=32
+  )
+  for index, image in enumerate(batch["images"]):
+    pixels = augment.decode(source[index].image, "")
+    expected = augment.resize_and_center_crop(pixels, 16, resize_size=32)
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (
+      {"plan": tiny_batches.make_plan(9)},
+      "source=folder/train has 23 examples.* 9$",
+    ),
+    ({"start_step": -1}, "start_step=-1, stop_step=[0-9]+ must rise"),
+    ({"start_step": 3, "stop_step": 2}, "start_step=3, stop_step=2 must rise"),
+    ({"stop_step": 1000}, "stop_step=1000 must rise"),
+    ({"process_count": 3}, "process_count=3 must divide"),
+    ({"process_index": 1}, "process_index=1 must be in"),
+    ({"num_workers": -1}, "num_workers=-1 must be at least 0"),
+    ({"num_threads": 0}, "num_threads=0 must be at least 1"),
+    ({"prefetch_batches": 0}, "prefetch_batches=0 must be at least 1"),
+  ],
+)
+def test_impossible_arguments_are_refused(source, overrides, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_batches.train(source, **overrides)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"crop_scale": (0, 1)}, r"crop_scale=\(0, 1\) must rise"),
+    ({"crop_scale": (0.5, 0.2)}, r"crop_scale=\(0.5, 0.2\) must rise"),
+    ({"crop_scale": (0.5, 2)}, r"crop_scale=\(0.5, 2\) must rise"),
+    ({"crop_ratio": (0, 1)}, r"crop_ratio=\(0, 1\) must rise"),
+    ({"crop_ratio": (2, 1)}, r"crop_ratio=\(2, 1\) must rise"),
+    ({"flip": 2}, "flip=2 must be a probability"),
+    ({"flip": -0.1}, "flip=-0.1 must be a probability"),
+  ],
+)
+def test_impossible_augmentation_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    pipeline.Augmentation(**fields)
