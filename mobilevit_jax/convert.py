@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m mobilevit_jax.convert",
     description="Converts MobileViT weights between the published dialects.",
   )
-  parser.add_argument("input", metavar="IN", help="file, folder, hf://, workdir")
+  parser.add_argument(
+    "input", metavar="IN", help="file, folder, hf://, workdir"
+  )
   parser.add_argument(
     "output",
     metavar="OUT",
@@ -56,9 +58,7 @@ def _convert(args: argparse.Namespace) -> None:
   files.check_free(args.output, args.force)  # before reading takes its time
   found = source_lib.read(args.input, which=args.which)
   fields = io.find_model(found)
-  weights = io.decode(
-    found.tensors, io.model_shapes(fields), name=found.name
-  )
+  weights = io.decode(found.tensors, io.model_shapes(fields), name=found.name)
   io.write(
     weights, args.output, to=args.to, labels=found.labels, force=args.force
   )

@@ -144,8 +144,9 @@ def _tfds_labels(name: str) -> tuple[str, ...]:
   import tensorflow_datasets as tfds
 
   try:
-    return tuple(tfds.builder(name).info.features["label"].names)
-  except (tfds.core.DatasetNotFoundError, KeyError, AttributeError) as error:
+    features: Any = tfds.builder(name).info.features
+    return tuple(features["label"].names)
+  except (tfds.core.DatasetNotFoundError, KeyError, TypeError) as error:
     raise ValueError(f"--labels=tfds:{name}: no such classes") from error
 
 

@@ -96,15 +96,17 @@ def _count(jaxpr: core.Jaxpr) -> Macs:
   for eqn in jaxpr.eqns:
     if eqn.params.get("name") == "_resize":
       continue  # JAX resizes by matrix products
+    operands: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
     if eqn.primitive.name == "conv_general_dilated":
       # Taps times input channels of the group, for each output.
-      kernel, spec = eqn.invars[1].aval, eqn.params["dimension_numbers"].rhs_spec
-      per_output = math.prod(kernel.shape) // kernel.shape[spec[0]]
-      total += Macs(conv=math.prod(eqn.outvars[0].aval.shape) * per_output)
+      kernel = operands[1].shape
+      out_axis = eqn.params["dimension_numbers"].rhs_spec[0]
+      per_output = math.prod(kernel) // kernel[out_axis]
+      total += Macs(conv=math.prod(operands[-1].shape) * per_output)
     elif eqn.primitive.name == "dot_general":
       (contract, _), (batch, _) = eqn.params["dimension_numbers"]
-      depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contract)
-      macs = math.prod(eqn.outvars[0].aval.shape) * depth
+      depth = math.prod(operands[0].shape[axis] for axis in contract)
+      macs = math.prod(operands[-1].shape) * depth
       total += Macs(attention=macs) if batch else Macs(linear=macs)
     for value in eqn.params.values():
       if isinstance(value, core.ClosedJaxpr):

@@ -60,9 +60,7 @@ def test_json_over_a_folder(capsys, weights, folder, model):
   files = sorted(folder.rglob("*.png"))
   assert [entry["image"] for entry in found] == [str(file) for file in files]
   # timm's names ask for timm's crop.
-  pixels = [
-    presets.preprocess(file.read_bytes(), "timm", 64) for file in files
-  ]
+  pixels = [presets.preprocess(file.read_bytes(), "timm", 64) for file in files]
   graphdef, state = nnx.split(model)
   forward = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))
   all_logits = np.asarray(forward(state, np.stack(pixels) / np.float32(255)))

@@ -5,10 +5,12 @@ import pytest
 from mobilevit_jax import models
 from mobilevit_jax import summary
 
-LAYERS = (
-  "stem stage1.0 stage2.0 stage2.1 stage2.2 stage3.0 stage3.1 stage4.0 "
-  "stage4.1 stage5.0 stage5.1 head classifier"
-).split()
+LAYERS = [
+  "stem",
+  *("stage1.0", "stage2.0", "stage2.1", "stage2.2"),
+  *("stage3.0", "stage3.1", "stage4.0", "stage4.1", "stage5.0", "stage5.1"),
+  *("head", "classifier"),
+]
 
 # Counted on the published PyTorch networks, in the order of LAYERS.
 PARAMS = {

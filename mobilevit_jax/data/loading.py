@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 import multiprocessing
 from multiprocessing import connection
+from multiprocessing import resource_tracker
 import os
 import signal
 import threading
@@ -171,6 +172,10 @@ def iterate(
       prefetch_buffer_size=prefetch_batches,
     )
     return BatchIterator(dataset.to_iter_dataset(ahead))
+  # Python starts this helper at the first spawn, and then unblocks signals in
+  # the thread that did: too early for the workers, see `BatchIterator`. One
+  # that is killed while it starts leaves its parent writing to it forever.
+  resource_tracker.ensure_running()
   none_ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return BatchIterator(
     dataset.to_iter_dataset(none_ahead).mp_prefetch(

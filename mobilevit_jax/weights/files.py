@@ -13,6 +13,7 @@ import pathlib
 import tempfile
 from typing import Any
 import zipfile
+import zlib
 
 import numpy as np
 import safetensors
@@ -127,7 +128,7 @@ def _read_npz(path: pathlib.Path) -> Tensors:
   # Zip errors come in many kinds: encrypted, unknown methods, bad checksums.
   except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
     raise ValueError(f"{path}: damaged npz file: {error}") from error
-  except (NotImplementedError, RuntimeError, zipfile.zlib.error) as error:
+  except (NotImplementedError, RuntimeError, zlib.error) as error:
     raise ValueError(f"{path}: damaged npz file: {error}") from error
 
 

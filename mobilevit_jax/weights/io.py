@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import json
 import os
 import pathlib
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from flax import nnx
 import jax
@@ -18,7 +18,7 @@ from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
 
-Head = Literal["keep", "reset"]
+Head = str  # "keep" or "reset"
 Model = TypeVar("Model", bound=nnx.Module)
 
 
@@ -191,9 +191,9 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   dialect = names.detect(tensors)
   row = next(r for r in names.table() if r.path == "head/conv/kernel")
   widths = {
-    names.dialect_shapes(row, (1, 1, v.channels[-1], 4 * v.channels[-1]), dialect)[
-      row.names(dialect)[0]
-    ]: name
+    names.dialect_shapes(
+      row, (1, 1, v.channels[-1], 4 * v.channels[-1]), dialect
+    )[row.names(dialect)[0]]: name
     for name, v in mobilevit.VARIANTS.items()
   }
   key = row.names(dialect)[0]

@@ -3,20 +3,18 @@
 Each row gives a tensor's path in our model and what every dialect calls it;
 reading and writing both go through it. PyTorch keeps convolutions as
 `[out, in, kh, kw]` and dense layers as `[out, in]`; ours are `[kh, kw, in,
-out]` and `[in, out]`. The names of Apple's release are those of ml-cvnets v0.1
-and of its last version alike.
+out]` and `[in, out]`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import functools
-from typing import Literal
 
 import numpy as np
 
 from mobilevit_jax.models import mobilevit
 
-Dialect = Literal["jax", "timm", "hf", "cvnets"]
+Dialect = str  # one of DIALECTS
 DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets")
 
 # Apple's networks were trained on OpenCV's images; transformers kept that
@@ -269,7 +267,8 @@ def dialect_shapes(
 ) -> dict[str, tuple[int, ...]]:
   """Names and shapes of a row's tensors, from the shape that ours has."""
   if dialect != "jax":
-    shape = _torch_shape(shape)
+    rest = shape[:-2]  # kh, kw of a convolution
+    shape = (*shape[:-3:-1], *rest)
   names = row.names(dialect)
   part = (shape[0] // len(names), *shape[1:]) if len(names) > 1 else shape
   return dict.fromkeys(names, part)
@@ -294,10 +293,3 @@ def _to_torch(value: np.ndarray) -> np.ndarray:
 
 def _from_torch(value: np.ndarray) -> np.ndarray:
   return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  if len(shape) == 4:
-    kh, kw, inputs, outputs = shape
-    return outputs, inputs, kh, kw
-  return shape[::-1]

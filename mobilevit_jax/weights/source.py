@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 import jax
@@ -15,7 +15,7 @@ from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import trees
 
-Which = Literal["ema", "raw"]
+Which = str  # "ema" or "raw"
 _HUB = "hf://"
 
 
@@ -117,7 +117,7 @@ def _read_json(name: str, path: Any) -> dict[str, Any]:
 
 
 def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
-  """transformers' `id2label`, or timm's `label_names`."""
+  """Transformers' `id2label`, or timm's `label_names`."""
   labels = config.get("id2label") or config.get("label_names")
   if labels is None:
     return None

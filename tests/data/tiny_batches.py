@@ -16,12 +16,9 @@ def write_images(folder, num_images):
   for number in range(num_images):
     path = folder / f"class{number % 2}" / f"{number:02}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (*rng.integers(8, 40, 2), 3)
-    path.write_bytes(
-      cv2.imencode(".png", rng.integers(256, size=shape).astype(np.uint8))[
-        1
-      ].tobytes()
-    )
+    height, width = rng.integers(8, 40, 2)
+    pixels = rng.integers(256, size=(height, width, 3)).astype(np.uint8)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def make_plan(num_examples=NUM_IMAGES, **overrides):
@@ -38,6 +35,7 @@ def make_plan(num_examples=NUM_IMAGES, **overrides):
 
 
 def train(source, plan=None, **overrides):
+  """All training batches of one iterator."""
   fields = {
     "plan": plan or make_plan(len(source)),
     "seed": SEED,
@@ -48,11 +46,13 @@ def train(source, plan=None, **overrides):
 
 
 def evaluate(source, **fields):
+  """All evaluation batches of one iterator."""
   with pipeline.eval_batches(source, **fields) as batches:
     return list(batches)
 
 
 def assert_equal(actual, expected):
+  """Batches equal to the bit, in their types too."""
   assert len(actual) == len(expected)
   for a, e in zip(actual, expected, strict=True):
     assert a.keys() == e.keys()

@@ -11,6 +11,9 @@ from mobilevit_jax import create_model
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import save_weights
 
+# Largest difference seen, by what was compared; printed after the tests.
+_worst: dict[str, float] = {}
+
 VARIANTS = ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")
 
 
@@ -106,6 +109,24 @@ def nets(request, tmp_path_factory) -> Nets:
   ours = load_weights(create_model(name), file)
   save_weights(ours, folder / "hf", to="hf")
   return Nets(name, ours, net, folder / "hf")
+
+
+@pytest.fixture(scope="session")
+def record():
+  """Notes a difference for the table that ends the run."""
+
+  def note(what: str, difference: float) -> None:
+    _worst[what] = max(_worst.get(what, 0.0), float(difference))
+
+  return note
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+  """Prints the table of agreement, as measured in this run."""
+  if _worst:
+    terminalreporter.section("largest differences")
+  for what, difference in _worst.items():
+    terminalreporter.write_line(f"{what:<60} {difference:.1e}")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parity
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_float64_trajectory():
+def test_float64_trajectory(record):
   # In a process of its own: JAX takes float64 for the whole process.
   done = subprocess.run(
     [sys.executable, "tests/parity/trajectory.py", "--dtype=float64"],
@@ -27,6 +27,8 @@ def test_float64_trajectory():
   )
   assert done.returncode == 0, done.stderr
   result = json.loads(done.stdout)
+  for name in ("loss", "params", "batch_stats", "ema"):
+    record(f"50 steps in float64, PyTorch: {name}", result[name])
   assert result["types"] == ["float64"]
   assert result["steps"] == 50
   assert result["last_loss"] < 0.5 * result["first_loss"]  # it learns

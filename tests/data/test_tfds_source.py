@@ -1,0 +1,146 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from mobilevit_jax.data import sources
+from mobilevit_jax.data import tfds_source
+from tests import tiny_imagenet
+
+NAME = "imagenet2012"
+
+
+def _all(source):
+  return [source[index] for index in range(len(source))]
+
+
+def test_bytes_and_labels_come_back(tiny_imagenet_dir):
+  source = sources.make_source(NAME, "train", data_dir=tiny_imagenet_dir)
+  assert source.num_classes == len(source.class_names) == 1000
+  expected = {
+    tiny_imagenet.image(name): label
+    for synset, label in tiny_imagenet.SYNSETS.items()
+    for name in tiny_imagenet.train_names(synset)
+  }
+  examples = _all(source)
+  assert {e.image: e.label for e in examples} == expected
+  assert len(examples) == len(expected)
+  for synset, label in tiny_imagenet.SYNSETS.items():
+    assert source.class_names[label] == synset
+  assert [e.id for e in examples] == list(range(len(examples)))
+  assert examples[4].name == f"tfds:{NAME}/train#4"
+
+
+def test_validation_labels_are_the_official_ones(tiny_imagenet_dir):
+  source = sources.make_source(NAME, "validation", data_dir=tiny_imagenet_dir)
+  names = tiny_imagenet.val_names()
+  expected = dict(
+    zip(map(tiny_imagenet.image, names), tiny_imagenet.VAL_LABELS, strict=True)
+  )
+  examples = _all(source)
+  assert {e.image: e.label for e in examples} == expected
+  assert len(examples) == len(expected)
+
+
+def test_part_of_a_split_and_copy_for_a_worker(tiny_imagenet_dir):
+  def open_split(split):
+    return sources.make_source(NAME, split, data_dir=tiny_imagenet_dir)
+
+  images = [e.image for e in _all(open_split("train"))]
+  part = pickle.loads(pickle.dumps(open_split("train[:50%]")))
+  assert [e.image for e in _all(part)] == images[: len(images) // 2]
+
+
+def test_reading_imports_no_tensorflow(tiny_imagenet_dir):
+  code = f"""
+import sys
+from mobilevit_jax.data import sources
+source = sources.make_source(
+  {NAME!r}, "train", data_dir={str(tiny_imagenet_dir)!r}
+)
+print(len(source[0].image), "tensorflow" in sys.modules)
+"""
+  command = [sys.executable, "-c", code]
+  output = subprocess.run(command, check=True, capture_output=True, text=True)
+  length, loaded = output.stdout.split()
+  assert int(length) > 100
+  assert loaded == "False"
+
+
+def test_tfrecord_files_are_refused_with_help(tiny_imagenet_dir, tmp_path):
+  # What is there when the set was prepared with TFDS's default format.
+  (prepared,) = (tiny_imagenet_dir / NAME).iterdir()
+  version = tmp_path / NAME / prepared.name
+  version.mkdir(parents=True)
+  for file in prepared.iterdir():
+    data = file.read_bytes()
+    if file.suffix == ".json":
+      data = data.replace(b"array_record", b"tfrecord")
+    name = file.name.replace("array_record", "tfrecord")
+    (version / name).write_bytes(data)
+  info = json.loads((version / "dataset_info.json").read_text())
+  assert info["fileFormat"] == "tfrecord"
+  with pytest.raises(ValueError) as caught:
+    sources.make_source(NAME, "train", data_dir=tmp_path)
+  message = str(caught.value)
+  assert f"name={NAME!r} must be array_record files" in message
+  assert "convert_dataset(" in message
+  assert f'dataset_version_dir="{version}"' in message
+
+
+@pytest.mark.parametrize(
+  ("name", "split", "message"),
+  [
+    (NAME, "val", "split='val' of 'imagenet2012': .*'train', 'validation'"),
+    (f"{NAME}:9.9.9", "train", "name='imagenet2012:9.9.9': .*5.1.0"),
+    ("cifar11", "train", "name='cifar11' must be 'digits', .* cifar10, "),
+    ("digit", "train", "name='digit' must be 'digits', .*such as digits"),
+    ("zzzz", "train", "name='zzzz' must be .* a data set of TFDS$"),
+    ("coco", "train", "name='coco' must be a set of images with one class"),
+    (
+      "ag_news_subset",
+      "train",
+      "name='ag_news_subset' must be a set of images",
+    ),
+  ],
+)
+def test_unknown_or_unfit_set_is_refused(
+  tiny_imagenet_dir, name, split, message
+):
+  with pytest.raises(ValueError, match=message) as caught:
+    sources.make_source(name, split, data_dir=tiny_imagenet_dir)
+  _, _, near = str(caught.value).partition("such as ")
+  assert len(set(near.split(", "))) == len(near.split(", "))
+
+
+def test_only_one_process_prepares(tmp_path):
+  with pytest.raises(ValueError, match="name='mnist' must be prepared in"):
+    sources.make_source("mnist", "train", data_dir=tmp_path, prepare=False)
+
+
+@pytest.mark.parametrize("missing", ["train", "val", "both"])
+def test_missing_archives_are_named(tmp_path, missing):
+  tars = {s: f"ILSVRC2012_img_{s}.tar" for s in ("train", "val")}
+  manual = tmp_path / "downloads" / "manual"
+  manual.mkdir(parents=True)
+  for split, tar in tars.items():
+    if missing not in (split, "both"):
+      (manual / tar).touch()
+  with pytest.raises(ValueError, match=r"name='imagenet2012'") as caught:
+    sources.make_source(NAME, "train", data_dir=tmp_path)
+  before, _, listed = str(caught.value).partition("; missing: ")
+  assert str(manual) in before
+  expected = tars.values() if missing == "both" else [tars[missing]]
+  assert listed.split(", ") == list(expected)
+  # Nothing half-made stays behind, to be taken for the whole later.
+  assert not (tmp_path / NAME).exists()
+
+
+def test_example_without_label_is_refused():
+  records = [{"image": b"", "label": 0}, {"image": b"", "label": -1}]
+  source = tfds_source.TfdsSource("tfds:x/test", ("a",), records)
+  assert source[0].label == 0
+  with pytest.raises(ValueError, match=r"'tfds:x/test' must be labelled.*#1"):
+    source[1]
