@@ -6,6 +6,7 @@ taken, and nothing is unpickled but PyTorch's own files, by PyTorch, with
 """
 
 from collections.abc import Callable, Mapping
+import importlib
 import json
 import math
 import os
@@ -153,7 +154,7 @@ def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 def _read_torch(path: pathlib.Path) -> Tensors:
   try:
-    import torch
+    torch = importlib.import_module("torch")  # an extra
   except ImportError as error:
     raise ValueError(
       f"{path}: reading PyTorch's own files needs PyTorch (pip install torch); "

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -77,7 +78,7 @@ def _json(metadata: dict[str, str]) -> Any:
 
 def _download(name: str) -> pathlib.Path:
   try:
-    import huggingface_hub
+    huggingface_hub = importlib.import_module("huggingface_hub")
   except ImportError as error:
     raise ValueError(
       f"{name} needs huggingface_hub (pip install huggingface_hub)"

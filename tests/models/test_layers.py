@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -13,7 +14,7 @@ from mobilevit_jax.models import layers
 RNG = np.random.default_rng(0)
 
 
-def _array(*shape):
+def _array(*shape) -> Any:
   return RNG.standard_normal(shape).astype(np.float32)
 
 
