@@ -11,9 +11,6 @@ from mobilevit_jax import create_model
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import save_weights
 
-# Largest difference seen, by what was compared; printed after the tests.
-_worst: dict[str, float] = {}
-
 VARIANTS = ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")
 
 
@@ -111,21 +108,27 @@ def nets(request, tmp_path_factory) -> Nets:
   return Nets(name, ours, net, folder / "hf")
 
 
-@pytest.fixture(scope="session")
-def record():
+@pytest.fixture
+def record(record_property):
   """Notes a difference for the table that ends the run."""
 
   def note(what: str, difference: float) -> None:
-    _worst[what] = max(_worst.get(what, 0.0), float(difference))
+    # A property of the test's report: it reaches the process that prints.
+    record_property(what, float(difference))
 
   return note
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
   """Prints the table of agreement, as measured in this run."""
-  if _worst:
+  worst: dict[str, float] = {}
+  for outcome in ("passed", "failed"):
+    for report in terminalreporter.stats.get(outcome, ()):
+      for what, difference in report.user_properties:
+        worst[what] = max(worst.get(what, 0.0), difference)
+  if worst:
     terminalreporter.section("largest differences")
-  for what, difference in _worst.items():
+  for what, difference in sorted(worst.items()):
     terminalreporter.write_line(f"{what:<60} {difference:.1e}")
 
 

@@ -1,0 +1,88 @@
+"""Files written by one side are read by the other."""
+
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+
+from mobilevit_jax import create_model
+from mobilevit_jax.weights import load_weights
+from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import trees
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+timm = pytest.importorskip("timm")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.parity
+
+NAME = "mobilevit_xxs"
+
+
+@pytest.fixture(scope="module")
+def model():
+  return create_model(NAME, num_classes=5)
+
+
+@pytest.mark.parametrize(
+  ("ending", "wrapper"),
+  (("pt", None), ("pth", "state_dict"), ("bin", "model_state_dict")),
+)
+def test_pytorch_files(model, tmp_path, ending, wrapper):
+  save_weights(model, tmp_path / "w.safetensors", to="cvnets")
+  tensors = safetensors_torch.load_file(tmp_path / "w.safetensors")
+  path = tmp_path / f"w.{ending}"
+  torch.save({wrapper: tensors} if wrapper else tensors, path)
+  loaded = load_weights(create_model(NAME, num_classes=5, seed=1), path)
+  expected = trees.flat_model(model)
+  for name, value in trees.flat_model(loaded).items():
+    np.testing.assert_array_equal(value, expected[name], name)
+
+
+class Hostile:
+  """Leaves a file behind when it is unpickled."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+def test_nothing_is_run_from_a_pickle(model, tmp_path):
+  trace = tmp_path / "trace"
+  torch.save({"a": Hostile(trace)}, tmp_path / "new.pt")
+  (tmp_path / "old.pt").write_bytes(pickle.dumps(Hostile(trace)))
+  (tmp_path / "cut.pt").write_bytes((tmp_path / "new.pt").read_bytes()[:90])
+  torch.save([1, 2], tmp_path / "list.pt")
+  for name in ("new", "old", "cut"):
+    with pytest.raises(ValueError, match="not a file of PyTorch weights"):
+      load_weights(model, tmp_path / f"{name}.pt")
+  with pytest.raises(ValueError, match="holds a list"):
+    load_weights(model, tmp_path / "list.pt")
+  assert not trace.exists()
+
+
+def test_timm_reads_ours_strictly(model, tmp_path):
+  save_weights(model, tmp_path / "w.safetensors", to="timm")
+  tensors = safetensors_torch.load_file(tmp_path / "w.safetensors")
+  net = timm.create_model(NAME, num_classes=5)
+  assert net.state_dict().keys() == tensors.keys()
+  net.load_state_dict(tensors, strict=True)
+
+
+def test_transformers_opens_our_folder(model, tmp_path):
+  save_weights(model, tmp_path / "f", to="hf", labels=list("abcde"))
+  net, report = transformers.AutoModelForImageClassification.from_pretrained(
+    tmp_path / "f", output_loading_info=True
+  )
+  assert not any(report.values()), report
+  assert net.config.id2label[4] == "e"
+  processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "f")
+  image = np.zeros((300, 400, 3), np.uint8)
+  image[..., 0] = 255  # red
+  pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+  assert pixels.shape == (3, 256, 256)
+  assert (pixels[2] == 1).all()  # comes last
+  assert (pixels[:2] == 0).all()
