@@ -116,10 +116,10 @@ def test_crop_box_falls_back_to_the_centre(shape, scale, ratio, expected):
 @pytest.mark.parametrize("shape", [(50, 70), (1, 300), (300, 1), (1, 1)])
 def test_random_resized_crop_is_the_resized_box(shape):
   image = _noise(*shape)
+  height, width = shape
   for number in range(10):
-    top, left, h, w = augment.crop_box(
-      *shape, augment.example_rng(3, 0, number)
-    )
+    rng = augment.example_rng(3, 0, number)
+    top, left, h, w = augment.crop_box(height, width, rng)
     expected = cv2.resize(
       image[top : top + h, left : left + w],
       (32, 32),
