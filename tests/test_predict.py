@@ -196,6 +196,17 @@ def test_presets_are_their_resizes():
   )
 
 
+def test_half_a_pixel():
+  # 451 columns leave 195 beside the crop: transformers starts it at 97, and
+  # torchvision, for timm, at the even 98 of 97.5.
+  image = np.zeros((288, 451, 3), np.uint8)
+  image[:, 97] = 255
+  assert presets.preprocess(image, "hf")[0, 0, 0] == 255
+  image = np.zeros((284, 451, 3), np.uint8)
+  image[:, 98] = 255
+  assert presets.preprocess(image, "timm")[0, 0, 0] == 255
+
+
 def test_preset_errors():
   image = np.zeros((9, 9, 3), np.uint8)
   with pytest.raises(ValueError, match="preset='torch'"):

@@ -6,10 +6,11 @@
   Apple's weights were published with, whose present defaults are another crop.
 - `timm`: Pillow, shorter side 284 (256 / 0.9), bicubic, centre 256.
 
-The first and the others give different pixels, by up to 46 of 255 levels: they
+The first and the others differ by tens of the 255 levels on photographs: they
 are different resizes, not roundings of one.
 """
 
+from collections.abc import Callable
 import math
 
 import numpy as np
@@ -57,29 +58,33 @@ def preprocess(
     return augment.resize_and_center_crop(pixels, size)
   if preset == "hf":
     shorter = round(size * augment.EVAL_RESIZE)
-    return _resize_and_crop(pixels, size, shorter, Image.Resampling.BILINEAR)
+    resized = _resize(pixels, shorter, Image.Resampling.BILINEAR)
+    return _center(resized, size, size, math.floor)
   shorter = math.floor(size / _TIMM_CROP)
-  return _resize_and_crop(pixels, size, shorter, Image.Resampling.BICUBIC)
+  resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
+  # torchvision rounds half a pixel to the even side.
+  return _center(resized, size, size, round)
 
 
-def _resize_and_crop(
-  pixels: np.ndarray, size: int, shorter: int, filter: Image.Resampling
+def _resize(
+  pixels: np.ndarray, shorter: int, filter: Image.Resampling
 ) -> np.ndarray:
   height, width = pixels.shape[:2]
   longest = _LONGEST * min(height, width)
-  pixels = _center(pixels, min(height, longest), min(width, longest))
+  pixels = _center(pixels, min(height, longest), min(width, longest), round)
   height, width = pixels.shape[:2]
   # The longer side is cut to whole pixels, not rounded, as in torchvision.
   if width <= height:
     target = shorter, int(shorter * height / width)
   else:
     target = int(shorter * width / height), shorter
-  resized = Image.fromarray(np.ascontiguousarray(pixels)).resize(target, filter)
-  return _center(np.asarray(resized), size, size)
+  image = Image.fromarray(np.ascontiguousarray(pixels))
+  return np.asarray(image.resize(target, filter))
 
 
-def _center(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  # Half pixels go to the even side, as in torchvision's crop.
-  top = round((image.shape[0] - height) / 2)
-  left = round((image.shape[1] - width) / 2)
+def _center(
+  image: np.ndarray, height: int, width: int, whole: Callable[[float], int]
+) -> np.ndarray:
+  top = whole((image.shape[0] - height) / 2)
+  left = whole((image.shape[1] - width) / 2)
   return image[top : top + height, left : left + width]

@@ -60,7 +60,9 @@ def randomise(net: Any, seed: int) -> None:
       value.copy_(draw(0, np.prod(value.shape[1:]) ** -0.5, value))
     else:
       value.copy_(draw(1 if name.endswith("weight") else 0, 0.2, value))
-  norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+  norms: list[Any] = [
+    m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)
+  ]
   for norm in norms:
     norm.momentum = 1.0
   pixels = torch.from_numpy(np.moveaxis(picture(96, 96, 8), -1, 1).copy())

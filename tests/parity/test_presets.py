@@ -16,7 +16,15 @@ pytest.importorskip("torchvision")
 pytestmark = pytest.mark.parity
 
 PHOTOS = pathlib.Path(__file__).resolve().parents[3] / "shared/data/photos"
-SHAPES = ((480, 640), (641, 333), (256, 256), (300, 301), (97, 200), (288, 900))
+SHAPES = (
+  (480, 640),
+  (641, 333),
+  (256, 256),
+  (300, 301),
+  (97, 200),
+  (288, 900),
+  (319, 500),
+)
 TOLERANCE = 2  # of 255 levels
 
 

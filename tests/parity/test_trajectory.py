@@ -18,9 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def test_float64_trajectory(record):
   # In a process of its own: JAX takes float64 for the whole process.
   done = subprocess.run(
-    [sys.executable, "tests/parity/trajectory.py", "--dtype=float64"],
+    [sys.executable, "-m", "tests.parity.trajectory", "--dtype=float64"],
     cwd=ROOT,
-    env={**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": str(ROOT)},
+    env={**os.environ, "JAX_ENABLE_X64": "1"},
     capture_output=True,
     text=True,
     timeout=600,

@@ -1,7 +1,7 @@
 """Trains ours and timm's net side by side and prints how far they part.
 
-    JAX_ENABLE_X64=1 python tests/parity/trajectory.py --dtype=float64
-    python tests/parity/trajectory.py --dtype=float32 --steps=100
+    JAX_ENABLE_X64=1 python -m tests.parity.trajectory --dtype=float64
+    python -m tests.parity.trajectory --dtype=float32 --steps=100
 
 Both start from our initial weights and see the same images; ours takes
 `steps.train_step`, timm's a plain PyTorch loop with PyTorch's own AdamW, loss
@@ -142,6 +142,10 @@ def compare(num_steps: int, dtype: str) -> dict[str, Any]:
     losses.append((mine, yours))
   trained = ours.weights(ema=False), theirs.net.state_dict()
   averaged = ours.weights(ema=True), theirs.ema
+  params = _differences(*trained, running=False)
+  stats = _differences(*trained, running=True)
+  ema = _differences(*averaged, running=False)
+  ema |= _differences(*averaged, running=True)
   types = {str(leaf.dtype) for leaf in jax.tree.leaves(ours.state.params)}
   return {
     "dtype": dtype,
@@ -150,21 +154,24 @@ def compare(num_steps: int, dtype: str) -> dict[str, Any]:
     "first_loss": losses[0][1],
     "last_loss": losses[-1][1],
     "loss": max(abs(a - b) / abs(b) for a, b in losses),
-    "params": _difference(*trained, running=False),
-    "batch_stats": _difference(*trained, running=True),
-    "ema": max(_difference(*averaged, running=r) for r in (False, True)),
+    "params": max(params.values()),
+    "batch_stats": max(stats.values()),
+    "ema": max(ema.values()),
+    "worst_params": dict(
+      sorted(params.items(), key=lambda item: -item[1])[:10]
+    ),
   }
 
 
-def _difference(
+def _differences(
   ours: dict[str, np.ndarray], theirs: dict[str, Any], *, running: bool
-) -> float:
-  """Largest absolute difference over the tensors."""
-  return max(
-    float(np.abs(ours[name] - value.detach().numpy()).max())
+) -> dict[str, float]:
+  """Largest absolute difference of each tensor."""
+  return {
+    name: float(np.abs(ours[name] - value.detach().numpy()).max())
     for name, value in theirs.items()
     if value.is_floating_point() and (".running_" in name) == running
-  )
+  }
 
 
 def main() -> None:
