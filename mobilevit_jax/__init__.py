@@ -5,8 +5,9 @@ from typing import Any, TYPE_CHECKING
 if TYPE_CHECKING:
   from mobilevit_jax.models import create_model
   from mobilevit_jax.models import VARIANTS
+  from mobilevit_jax.weights import load_weights
 
-__all__ = ["VARIANTS", "create_model"]
+__all__ = ["VARIANTS", "create_model", "load_weights"]
 __version__ = "0.1.0"
 
 
@@ -19,5 +20,6 @@ def __getattr__(name: str) -> Any:
   if name not in __all__:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   from mobilevit_jax import models
+  from mobilevit_jax import weights
 
-  return getattr(models, name)
+  return getattr(weights if name == "load_weights" else models, name)

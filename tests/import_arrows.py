@@ -3,7 +3,7 @@
 # What each module of the package may import of the package. "" is the package
 # itself; a sub-package is its __init__.py. Nobody lists "main".
 ALLOWED: dict[str, set[str]] = {
-  "": {"models"},
+  "": {"models", "weights"},
   "main": {"config", "data.augment", "evaluate", "stop", "train"},
   "train": {
     "checkpoint",
