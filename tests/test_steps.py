@@ -174,27 +174,3 @@ def test_evaluation_ignores_padding():
   actual = evaluate(*weights, images, labels, mask.astype(np.float32))
   _assert_equal(actual, expected)
   assert float(actual["count"]) == 11
-
-
-@pytest.mark.slow
-def test_full_net_does_not_depend_on_the_number_of_devices():
-  losses_of = {}
-  for count in (1, 8):
-    layout = sharding.Layout(jax.devices()[:count])
-    recipe = _recipe()
-    model = models.create_model("mobilevit_xxs", num_classes=4)
-    graphdef, *weights = steps.split(model)
-    state = layout.replicate(steps.init_state(*weights, recipe.optimizer))
-    step = jax.jit(
-      functools.partial(steps.train_step, graphdef=graphdef, recipe=recipe),
-      out_shardings=layout.replicated,
-    )
-    losses_of[count] = []
-    for images, labels in zip(IMAGES, LABELS, strict=True):
-      large = images.repeat(2, axis=1).repeat(2, axis=2)
-      batch = layout.put_batch({"images": large, "labels": labels})
-      state, metrics = step(state, **batch)
-      losses_of[count].append(float(metrics["loss"]))
-  difference = np.abs(np.subtract(losses_of[1], losses_of[8])).max()
-  print(f"XXS, 1 and 8 devices: losses differ by {difference:.1e} at most")
-  assert difference <= 1e-5

@@ -99,6 +99,19 @@ def test_same_seed_gives_the_same_bits(reference, run_main, tmp_path):
   _assert_same_run(tmp_path, reference[0])
 
 
+def test_losses_do_not_depend_on_the_number_of_devices(
+  reference, run_main, tmp_path
+):
+  run_main(_args(tmp_path), devices=8)
+  losses = [
+    [r["loss"] for r in _records(folder) if r["kind"] == "train"][:10]
+    for folder in (tmp_path, reference[0])
+  ]
+  difference = np.abs(np.subtract(*losses)).max()
+  print(f"1 and 8 devices, 10 steps: losses differ by {difference:.1e} at most")
+  assert difference <= 1e-5
+
+
 def test_sigkill_and_resume_equals_no_interruption(
   reference, start_main, run_main, tmp_path
 ):
