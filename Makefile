@@ -28,7 +28,7 @@ train: $(VENV)/.runtime ## Train and evaluate CONFIG into WORKDIR.
 	  --workdir=$(WORKDIR) $(ARGS)
 
 test: $(VENV)/.dev ## Run every test, or those that ARGS names.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile $(ARGS)
 
 parity: ## Compare with PyTorch, in .venv-parity (gigabytes).
 	$(MAKE) .venv-parity/.parity VENV=.venv-parity

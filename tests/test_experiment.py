@@ -63,7 +63,11 @@ def test_unknown_variant_is_refused():
     ("data.flip", 2.0, "config.data: .*flip"),
     ("data.crop_scale", (0.0, 1.0), "config.data: .*crop_scale"),
     ("plan.rule", "v9", "config.plan: .*'v9'.*cvnets_v01"),
-    ("plan.base_batch", 49, "config.plan: .*num_devices.* 8 .*batch_multiple"),
+    (
+      "plan.base_batch",
+      49,
+      "config.plan: .*num_devices=8 does not .*batch_multiple",
+    ),
     ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
     ("optim.label_smoothing", 1.0, "config.optim: label_smoothing=1.0"),
     ("optim.schedule.unit", "day", "config.optim: unit='day'"),
