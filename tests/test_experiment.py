@@ -66,7 +66,7 @@ def test_unknown_variant_is_refused():
     (
       "plan.base_batch",
       49,
-      "config.plan: .*num_devices=8 does not .*batch_multiple",
+      "config.plan: .*num_devices=8 must .*batch_multiple",
     ),
     ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
     ("optim.label_smoothing", 1.0, "config.optim: label_smoothing=1.0"),
