@@ -27,7 +27,7 @@ def get_config() -> Any:
   config.plan.update(
     sizes=(32,), base_size=32, base_batch=48, groups=1, num_epochs=20
   )
-  config.optim.schedule.update(final_lr=2e-5, warmup_steps=50, unit="step")
+  config.optim.update(final_lr=2e-5, warmup_steps=50, cosine_unit="step")
   # The paper's 5e-4 averages over thousands of steps; here are hundreds.
   config.optim.ema.update(momentum=0.02, warmup=True)
   config.eval.update(size=32, batch=120, every_epochs=5)

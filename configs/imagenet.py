@@ -64,13 +64,11 @@ def get_config(variant: str = "s") -> Any:
         "num_steps": config_dict.placeholder(int),  # in place of epochs
       },
       "optim": {
-        "schedule": {
-          "init_lr": 2e-4,
-          "peak_lr": 2e-3,
-          "final_lr": 2e-4,
-          "warmup_steps": 3000,
-          "unit": "epoch",
-        },
+        "init_lr": 2e-4,
+        "peak_lr": 2e-3,
+        "final_lr": 2e-4,
+        "warmup_steps": 3000,
+        "cosine_unit": "epoch",  # or "step"
         "weight_decay": 0.01,
         "decay": "all",
         "b1": 0.9,

@@ -20,6 +20,14 @@ from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
 
+_SCHEDULE_FIELDS = (
+  "init_lr",
+  "peak_lr",
+  "final_lr",
+  "warmup_steps",
+  "cosine_unit",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -101,7 +109,7 @@ def make_recipe(
   schedule = optim.warmup_cosine(
     epoch_starts=plan.epoch_starts,
     num_steps=plan.num_steps,
-    **fields.pop("schedule"),
+    **{name: fields.pop(name) for name in _SCHEDULE_FIELDS},
   )
   ema_momentum = functools.partial(optim.ema_momentum, **fields.pop("ema"))
   ema_momentum(0)  # it checks its arguments

@@ -14,16 +14,10 @@ from absl import logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Configuration, such as configs/imagenet.py:xs",
-  lock_config=True,
+  "config", None, "Configuration, such as configs/imagenet.py:xs"
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "Folder of the run: checkpoints, metrics, configuration",
-  required=True,
+  "workdir", None, "Folder: checkpoints, metrics, configuration", required=True
 )
 _MODE = flags.DEFINE_enum(
   "mode",
@@ -33,11 +27,25 @@ _MODE = flags.DEFINE_enum(
 )
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Flags, with what is wrong about the configuration said in one line."""
+  try:
+    rest = flags.FLAGS(argv)
+    _ = _CONFIG.value.model  # a file that can't be read shows here
+    return rest
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    reason: object = error
+    while isinstance(reason, Exception):  # one wraps another
+      reason = reason.args[0]
+    # The first line names the flag, the last gives the reason.
+    lines = [line.strip() for line in str(reason).splitlines()]
+    sys.exit(" ".join(["error:", *dict.fromkeys([lines[0], lines[-1]])]))
+
+
 def main(argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
   if len(argv) > 1:
-    print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
-    return 2
+    sys.exit(f"error: unexpected argument {argv[1]!r}")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # Compiled programs are kept from run to run, since a step takes XLA 20 s.
@@ -62,11 +70,10 @@ def main(argv: list[str]) -> int:
     print(stopped, file=sys.stderr)
     return stopped.exit_code
   except (ConfigError, FileNotFoundError, ImageError, NonFiniteError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+    sys.exit(f"error: {error}")
   return 0
 
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  app.run(main)
+  app.run(main, flags_parser=_parse_flags)

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 import numpy as np
 import optax
 
-ScheduleUnit = Literal["epoch", "step"]
+CosineUnit = Literal["epoch", "step"]
 DecayMask = Literal["all", "no_norm_bias"]
 
 
@@ -25,7 +25,7 @@ def warmup_cosine(
   peak_lr: float = 2e-3,
   final_lr: float = 2e-4,
   warmup_steps: int = 3000,
-  unit: ScheduleUnit = "epoch",
+  cosine_unit: CosineUnit = "epoch",
 ) -> optax.Schedule:
   """Linear warm-up, then half a cosine that the warm-up does not shift.
 
@@ -42,7 +42,7 @@ def warmup_cosine(
     peak_lr: at the end of the warm-up.
     final_lr: at the end of the run.
     warmup_steps: 0 for none.
-    unit: when the cosine moves, once an `"epoch"` or at every `"step"`.
+    cosine_unit: when the cosine moves, once an `"epoch"` or at every `"step"`.
 
   Returns:
     A function from the step to the learning rate.
@@ -53,14 +53,14 @@ def warmup_cosine(
   for name, rate in rates.items():
     if not (rate >= 0 and np.isfinite(rate)):
       raise ValueError(f"{name}={rate} must be a finite number from 0 up")
-  if unit not in ("epoch", "step"):
-    raise ValueError(f"unit={unit!r} must be 'epoch' or 'step'")
+  if cosine_unit not in ("epoch", "step"):
+    raise ValueError(f"cosine_unit={cosine_unit!r} must be 'epoch' or 'step'")
   starts = np.asarray(epoch_starts, np.int32)
 
   def schedule(step: ArrayLike) -> jax.Array:
     step = jnp.asarray(step)
     real = step.astype(jnp.result_type(float))  # float64 where enabled
-    if unit == "epoch":
+    if cosine_unit == "epoch":
       epoch = jnp.searchsorted(starts, step, side="right") - 1
       progress = epoch.astype(real.dtype) / len(starts)
     else:

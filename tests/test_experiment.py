@@ -70,7 +70,7 @@ def test_unknown_variant_is_refused():
     ),
     ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
     ("optim.label_smoothing", 1.0, "config.optim: label_smoothing=1.0"),
-    ("optim.schedule.unit", "day", "config.optim: unit='day'"),
+    ("optim.cosine_unit", "day", "config.optim: cosine_unit='day'"),
     ("optim.ema.momentum", 0.0, "config.optim: momentum=0.0"),
     ("optim.clip_norm", -1.0, "config.optim: clip_norm=-1.0"),
   ],
@@ -88,9 +88,9 @@ def test_changed_model_is_refused_and_other_changes_are_listed(tmp_path):
   assert config_lib.check_model_unchanged(config, tmp_path) == []
   config_lib.save(config, ("zero", "one"), tmp_path)
   assert config_lib.check_model_unchanged(config, tmp_path) == []
-  config.optim.schedule.peak_lr = 1e-3
+  config.optim.peak_lr = 1e-3
   assert config_lib.check_model_unchanged(config, tmp_path) == [
-    "optim.schedule.peak_lr: 0.002 -> 0.001"
+    "optim.peak_lr: 0.002 -> 0.001"
   ]
   config.model.dropout = 0.2
   with pytest.raises(config_lib.ConfigError, match=r"dropout: 0.05 -> 0.2"):

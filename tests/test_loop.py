@@ -45,7 +45,7 @@ def test_each_shape_is_compiled_once_and_nothing_later(
 def test_loss_that_is_not_finite_ends_the_run(config, tmp_path):
   config.checkpoint.every_steps = 1
   config.plan.sizes = (16,)
-  config.optim.schedule.update(init_lr=1e30, warmup_steps=1)
+  config.optim.update(init_lr=1e30, warmup_steps=1)
   with pytest.raises(train.NonFiniteError) as caught:
     train.train_and_evaluate(config, tmp_path)
   message = str(caught.value)

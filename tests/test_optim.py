@@ -24,7 +24,9 @@ def test_schedule_warms_up_and_then_steps_once_an_epoch():
 
 
 def test_schedule_per_step():
-  rates = np.array([_schedule(unit="step")(step) for step in (30, 100, 200)])
+  rates = np.array(
+    [_schedule(cosine_unit="step")(step) for step in (30, 100, 200)]
+  )
   cosine = (1 + np.cos(np.pi * np.array([30, 100, 200]) / 200)) / 2
   np.testing.assert_allclose(rates, 2e-4 + 1.8e-3 * cosine, rtol=1e-6)
 
@@ -35,7 +37,7 @@ def test_schedule_per_step():
     ({"peak_lr": -1.0}, r"peak_lr=-1.0 must be"),
     ({"final_lr": float("nan")}, r"final_lr=nan must be"),
     ({"warmup_steps": -1}, r"warmup_steps=-1 must not"),
-    ({"unit": "day"}, r"unit='day' must be 'epoch' or 'step'"),
+    ({"cosine_unit": "day"}, r"cosine_unit='day' must be 'epoch' or 'step'"),
   ],
 )
 def test_bad_schedule_is_refused(fields, message):

@@ -22,7 +22,7 @@ LABELS = RNG.integers(0, 4, (10, BATCH), np.int32)
 
 def _recipe(**fields):
   schedule = optim.warmup_cosine(
-    epoch_starts=[0], num_steps=100, warmup_steps=5, unit="step"
+    epoch_starts=[0], num_steps=100, warmup_steps=5, cosine_unit="step"
   )
   defaults = {
     "optimizer": optim.adamw(schedule),

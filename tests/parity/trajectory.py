@@ -73,7 +73,7 @@ class Ours:
       peak_lr=PEAK_LR,
       final_lr=FINAL_LR,
       warmup_steps=WARMUP,
-      unit="step",
+      cosine_unit="step",
     )
     recipe = steps.Recipe(
       optimizer=optim.adamw(schedule, weight_decay=WEIGHT_DECAY),
