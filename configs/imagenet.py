@@ -42,6 +42,11 @@ def get_config(variant: str = "s") -> Any:
         "depthwise": "auto",
         "dtype": "bfloat16",  # the paper's runs were in mixed float16
       },
+      "weights": {  # to start from, or to evaluate
+        "source": config_dict.placeholder(str),  # None: drawn from the seed
+        "which": "ema",  # or "raw", of a run's workdir
+        "head": "keep",  # or "reset": a new classifier
+      },
       "data": {
         "name": "imagenet2012",
         "dir": config_dict.placeholder(str),  # None: TFDS's own default
@@ -81,7 +86,8 @@ def get_config(variant: str = "s") -> Any:
       },
       "eval": {
         "size": 256,
-        "resize_size": config_dict.placeholder(int),  # None: 288 / 256 of size
+        "preset": "cvnets",  # or "hf", "timm", for weights from there
+        "resize_size": config_dict.placeholder(int),  # None: the preset's
         "batch": 1024,
         "every_epochs": 1,
       },

@@ -13,6 +13,11 @@ import orbax.checkpoint as ocp
 _BEST_METRIC = "ema_top1"
 
 
+def exists(workdir: epath.PathLike) -> bool:
+  """Whether the folder holds a run's checkpoints, maybe none complete."""
+  return (epath.Path(workdir) / "checkpoints").exists()
+
+
 class Checkpoints:
   """Asynchronous saving and exact restoring of a training run.
 
@@ -28,7 +33,7 @@ class Checkpoints:
     if keep < 1:
       raise ValueError(f"keep={keep} must be at least 1")
     root = epath.Path(workdir).resolve()
-    if not create and not (root / "checkpoints").exists():
+    if not create and not exists(root):
       raise FileNotFoundError(
         f"{workdir} holds no checkpoints; train there first, or correct "
         "--workdir"

@@ -17,6 +17,7 @@ from mobilevit_jax import experiment
 from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
 
 Metrics = dict[str, float]
@@ -40,6 +41,7 @@ class Evaluator:
     layout: sharding.Layout,
     size: int,
     batch: int,
+    preset: str = "cvnets",
     resize_size: int | None = None,
     num_workers: int = 0,
   ):
@@ -49,11 +51,13 @@ class Evaluator:
     self.batch = math.ceil(batch / layout.num_devices) * layout.num_devices
     self._layout = layout
     self._graphdef, *self._shapes = steps.split(model)
+    presets.check(preset, size, resize_size)
     self._batches = functools.partial(
       pipeline.eval_batches,
       source,
       size=size,
       batch=self.batch,
+      preset=preset,
       resize_size=resize_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -127,6 +131,7 @@ def make_evaluator(
       layout=layout,
       size=config.eval.size,
       batch=config.eval.batch,
+      preset=config.eval.preset,
       resize_size=config.eval.resize_size,
       num_workers=config.data.num_workers,
     )
@@ -145,6 +150,9 @@ def evaluate_workdir(
 ) -> tuple[int, Metrics]:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 
+  Where there is no run yet, evaluates the weights that it would start from, if
+  `config.weights.source` names some.
+
   Returns:
     The checkpoint's step, and the metrics of `Evaluator`.
   """
@@ -153,6 +161,10 @@ def evaluate_workdir(
   source = experiment.open_source(config, config.data.eval_split)
   model = experiment.abstract_model(config, source)
   evaluator = make_evaluator(config, model, layout)
+  if config.weights.source and not checkpoint.exists(workdir):
+    start = experiment.initial_model(config, model)
+    weights = layout.replicate(steps.split(start)[1:])
+    return 0, evaluator({"weights": tuple(weights)})
   shapes = layout.replicated_shapes(steps.split(model)[1:])
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   with contextlib.closing(checkpoints):
@@ -166,12 +178,16 @@ def evaluate_workdir(
 
 def summary(metrics: Metrics, step: int) -> str:
   """The line that ends a run."""
-  parts = [
-    f"{key}={metrics[f'{name}_{key}']:.4f}" + (f" ({name})" if last else "")
-    for name, key, last in (
-      ("ema", "top1", False),
-      ("ema", "top5", True),
-      ("raw", "top1", True),
-    )
-  ]
+  parts = []
+  for name, keys in _REPORTED.items():
+    if f"{name}_top1" in metrics:
+      values = [f"{key}={metrics[f'{name}_{key}']:.4f}" for key in keys]
+      parts += [*values, f"({name})"]
   return f"final: {' '.join(parts)} images={metrics['images']:.0f} steps={step}"
+
+
+_REPORTED = {
+  "ema": ("top1", "top5"),
+  "raw": ("top1",),
+  "weights": ("top1", "top5"),
+}

@@ -16,6 +16,7 @@ from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import sharding
 from mobilevit_jax import steps
+from mobilevit_jax import weights
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
@@ -150,16 +151,29 @@ def _check_batches(
       )
 
 
+def initial_model(config: config_lib.Config, model: nnx.Module) -> nnx.Module:
+  """The abstract model with weights, from the seed or `config.weights`.
+
+  Raises:
+    config_lib.ConfigError: if the weights can't be read or don't fit.
+  """
+  model = models.initialize(model, config.seed)
+  fields = config.weights.to_dict()
+  if fields["source"] is None:
+    return model
+  with config_lib.section("weights"):
+    return weights.load_weights(model, **fields)
+
+
 def initial_state(
-  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout, seed: int
+  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout
 ) -> steps.TrainState:
-  """The state before the first step, drawn from the seed, on all devices."""
-  weights = steps.split(models.initialize(model, seed))[1:]
+  """The state before the first step, on all devices, of a model's weights."""
   make = jax.jit(
     functools.partial(steps.init_state, optimizer=recipe.optimizer),
     out_shardings=layout.replicated,
   )
-  return make(*layout.replicate(weights))
+  return make(*layout.replicate(steps.split(model)[1:]))
 
 
 def state_shapes(

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from etils import epath
+from flax import nnx
 import jax
 import jax.numpy as jnp
 
@@ -81,6 +82,10 @@ def train_and_evaluate(
   """
   run = experiment.build(config)
   evaluator = evaluate.make_evaluator(config, run.model, run.layout)
+  # Weights to start from are read before anything is written.
+  initial = None
+  if not checkpoint.exists(workdir):
+    initial = experiment.initial_model(config, run.model)
   for change in config_lib.check_model_unchanged(config, workdir):
     say(f"warning: differs from this run's last start: {change}")
   describe(run, evaluator)
@@ -98,7 +103,9 @@ def train_and_evaluate(
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
     try:
-      return _loop(run, config, evaluator, writer, checkpoints, signals)
+      return _loop(
+        run, config, initial, evaluator, writer, checkpoints, signals
+      )
     except NonFiniteError as error:
       checkpoints.wait()
       step = checkpoints.latest_step()
@@ -109,6 +116,7 @@ def train_and_evaluate(
 def _loop(
   run: experiment.Experiment,
   config: config_lib.Config,
+  initial: nnx.Module | None,
   evaluator: evaluate.Evaluator,
   writer: writer_lib.Writer,
   checkpoints: checkpoint.Checkpoints,
@@ -128,9 +136,8 @@ def _loop(
     window = Window(**progress["window"])
     say(f"resuming at step {start} of {num_steps}")
   else:
-    state = experiment.initial_state(
-      run.model, run.recipe, run.layout, config.seed
-    )
+    initial = initial or experiment.initial_model(config, run.model)
+    state = experiment.initial_state(initial, run.recipe, run.layout)
   writer.rewind(start)
   compiled = compile_steps(run, shapes) if start < num_steps else {}
   begin = time.monotonic()

@@ -1,12 +1,18 @@
 """Configurations: what they say, and what they refuse before any work."""
 
+import jax
+import numpy as np
 import pytest
 
 from configs import digits
 from configs import imagenet
 from mobilevit_jax import config as config_lib
+from mobilevit_jax import create_model
 from mobilevit_jax import experiment
+from mobilevit_jax import sharding
+from mobilevit_jax import steps
 from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.weights import save_weights
 
 
 def _set(config, field, value):
@@ -81,6 +87,32 @@ def test_bad_field_is_named_with_its_value(field, value, message):
     _set(config, field, value)
   with pytest.raises(config_lib.ConfigError, match=message):
     experiment.build(config)
+
+
+def test_run_starts_from_weights_with_a_new_head(tmp_path):
+  theirs = create_model("mobilevit_xxs", seed=1, num_classes=37)
+  path = tmp_path / "weights.safetensors"
+  save_weights(theirs, path, to="timm")
+  config = digits.get_config()
+  config.weights.update(source=str(path), head="reset")
+  run = experiment.build(config)
+  initial = experiment.initial_model(config, run.model)
+  state = experiment.initial_state(initial, run.recipe, sharding.Layout())
+  own = create_model("mobilevit_xxs", seed=config.seed, num_classes=10)
+  expected = steps.split(theirs)[1]
+  expected["classifier"] = steps.split(own)[1]["classifier"]
+  for params in (state.params, state.ema_params):
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+  path = tmp_path / "weights.safetensors"
+  save_weights(create_model("mobilevit_xxs", num_classes=37), path)
+  config = digits.get_config()
+  config.weights.source = str(path)
+  run = experiment.build(config)
+  with pytest.raises(config_lib.ConfigError, match=r"config.weights: .* fit"):
+    experiment.initial_model(config, run.model)
 
 
 def test_changed_model_is_refused_and_other_changes_are_listed(tmp_path):

@@ -155,6 +155,8 @@ def test_evaluation_mode_repeats_the_final_line(reference, run_main):
       "error: config.model: output_stride=4 must be 8, 16 or 32",
     ),
     ("--mode=eval", "holds no checkpoints"),
+    ("--config.weights.source=none.npz", "error: config.weights: none.npz"),
+    ("--config.eval.preset=jax", "config.eval: preset='jax' must be one of"),
     ("--config.optim.peek_lr=1", "'peek_lr' Did you mean \"peak_lr\""),
     ("--config.optim.peak_lr=high", "--config.optim.peak_lr=high: could not"),
     ("--config=configs/imagenet.py:xl", "variant 'xl' must be one of xxs, xs"),
@@ -174,6 +176,16 @@ def test_bad_command_is_one_clear_line(run_main, tmp_path, flag, message):
   assert failed.stderr.count("\n") == 1
   assert message in failed.stderr
   assert not workdir.exists()
+
+
+def test_weights_are_evaluated_without_a_run(reference, run_main, tmp_path):
+  workdir, stdout = reference
+  elsewhere = tmp_path / "run"
+  flags = ["--mode=eval", f"--config.weights.source={workdir}"]
+  evaluated = run_main([*_args(elsewhere), *flags])
+  ema = re.search(r"final: (.*) \(ema\)", stdout)[1]
+  assert evaluated.stdout == f"final: {ema} (weights) images=360 steps=0\n"
+  assert not elsewhere.exists()
 
 
 def test_another_model_is_refused(reference, run_main):

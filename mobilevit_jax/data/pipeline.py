@@ -15,6 +15,7 @@ import numpy as np
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
 
 BatchIterator = loading.BatchIterator
@@ -133,6 +134,7 @@ def eval_batches(
   *,
   size: int,
   batch: int,
+  preset: str = "cvnets",
   resize_size: int | None = None,
   process_index: int = 0,
   process_count: int = 1,
@@ -149,7 +151,8 @@ def eval_batches(
     source: the images.
     size: image side, in pixels.
     batch: global batch.
-    resize_size: see `augment.resize_and_center_crop`.
+    preset: see `presets.preprocess`.
+    resize_size: see `presets.preprocess`.
     process_index: this host, from 0.
     process_count: number of hosts.
     num_workers: see `train_batches`.
@@ -162,14 +165,17 @@ def eval_batches(
     and 0 for padding.
 
   Raises:
-    ValueError: if the batch is not divisible by the number of hosts.
+    ValueError: if the batch is not divisible by the number of hosts, or the
+      preset or its sizes are refused.
   """
   share = plan_lib.host_slice(batch, process_index, process_count)
+  presets.check(preset, size, resize_size)
 
   def prepare(index: int) -> tuple[np.ndarray, int]:
     example = source[index]
-    image = augment.decode(example.image, example.name)
-    image = augment.resize_and_center_crop(image, size, resize_size=resize_size)
+    image = presets.preprocess(
+      example.image, preset, size, resize_size=resize_size, name=example.name
+    )
     return image, example.label
 
   def load(number: int, map_images: loading.MapImages) -> loading.Batch:

@@ -31,6 +31,7 @@ def preprocess(
   preset: str = "cvnets",
   size: int = 256,
   *,
+  resize_size: int | None = None,
   name: str = "image",
 ) -> np.ndarray:
   """One image, decoded and cropped for evaluation.
@@ -39,7 +40,9 @@ def preprocess(
     image: an encoded file, or uint8 `[h, w, 3]` in RGB order. Files are decoded
       alike for every preset (`augment.decode`: EXIF rotation is applied).
     preset: one of `PRESETS`.
-    size: of the result, in pixels; the resize keeps its ratio to it.
+    size: of the result, in pixels.
+    resize_size: shorter side after resizing, in pixels; by default the preset's
+      share of `size`.
     name: what to call the image in errors.
 
   Returns:
@@ -49,21 +52,28 @@ def preprocess(
     ValueError: for an unknown preset, a size below 1, or an image that can't
       be decoded (`augment.ImageError`).
   """
+  check(preset, size, resize_size)
+  pixels = augment.decode(image, name)
+  if preset == "cvnets":
+    return augment.resize_and_center_crop(pixels, size, resize_size=resize_size)
+  if preset == "hf":
+    shorter = resize_size or round(size * augment.EVAL_RESIZE)
+    resized = _resize(pixels, shorter, Image.Resampling.BILINEAR)
+    return _center(resized, size, size, math.floor)
+  shorter = resize_size or math.floor(size / _TIMM_CROP)
+  resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
+  # torchvision rounds half a pixel to the even side.
+  return _center(resized, size, size, round)
+
+
+def check(preset: str, size: int, resize_size: int | None = None) -> None:
+  """Raises ValueError for arguments that `preprocess` can't take."""
   if preset not in PRESETS:
     raise ValueError(f"preset={preset!r} must be one of {', '.join(PRESETS)}")
   if size < 1:
     raise ValueError(f"size={size} must be at least 1")
-  pixels = augment.decode(image, name)
-  if preset == "cvnets":
-    return augment.resize_and_center_crop(pixels, size)
-  if preset == "hf":
-    shorter = round(size * augment.EVAL_RESIZE)
-    resized = _resize(pixels, shorter, Image.Resampling.BILINEAR)
-    return _center(resized, size, size, math.floor)
-  shorter = math.floor(size / _TIMM_CROP)
-  resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
-  # torchvision rounds half a pixel to the even side.
-  return _center(resized, size, size, round)
+  if resize_size is not None and resize_size < size:
+    raise ValueError(f"resize_size={resize_size} must be at least size={size}")
 
 
 def _resize(

@@ -4,6 +4,7 @@ import pytest
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
 from tests.data import tiny_batches
 
@@ -148,6 +149,16 @@ def test_eval_resize_size_is_used(source):
   for index, image in enumerate(batch["images"]):
     pixels = augment.decode(source[index].image, "")
     expected = augment.resize_and_center_crop(pixels, 16, resize_size=32)
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_eval_preset_is_used(source, preset):
+  (batch,) = tiny_batches.evaluate(
+    source, size=16, batch=tiny_batches.NUM_IMAGES, preset=preset
+  )
+  for index, image in enumerate(batch["images"]):
+    expected = presets.preprocess(source[index].image, preset, 16)
     np.testing.assert_array_equal(image, expected)
 
 
