@@ -31,9 +31,10 @@ train: $(VENV)/.runtime ## Train and evaluate CONFIG into WORKDIR.
 test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 	$(BIN)/python -m pytest -n 2 --dist=loadfile $(ARGS)
 
-parity: ## Compare with PyTorch, in .venv-parity (gigabytes).
-	$(MAKE) .venv-parity/.parity VENV=.venv-parity
-	.venv-parity/bin/python -m pytest -m parity $(ARGS)
+# One thread each: torch's and XLA's pools would otherwise fight for the cores.
+parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes).
+	OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest -m parity tests/parity \
+	  -n 2 --dist=loadscope $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
@@ -59,9 +60,14 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt
 	$(call install,requirements-dev.txt)
 	@touch $(VENV)/.runtime $@
 
-$(VENV)/.parity: requirements-parity.txt requirements-dev.txt requirements.txt
-	$(call install,requirements-parity.txt)
-	@touch $(VENV)/.runtime $(VENV)/.dev $@
+.venv-parity/.parity: requirements-parity.txt requirements-dev.txt \
+    requirements.txt
+	$(MAKE) .venv-parity/.dev VENV=.venv-parity
+	@echo 'installing requirements-parity.txt into .venv-parity: gigabytes'
+	@# With pip, whose settings may say where PyTorch comes from.
+	$(PYTHON) -m pip --python .venv-parity/bin/python install --quiet \
+	  --disable-pip-version-check -r requirements-parity.txt
+	@touch $@
 
 define install
 @$(PYTHON) -c '$(check_python)'
