@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "models.transformer": {"models.layers"},
   "data": set(),
-  "data.augment": set(),
+  "data.augment": {"data.examples"},
   "data.batch_rules": set(),
   "data.examples": set(),
   "data.folder": {"data.examples"},
