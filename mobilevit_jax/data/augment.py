@@ -13,6 +13,10 @@ import math
 import cv2
 import numpy as np
 
+from mobilevit_jax.data import examples
+
+ImageError = examples.ImageError
+
 # The centre crop takes 256 of 288 pixels, whatever the size (paper, 4.1).
 EVAL_RESIZE = 288 / 256
 
@@ -22,10 +26,6 @@ _CROP_TRIES = 10
 # evaluation resize, which would else make gigabytes of a one-pixel line. The
 # centre crop needs only 1.
 _LONGEST = 8
-
-
-class ImageError(ValueError):
-  """An image that cannot be used; the message names the example."""
 
 
 def example_rng(seed: int, epoch: int, example_id: int) -> np.random.Generator:

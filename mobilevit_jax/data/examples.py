@@ -8,6 +8,18 @@ from typing import Protocol
 import numpy as np
 
 
+class ImageError(ValueError):
+  """An image that cannot be used; the message names the example."""
+
+
+class ReadError(ImageError):
+  """An example that storage did not give, or that has no label.
+
+  Unlike a broken image it says nothing about one example for good: a disk that
+  fails, or a split without labels. So nothing ever takes its place.
+  """
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
   """One labelled image.
@@ -41,5 +53,5 @@ class Source(Protocol):
     ...
 
   def __getitem__(self, index: int) -> Example:
-    """The example of that number, from 0."""
+    """The example of that number, from 0; `ImageError` if it is broken."""
     ...

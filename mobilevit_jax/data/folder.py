@@ -47,7 +47,13 @@ class FolderSource:
     """Reads the file of that number, from 0."""
     path = pathlib.Path(self._root, self._paths[index])
     label = int(self._labels[index])
-    return examples.Example(path.read_bytes(), label, index, str(path))
+    try:
+      image = path.read_bytes()
+    except OSError as error:
+      raise examples.ReadError(
+        f"{path}: cannot be read: {error.strerror}"
+      ) from error
+    return examples.Example(image, label, index, str(path))
 
 
 def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:

@@ -7,27 +7,45 @@ images encoded; TensorFlow is imported only while a data set is prepared.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 import difflib
+import itertools
 import os
+import pathlib
+import shlex
 from typing import Any
 
+from etils import epath
 import tensorflow_datasets as tfds
 
 from mobilevit_jax.data import examples
 
-_FILE_FORMAT = "array_record"
+FILE_FORMAT = "array_record"
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
 class TfdsSource:
   """One split of a prepared data set."""
 
-  def __init__(self, name: str, class_names: Sequence[str], records: Any):
-    """See `open_split`; `records` is what `as_data_source` returns."""
+  def __init__(
+    self,
+    name: str,
+    class_names: Sequence[str],
+    records: Any,
+    files: Sequence[tuple[str, int, int]] = (),
+  ):
+    """See `open_split`; `records` is what `as_data_source` returns.
+
+    `files` are the name, the first record and the number of records of each
+    file that the split takes, in order.
+    """
     self.name = name
     self.class_names = tuple(class_names)
     self._records = records
+    self._files = tuple(files)
+    takes = (take for _, _, take in self._files)
+    self._starts = [0, *itertools.accumulate(takes)]
 
   @property
   def num_classes(self) -> int:
@@ -40,13 +58,44 @@ class TfdsSource:
 
   def __getitem__(self, index: int) -> examples.Example:
     """The example of that number, from 0, its image still encoded."""
-    record = self._records[index]
-    name, label = f"{self.name}#{index}", int(record["label"])
+    record, name = self.read(index), self.locate(index)
+    label = int(record["label"])
     if label < 0:
-      raise ValueError(
+      raise examples.ReadError(
         f"split={self.name!r} must be labelled; {name} has no label"
       )
     return examples.Example(record["image"], label, index, name)
+
+  def read(self, index: int) -> dict[str, Any]:
+    """All features of an example, its image still encoded.
+
+    Raises:
+      examples.ImageError: if the record is broken: another checksum, or bytes
+        that are no example.
+      examples.ReadError: if its file can't be read.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
+    try:
+      return self._records[index]
+    except Exception as error:
+      # ArrayRecord has one type for all that can go wrong in a file.
+      kind = examples.ImageError
+      if isinstance(error, OSError) or (
+        isinstance(error, RuntimeError) and "orrupted" not in str(error)
+      ):
+        kind = examples.ReadError
+      reason = " ".join(str(error).split()) or type(error).__name__
+      raise kind(f"{self.locate(index)}: broken record: {reason}") from error
+
+  def locate(self, index: int) -> str:
+    """Where an example is: its split and id, its file and record there."""
+    name = f"{self.name}#{index}"
+    if not self._files:
+      return name
+    place = bisect.bisect_right(self._starts, index) - 1
+    file, skip, _ = self._files[place]
+    return f"{name} ({file}, record {skip + index - self._starts[place]})"
 
 
 def open_split(
@@ -71,31 +120,43 @@ def open_split(
     ValueError: if the data set, its version or its split does not exist, is
       not one of labelled images, or is not and can't be prepared.
   """
-  builder = _make_builder(name, data_dir)
-  _check_features(name, builder.info.features)
+  builder = make_builder(name, data_dir)
+  check_features(name, builder.info.features)
   if not builder.is_prepared():
     if not prepare:
       raise ValueError(
         f"name={name!r} must be prepared in {builder.data_path} first, by one "
         "process (another may be at it: wait for its end)"
       )
-    _prepare(name, builder)
+    prepare_set(name, builder)
+  return open_prepared(name, split, builder.data_path)
+
+
+def open_prepared(
+  name: str, split: str, path: os.PathLike[str] | str
+) -> TfdsSource:
+  """Opens a split of the data set that is prepared in a version's folder."""
   # Unlike the builder made by name, this one also sees formats that were added
   # to the folder by conversion.
-  reader: Any = tfds.builder_from_directory(builder.data_path)
+  reader: Any = tfds.builder_from_directory(path)
   try:
     records = reader.as_data_source(
       split, decoders={"image": tfds.decode.SkipDecoding()}
     )
   except NotImplementedError as error:
-    raise ValueError(_conversion_help(name, builder.data_path)) from error
+    raise ValueError(conversion_help(name, reader)) from error
   except ValueError as error:
     raise ValueError(f"split={split!r} of {name!r}: {error}") from error
-  class_names = builder.info.features["label"].names
-  return TfdsSource(f"tfds:{name}/{split}", class_names, records)
+  class_names = reader.info.features["label"].names
+  files = [
+    (pathlib.PurePath(part.filename).name, part.skip, part.take)
+    for part in reader.info.splits[split].file_instructions
+  ]
+  return TfdsSource(f"tfds:{name}/{split}", class_names, records, files)
 
 
-def _make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+def make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+  """TFDS's builder of a data set; `ValueError` if there is none."""
   where = None if data_dir is None else os.fspath(data_dir)
   try:
     return tfds.builder(name, data_dir=where)
@@ -113,7 +174,7 @@ def _make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     raise ValueError(f"name={name!r}: {error}") from error
 
 
-def _check_features(name: str, features: Any) -> None:
+def check_features(name: str, features: Any) -> None:
   """Wants one image and one class: detection and the like have others."""
   wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
   for key, kind in wanted.items():
@@ -125,33 +186,72 @@ def _check_features(name: str, features: Any) -> None:
       )
 
 
-def _prepare(name: str, builder: Any) -> None:
-  if builder.name == "imagenet2012":
-    # TFDS would go on with one of the two, and leave a split out for good.
-    manual = builder.data_path.parents[1] / "downloads" / "manual"
-    if missing := [
-      tar for tar in _IMAGENET_TARS if not (manual / tar).exists()
-    ]:
-      raise ValueError(
-        f"name={name!r} is prepared from the official archives, "
-        f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
-        f"which must be in {manual}; missing: {', '.join(missing)}"
-      )
+def prepare_set(
+  name: str,
+  builder: Any,
+  *,
+  manual_dir: os.PathLike[str] | None = None,
+  num_shards: int | None = None,
+) -> None:
+  """Downloads a data set and writes it as ArrayRecord files.
+
+  TFDS writes to a folder of another name, which it gives its own at the end:
+  a version's folder is there in whole, or not at all.
+
+  Args:
+    name: what the data set was asked for as, for errors.
+    builder: see `make_builder`.
+    manual_dir: what a person had to download; by default TFDS's own choice.
+    num_shards: files for each split; by default as many as TFDS sees fit.
+
+  Raises:
+    ValueError: if something has to be downloaded by hand first.
+  """
+  if manual_dir is None:
+    manual_dir = epath.Path(builder.data_dir_root) / "downloads" / "manual"
+  check_archives(name, builder, manual_dir)
+  config = tfds.download.DownloadConfig(
+    manual_dir=manual_dir, num_shards=num_shards
+  )
   try:
-    builder.download_and_prepare(file_format=_FILE_FORMAT)
+    builder.download_and_prepare(
+      file_format=FILE_FORMAT, download_config=config
+    )
   except AssertionError as error:
     # How TFDS reports files that a person has to download.
     raise ValueError(f"name={name!r} can't be prepared: {error}") from error
 
 
-def _conversion_help(name: str, path: os.PathLike[str]) -> str:
+def check_archives(
+  name: str, builder: Any, manual_dir: os.PathLike[str]
+) -> list[Any]:
+  """Paths of the archives that a person has to download; `[]` for most sets.
+
+  Raises:
+    ValueError: if one is missing; TFDS would go on with the other, and leave a
+      split out for good.
+  """
+  if builder.name != "imagenet2012":
+    return []
+  paths = [epath.Path(manual_dir) / tar for tar in _IMAGENET_TARS]
+  if missing := [path.name for path in paths if not path.exists()]:
+    raise ValueError(
+      f"name={name!r} is prepared from the official archives, "
+      f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
+      f"which must be in {manual_dir}; missing: {', '.join(missing)}"
+    )
+  return paths
+
+
+def conversion_help(name: str, reader: Any) -> str:
+  """Says that a folder's files can't be used, and how to convert them."""
+  path, info = os.fspath(reader.data_path), reader.info
+  parts = filter(None, [info.name, info.config_name, str(info.version)])
+  root = path.rstrip("/").removesuffix("/" + "/".join(parts))
+  target = f"{root}-{FILE_FORMAT}"
+  command = ("python", "-m", "mobilevit_jax.prepare_data", "convert", path)
   return (
-    f"name={name!r} must be {_FILE_FORMAT} files, which allow random access, "
-    f"but {os.fspath(path)} holds others. Give another data_dir to prepare it "
-    "anew, or convert it in place, in a Python environment of its own with "
-    "tensorflow, tensorflow-datasets and apache-beam:\n"
-    "  from tensorflow_datasets.scripts.cli import convert_format_utils\n"
-    "  convert_format_utils.convert_dataset(\n"
-    f'      out_dir=None, out_file_format="{_FILE_FORMAT}", num_workers=1,\n'
-    f'      dataset_version_dir="{os.fspath(path)}")'
+    f"name={name!r} must be {FILE_FORMAT} files, which allow random access, "
+    f"but {path} holds others. Convert them, and use data_dir={target!r} from "
+    f"then on:\n  {shlex.join([*command, f'--data_dir={target}'])}"
   )

@@ -30,7 +30,8 @@ def test_bytes_and_labels_come_back(tiny_imagenet_dir):
   for synset, label in tiny_imagenet.SYNSETS.items():
     assert source.class_names[label] == synset
   assert [e.id for e in examples] == list(range(len(examples)))
-  assert examples[4].name == f"tfds:{NAME}/train#4"
+  file = f"{NAME}-train.array_record-00000-of-00001"
+  assert examples[4].name == f"tfds:{NAME}/train#4 ({file}, record 4)"
 
 
 def test_validation_labels_are_the_official_ones(tiny_imagenet_dir):
@@ -86,8 +87,10 @@ def test_tfrecord_files_are_refused_with_help(tiny_imagenet_dir, tmp_path):
     sources.make_source(NAME, "train", data_dir=tmp_path)
   message = str(caught.value)
   assert f"name={NAME!r} must be array_record files" in message
-  assert "convert_dataset(" in message
-  assert f'dataset_version_dir="{version}"' in message
+  command = "python -m mobilevit_jax.prepare_data convert"
+  target = f"{tmp_path}-array_record"
+  assert message.endswith(f"\n  {command} {version} --data_dir={target}")
+  assert f"use data_dir={target!r} from then on" in message
 
 
 @pytest.mark.parametrize(
