@@ -96,6 +96,8 @@ ALLOWED: dict[str, set[str]] = {
     "weights.trees",
   },
   "summary": {"models", "models.mobilevit"},
+  "export": {"export.fold_bn"},
+  "export.fold_bn": {"models.layers"},
   "checkpoint": set(),
   "config": set(),
   "losses": set(),
