@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test parity check format clean
+.PHONY: help train test parity export check format clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -34,6 +34,10 @@ test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 parity: ## Compare with PyTorch, in .venv-parity (gigabytes).
 	$(MAKE) .venv-parity/.parity VENV=.venv-parity
 	.venv-parity/bin/python -m pytest -m parity $(ARGS)
+
+export: ## Run exported files in their engines, in .venv-export.
+	$(MAKE) .venv-export/.export VENV=.venv-export
+	.venv-export/bin/python -m pytest -m export $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
@@ -61,6 +65,10 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt
 
 $(VENV)/.parity: requirements-parity.txt requirements-dev.txt requirements.txt
 	$(call install,requirements-parity.txt)
+	@touch $(VENV)/.runtime $(VENV)/.dev $@
+
+$(VENV)/.export: requirements-export.txt requirements-dev.txt requirements.txt
+	$(call install,requirements-export.txt)
 	@touch $(VENV)/.runtime $(VENV)/.dev $@
 
 define install
