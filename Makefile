@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test parity check format clean
+.PHONY: help train test parity export check format clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -35,6 +35,10 @@ test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes).
 	OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest -m parity tests/parity \
 	  -n 2 --dist=loadscope $(ARGS)
+
+export: ## Run exported files in their engines, in .venv-export.
+	$(MAKE) .venv-export/.export VENV=.venv-export
+	.venv-export/bin/python -m pytest -m export $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
@@ -68,6 +72,10 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt
 	$(PYTHON) -m pip --python .venv-parity/bin/python install --quiet \
 	  --disable-pip-version-check -r requirements-parity.txt
 	@touch $@
+
+$(VENV)/.export: requirements-export.txt requirements-dev.txt requirements.txt
+	$(call install,requirements-export.txt)
+	@touch $(VENV)/.runtime $(VENV)/.dev $@
 
 define install
 @$(PYTHON) -c '$(check_python)'

@@ -1,0 +1,135 @@
+"""A LiteRT (.tflite) file: tensors, constants and operators in a flatbuffer."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Ref:
+  """A tensor of the graph."""
+
+  index: int
+  shape: tuple[int, ...]
+
+
+def schema() -> Any:
+  """The file format's classes, from ai-edge-litert (an extra)."""
+  try:
+    return importlib.import_module("ai_edge_litert.schema_py_generated")
+  except ImportError as error:
+    raise ValueError(
+      "--format=litert needs ai-edge-litert "
+      "(pip install -r requirements-export.txt)"
+    ) from error
+
+
+class LiteRTFile:
+  """Collects one subgraph; `serialize` gives the file.
+
+  Args:
+    half: keep weights in float16, half the size; they become float32 again
+      before they are used, in the file's own operators.
+  """
+
+  def __init__(self, *, half: bool = False):
+    self._s = schema()
+    self._half = half
+    self._buffers = [self._s.BufferT()]  # the first is empty by convention
+    self._tensors: list[Any] = []
+    self._operators: list[Any] = []
+    self._codes: dict[int, int] = {}
+
+  def tensor(
+    self, shape: Sequence[int], kind: str, name: str, buffer: int = 0
+  ) -> Ref:
+    """A tensor of a type of the schema's `TensorType`."""
+    tensor = self._s.TensorT()
+    tensor.shape = [int(n) for n in shape]
+    tensor.type = getattr(self._s.TensorType, kind)
+    tensor.name, tensor.buffer, tensor.hasRank = name, buffer, True
+    self._tensors.append(tensor)
+    return Ref(len(self._tensors) - 1, tuple(tensor.shape))
+
+  def _data(self, content: bytes) -> int:
+    buffer = self._s.BufferT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    self._buffers.append(buffer)
+    return len(self._buffers) - 1
+
+  def constant(self, value: Any, name: str, *, weight: bool = False) -> Ref:
+    """A float32 or int32 array; a `weight` may be kept in half."""
+    value = np.ascontiguousarray(value)
+    kinds = {"float32": "FLOAT32", "int32": "INT32", "float16": "FLOAT16"}
+    if weight and self._half:
+      value = value.astype(np.float16)
+    ref = self.tensor(
+      value.shape, kinds[value.dtype.name], name, self._data(value.tobytes())
+    )
+    if weight and self._half:
+      return self.op("DEQUANTIZE", [ref], value.shape, f"{name}/float32")
+    return ref
+
+  def op(
+    self,
+    code: str,
+    inputs: Sequence[Ref],
+    shape: Sequence[int],
+    name: str,
+    options: str | None = None,
+    **fields: Any,
+  ) -> Ref:
+    """A builtin operator with one float32 result, and its options."""
+    operator = self._s.OperatorT()
+    number = getattr(self._s.BuiltinOperator, code)
+    operator.opcodeIndex = self._codes.setdefault(number, len(self._codes))
+    operator.inputs = [ref.index for ref in inputs]
+    if options is not None:
+      operator.builtinOptionsType = getattr(self._s.BuiltinOptions, options)
+      operator.builtinOptions = getattr(self._s, f"{options}T")()
+      for field, value in fields.items():
+        setattr(operator.builtinOptions, field, value)
+    output = self.tensor(shape, "FLOAT32", name)
+    operator.outputs = [output.index]
+    self._operators.append(operator)
+    return output
+
+  def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:
+    """The file: its input is the first tensor; `metadata` under our name."""
+    s = self._s
+    model, subgraph = s.ModelT(), s.SubGraphT()
+    subgraph.tensors, subgraph.operators = self._tensors, self._operators
+    subgraph.inputs = [0]
+    subgraph.outputs = [ref.index for ref in outputs.values()]
+    subgraph.name = "main"
+    model.version, model.description = 3, "mobilevit_jax"
+    model.subgraphs = [subgraph]
+    model.operatorCodes = [self._code(number) for number in self._codes]
+    signature = s.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    signature.inputs = [self._entry("images", 0)]
+    signature.outputs = [
+      self._entry(name, ref.index) for name, ref in outputs.items()
+    ]
+    model.signatureDefs = [signature]
+    entry = s.MetadataT()
+    entry.name, entry.buffer = "mobilevit_jax", self._data(metadata.encode())
+    model.metadata, model.buffers = [entry], self._buffers
+    flatbuffers = importlib.import_module("flatbuffers")
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+  def _code(self, number: int) -> Any:
+    code = self._s.OperatorCodeT()
+    code.builtinCode, code.version = number, 1
+    code.deprecatedBuiltinCode = min(number, 127)
+    return code
+
+  def _entry(self, name: str, index: int) -> Any:
+    entry = self._s.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry

@@ -1,0 +1,246 @@
+"""Writes ONNX graphs, operator by operator, for any batch.
+
+Maps are `[b, c, h, w]` inside, ONNX's own order; images come in and feature
+maps go out as `[b, h, w, c]`, as in every other format.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax.export.ops import Ops
+
+OPSET = 18  # the first whose Resize takes axes
+_IR_VERSION = 9
+BATCH = "batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ref:
+  """A tensor of the graph; the extent of its first axis is left open."""
+
+  name: str
+  shape: tuple[int, ...]
+
+
+def library() -> Any:
+  """The package onnx (an extra)."""
+  try:
+    return importlib.import_module("onnx")
+  except ImportError as error:
+    raise ValueError(
+      "--format=onnx needs onnx (pip install -r requirements-export.txt)"
+    ) from error
+
+
+class OnnxOps(Ops):
+  """Collects a graph; `serialize` gives the file.
+
+  Args:
+    half: keep weights in float16, half the size; a Cast makes them float32
+      again, which engines do once, when they load the file.
+  """
+
+  def __init__(self, *, half: bool = False):
+    self._onnx = library()
+    self._half = half
+    self._nodes: list[Any] = []
+    self._constants: dict[str, Any] = {}
+    self._inputs: list[Any] = []
+
+  def _constant(self, value: Any, name: str, *, weight: bool = False) -> str:
+    value = np.ascontiguousarray(value)
+    if weight and self._half:
+      half = self._constant(value.astype(np.float16), f"{name}/half")
+      to = self._onnx.TensorProto.FLOAT
+      self._op("Cast", [half], value.shape, name, to=to)
+    elif name not in self._constants:
+      self._constants[name] = self._onnx.numpy_helper.from_array(value, name)
+    return name
+
+  def _op(
+    self,
+    kind: str,
+    inputs: Sequence[Ref | str],
+    shape: Sequence[int],
+    name: str,
+    **attributes: Any,
+  ) -> Ref:
+    names = [x.name if isinstance(x, Ref) else x for x in inputs]
+    node = self._onnx.helper.make_node(
+      kind, names, [name], name=name, **attributes
+    )
+    self._nodes.append(node)
+    return Ref(name, tuple(shape))
+
+  def input(self, shape: Sequence[int], *, pixels: bool = False) -> Ref:
+    """Images: float32 in [0, 1], or uint8 `pixels` that become that."""
+    proto = self._onnx.TensorProto
+    kind = proto.UINT8 if pixels else proto.FLOAT
+    self._inputs.append(
+      self._onnx.helper.make_tensor_value_info(
+        "images", kind, (BATCH, *shape[1:])
+      )
+    )
+    x = Ref("images", tuple(shape))
+    if pixels:
+      x = self._op("Cast", [x], shape, "preprocess/cast", to=proto.FLOAT)
+      scale = self._constant(np.float32(1 / 255), "preprocess/scale")
+      x = self._op("Mul", [x, scale], shape, "preprocess/images")
+    return self.map(x, "preprocess/map")
+
+  def conv(
+    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+  ):
+    """See `Ops.conv`."""
+    kh, kw, _, out = kernel.shape
+    weights = self._constant(
+      kernel.transpose(3, 2, 0, 1), f"{name}/kernel", weight=True
+    )
+    inputs = [x, weights]
+    if bias is not None:
+      inputs.append(self._constant(np.float32(bias), f"{name}/bias"))
+    pads = [dilation * (kh // 2), dilation * (kw // 2)]
+    b, _, *size = x.shape
+    size = [(n - 1) // stride + 1 for n in size]
+    return self._op(
+      "Conv",
+      inputs,
+      (b, out, *size),
+      name,
+      kernel_shape=[kh, kw],
+      strides=[stride, stride],
+      dilations=[dilation, dilation],
+      pads=pads * 2,
+      group=out if depthwise else 1,
+    )
+
+  def linear(self, x, kernel, bias, name):
+    """See `Ops.linear`."""
+    weights = self._constant(kernel, f"{name}/kernel", weight=True)
+    offsets = self._constant(np.float32(bias), f"{name}/bias")
+    shape = (*x.shape[:-1], kernel.shape[1])
+    if len(shape) == 2:
+      return self._op("Gemm", [x, weights, offsets], shape, name)
+    y = self._op("MatMul", [x, weights], shape, f"{name}/product")
+    return self._op("Add", [y, offsets], shape, name)
+
+  def activation(self, x, kind, name):
+    """See `Ops.activation`."""
+    if kind == "silu":
+      gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
+      return self._op("Mul", [x, gate], x.shape, name)
+    if kind == "relu6":
+      bounds = [self._constant(np.float32(n), f"relu6/{n}") for n in (0, 6)]
+      return self._op("Clip", [x, *bounds], x.shape, name)
+    if kind == "hard_sigmoid":
+      return self._op("HardSigmoid", [x], x.shape, name, alpha=1 / 6, beta=0.5)
+    code = {"relu": "Relu", "hard_swish": "HardSwish"}[kind]
+    return self._op(code, [x], x.shape, name)
+
+  def add(self, x, y, name):
+    """See `Ops.add`."""
+    return self._op("Add", [x, y], x.shape, name)
+
+  def multiply(self, x, y, name):
+    """See `Ops.multiply`."""
+    return self._op("Mul", [x, y], x.shape, name)
+
+  def concat(self, x, y, name):
+    """See `Ops.concat`."""
+    b, c, *size = x.shape
+    shape = (b, c + y.shape[1], *size)
+    return self._op("Concat", [x, y], shape, name, axis=1)
+
+  def resize(self, x, h, w, name):
+    """See `Ops.resize`."""
+    size = self._constant(np.array([h, w], np.int64), f"{name}/size")
+    return self._op(
+      "Resize",
+      [x, "", "", size],
+      (*x.shape[:2], h, w),
+      name,
+      axes=[2, 3],
+      mode="linear",
+      coordinate_transformation_mode="half_pixel",
+    )
+
+  def pool(self, x, name, *, keep=False):
+    """See `Ops.pool`."""
+    b, c = x.shape[:2]
+    if keep:
+      return self._op("GlobalAveragePool", [x], (b, c, 1, 1), name)
+    axes = self._constant(np.array([2, 3], np.int64), "pool/axes")
+    return self._op("ReduceMean", [x, axes], (b, c), name, keepdims=0)
+
+  def layer_norm(self, x, epsilon, name):
+    """See `Ops.layer_norm`."""
+    d = x.shape[-1]
+    ones = self._constant(np.ones(d, np.float32), f"ones/{d}")
+    return self._op(
+      "LayerNormalization", [x, ones], x.shape, name, axis=-1, epsilon=epsilon
+    )
+
+  def matmul(self, x, y, name, *, transpose_y=False):
+    """See `Ops.matmul`."""
+    if transpose_y:
+      y = self.transpose(y, (0, 1, 3, 2), f"{name}/transposed")
+    shape = (*x.shape[:-1], y.shape[-1])
+    return self._op("MatMul", [x, y], shape, name)
+
+  def softmax(self, x, name):
+    """See `Ops.softmax`."""
+    return self._op("Softmax", [x], x.shape, name, axis=-1)
+
+  def reshape(self, x, shape, name):
+    """See `Ops.reshape`."""
+    target = self._constant(np.array(shape, np.int64), f"{name}/shape")
+    return self._op("Reshape", [x, target], shape, name)
+
+  def transpose(self, x, order, name):
+    """See `Ops.transpose`."""
+    shape = [x.shape[axis] for axis in order]
+    return self._op("Transpose", [x], shape, name, perm=list(order))
+
+  def rows(self, x, name):
+    """From `[b, c, h, w]`."""
+    return self.transpose(x, (0, 2, 3, 1), name)
+
+  def map(self, x, name):
+    """To `[b, c, h, w]`."""
+    return self.transpose(x, (0, 3, 1, 2), name)
+
+  def size(self, x):
+    """See `Ops.size`."""
+    return x.shape[2:4]
+
+  def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:
+    """The file, `metadata` under our name."""
+    helper, proto = self._onnx.helper, self._onnx.TensorProto
+    infos = []
+    for name, ref in outputs.items():
+      self._op("Identity", [ref], ref.shape, name)
+      infos.append(
+        helper.make_tensor_value_info(
+          name, proto.FLOAT, (BATCH, *ref.shape[1:])
+        )
+      )
+    graph = helper.make_graph(
+      self._nodes,
+      "mobilevit_jax",
+      self._inputs,
+      infos,
+      initializer=list(self._constants.values()),
+    )
+    model = helper.make_model(
+      graph,
+      producer_name="mobilevit_jax",
+      opset_imports=[helper.make_opsetid("", OPSET)],
+      ir_version=_IR_VERSION,
+    )
+    helper.set_model_props(model, {"mobilevit_jax": metadata})
+    self._onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)

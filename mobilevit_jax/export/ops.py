@@ -1,0 +1,107 @@
+"""The few operators that a phone's graph is made of.
+
+`graph.py` says what the net does in terms of these; each file format says how
+it writes them (`litert_graph.py`, `onnx_graph.py`). Shapes are `[b, h, w, c]`
+wherever a method's docstring says so, whatever layout a format keeps inside.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Tensor = Any  # each format's own
+ACTIVATIONS = ("silu", "relu", "relu6", "hard_swish", "hard_sigmoid")
+
+
+class Ops(abc.ABC):
+  """Writes operators into a graph; every name is unique in it."""
+
+  @abc.abstractmethod
+  def conv(
+    self,
+    x: Tensor,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    name: str,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    depthwise: bool = False,
+  ) -> Tensor:
+    """Convolution of a map, padded symmetrically by half the kernel.
+
+    Args:
+      x: map.
+      kernel: `[kh, kw, c, out]`, or `[kh, kw, 1, c]` if depthwise.
+      bias: `[out]`.
+      name: of the result.
+      stride: 1 or 2.
+      dilation: distance of the taps.
+      depthwise: each channel by itself.
+    """
+
+  @abc.abstractmethod
+  def linear(
+    self, x: Tensor, kernel: np.ndarray, bias: np.ndarray, name: str
+  ) -> Tensor:
+    """Dense layer over the last axis; kernel `[in, out]`."""
+
+  @abc.abstractmethod
+  def activation(self, x: Tensor, kind: str, name: str) -> Tensor:
+    """One of `ACTIVATIONS`."""
+
+  @abc.abstractmethod
+  def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """Sum of equal shapes."""
+
+  @abc.abstractmethod
+  def multiply(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """Product; y is `[b, 1, 1, c]` to a map x."""
+
+  @abc.abstractmethod
+  def concat(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """Channels of the map x, then those of y."""
+
+  @abc.abstractmethod
+  def resize(self, x: Tensor, h: int, w: int, name: str) -> Tensor:
+    """Bilinear, half-pixel centres."""
+
+  @abc.abstractmethod
+  def pool(self, x: Tensor, name: str, *, keep: bool = False) -> Tensor:
+    """Mean over h and w: `[b, c]`, or `[b, 1, 1, c]` to `keep` them."""
+
+  @abc.abstractmethod
+  def layer_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:
+    """Zero mean and unit variance over the last axis."""
+
+  @abc.abstractmethod
+  def matmul(
+    self, x: Tensor, y: Tensor, name: str, *, transpose_y: bool = False
+  ) -> Tensor:
+    """Product of the last two axes."""
+
+  @abc.abstractmethod
+  def softmax(self, x: Tensor, name: str) -> Tensor:
+    """Over the last axis."""
+
+  @abc.abstractmethod
+  def reshape(self, x: Tensor, shape: Sequence[int], name: str) -> Tensor:
+    """Only the first extent may be -1; not for maps (see `rows`)."""
+
+  @abc.abstractmethod
+  def transpose(self, x: Tensor, order: Sequence[int], name: str) -> Tensor:
+    """Not for maps (see `rows`)."""
+
+  @abc.abstractmethod
+  def rows(self, x: Tensor, name: str) -> Tensor:
+    """The map x as a plain tensor, `[b, h, w, c]`."""
+
+  @abc.abstractmethod
+  def map(self, x: Tensor, name: str) -> Tensor:
+    """Inverse of `rows`."""
+
+  @abc.abstractmethod
+  def size(self, x: Tensor) -> tuple[int, int]:
+    """Height and width of a map."""
