@@ -32,7 +32,10 @@ WRONG = {
     ([*TPU, "--max_restarts=no", "--", *RUN], "--max_restarts=no must be a"),
     ([*TPU, "--"], "--config is missing: add --config=configs/imagenet.py:xs"),
     ([*TPU, "--", CONFIG], "add --workdir=gs://BUCKET/runs/NAME"),
-    ([*TPU, "--", CONFIG, "--workdir=runs/x"], "would be lost with its machine"),
+    (
+      [*TPU, "--", CONFIG, "--workdir=runs/x"],
+      "would be lost with its machine",
+    ),
     ([*TPU, "--", "--config=no.py:s", "--workdir=gs://b"], "no.py is no file"),
   ],
   "xpk.sh": [
@@ -98,9 +101,7 @@ def test_a_missing_tool_is_named_with_how_to_get_it(
   (launch.path / tool).unlink()
   result = launch(script, *arguments)
   assert result.returncode == 2
-  assert re.fullmatch(
-    rf"error: {tool} is not on the PATH: .+\n", result.stderr
-  )
+  assert re.fullmatch(rf"error: {tool} is not on the PATH: .+\n", result.stderr)
 
 
 def test_dry_run_must_be_1_or_0(launch):
@@ -165,7 +166,9 @@ def test_help_says_what_the_script_is_for(launch, script):
 
 
 @pytest.mark.parametrize(
-  "path", [p for p in LAUNCH.iterdir() if p.suffix in (".sh", ".sbatch")], ids=str
+  "path",
+  [p for p in LAUNCH.iterdir() if p.suffix in (".sh", ".sbatch")],
+  ids=str,
 )
 def test_every_script_is_strict_and_can_be_run(path):
   text = path.read_text()
@@ -188,7 +191,5 @@ def test_every_launch_command_of_the_guide_runs_dry(launch):
   assert len(lines) >= 10
   for line in lines:
     script, *arguments = shlex.split(line, comments=True)
-    result = launch(
-      script.removeprefix("launch/"), *arguments, DRY_RUN="1"
-    )
+    result = launch(script.removeprefix("launch/"), *arguments, DRY_RUN="1")
     assert result.returncode == 0, f"{line}\n{result.stderr}"
