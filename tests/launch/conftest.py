@@ -8,10 +8,33 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-TOOLS = "docker gcloud git kubectl scontrol squeue srun sbatch sky sudo".split()
-TOOLS += "systemctl uv xpk".split()
+TOOLS = [
+  "docker",
+  "gcloud",
+  "git",
+  "kubectl",
+  "scontrol",
+  "squeue",
+  "srun",
+  "sbatch",
+  "sky",
+  "sudo",
+]
+TOOLS += ["systemctl", "uv", "xpk"]
 # All the rest that the scripts may use: the real tools are out of reach.
-SYSTEM = "basename bash dirname env grep head id mkdir sed seq sleep".split()
+SYSTEM = [
+  "basename",
+  "bash",
+  "dirname",
+  "env",
+  "grep",
+  "head",
+  "id",
+  "mkdir",
+  "sed",
+  "seq",
+  "sleep",
+]
 
 
 class Launch:
