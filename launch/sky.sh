@@ -7,7 +7,7 @@
 #     --config=configs/imagenet.py:xs --workdir=gs://BUCKET/runs/xs
 #
 # Flags:
-#   --gpus=H100:8 | tpu-v6e-8   for each node, in SkyPilot's names (sky gpus list)
+#   --gpus=H100:8 | tpu-v6e-8   of each node; sky gpus list names them
 #   --nodes=1                   a TPU slice is one node
 #   --spot                      cheaper, and may be preempted
 #   --infra=gcp/us-east5        where, if it matters

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On each host of a TPU slice: the training as a systemd unit. tpu_vm.sh calls it.
+# On each host of a TPU slice: the training as a systemd unit, for tpu_vm.sh.
 #
 #   launch/tpu_host.sh start TRAINER_FLAGS | status | stop
 #

@@ -263,8 +263,8 @@ train() {
     esac
     sleep "$poll_seconds"
   done
-  fail "training was stopped $starts times: raise --max_restarts. ${flag[name]}" \
-    "is kept, and costs: launch/tpu_vm.sh delete ends it"
+  fail "training was stopped $starts times: raise --max_restarts." \
+    "${flag[name]} is kept, and costs: launch/tpu_vm.sh delete ends it"
 }
 
 command="${1:-}"
