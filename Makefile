@@ -44,6 +44,7 @@ check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run
 
 format: $(VENV)/.dev ## Format the code and fix what lint can.
 	$(BIN)/ruff check --fix-only .

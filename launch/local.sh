@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Trains on this machine: a workstation with or without GPUs, or one host of
+# many, where the other launchers end. What follows is the trainer's.
+#
+#   launch/install.sh cuda13
+#   launch/local.sh --config=configs/imagenet.py:xs --workdir=runs/xs
+#
+# Its exit code is the trainer's: 0 done, 143 or 130 stopped and saved (the same
+# command continues), 1 an error. Takes .venv/bin/python, or $PYTHON.
+#
+# It sets, where you have not:
+#   MALLOC_ARENA_MAX=4   glibc keeps fewer arenas: less memory, the same speed
+#
+# DRY_RUN=1 prints the command.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/common.sh
+source launch/common.sh
+
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  show_help
+  exit
+fi
+python="${PYTHON:-.venv/bin/python}"
+check_trainer "$@"
+need "$python" "run launch/install.sh cpu, cuda13 or tpu first, or set PYTHON"
+
+command=(env "MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4}"
+  "$python" -m mobilevit_jax.main "$@")
+if ((DRY_RUN)); then
+  run "${command[@]}"
+  exit
+fi
+# exec: signals must reach Python, and its exit code whoever asked.
+exec 3>&-
+exec "${command[@]}"
