@@ -25,6 +25,11 @@ _MODE = flags.DEFINE_enum(
   ["train", "eval"],
   "train, resuming where the workdir stopped, or evaluate its checkpoint",
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0, where it can't be found out"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -53,12 +58,20 @@ def main(argv: list[str]) -> int:
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+  from mobilevit_jax import distributed
   from mobilevit_jax import evaluate
   from mobilevit_jax import stop
   from mobilevit_jax import train
   from mobilevit_jax.config import ConfigError
   from mobilevit_jax.data.augment import ImageError
   from mobilevit_jax.train import NonFiniteError
+
+  try:
+    distributed.initialize(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+  except ValueError as error:
+    sys.exit(f"error: {error}")
 
   try:
     if _MODE.value == "eval":

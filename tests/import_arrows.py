@@ -4,7 +4,14 @@
 # itself; a sub-package is its __init__.py. Nobody lists "main".
 ALLOWED: dict[str, set[str]] = {
   "": {"models", "weights"},
-  "main": {"config", "data.augment", "evaluate", "stop", "train"},
+  "main": {
+    "config",
+    "data.augment",
+    "distributed",
+    "evaluate",
+    "stop",
+    "train",
+  },
   "train": {
     "checkpoint",
     "config",
@@ -116,6 +123,7 @@ ALLOWED: dict[str, set[str]] = {
   "export.ops": set(),
   "checkpoint": set(),
   "config": set(),
+  "distributed": set(),
   "losses": set(),
   "optim": set(),
   "sharding": set(),
