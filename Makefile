@@ -70,7 +70,8 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt
 	$(MAKE) .venv-parity/.dev VENV=.venv-parity
 	@echo 'installing requirements-parity.txt into .venv-parity: gigabytes'
 	@# With pip, whose settings may say where PyTorch comes from.
-	$(PYTHON) -m pip --python .venv-parity/bin/python install --quiet \
+	@.venv-parity/bin/python -m ensurepip >/dev/null
+	.venv-parity/bin/python -m pip install --quiet \
 	  --disable-pip-version-check -r requirements-parity.txt
 	@touch $@
 
