@@ -38,7 +38,7 @@ parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes
 
 export: ## Run exported files in their engines, in .venv-export.
 	$(MAKE) .venv-export/.export VENV=.venv-export
-	.venv-export/bin/python -m pytest -m export $(ARGS)
+	.venv-export/bin/python -m pytest -m export tests/export $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .

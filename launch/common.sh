@@ -39,9 +39,12 @@ note() {
 }
 
 # The comment that opens a script is its help.
-show_help() {
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-}
+case "${1:-}" in
+  -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
 
 # The words as one line that a shell reads back as the same words.
 quoted() {

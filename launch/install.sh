@@ -13,10 +13,6 @@ source launch/common.sh
 case "${1:-}" in
   cpu) jax=jax ;;
   cuda13 | cuda12 | tpu) jax="jax[$1]" ;;
-  -h | --help)
-    show_help
-    exit
-    ;;
   "") die "no accelerator named: say cpu, cuda13, cuda12 or tpu" ;;
   *) die "unknown accelerator '$1': say cpu, cuda13, cuda12 or tpu" ;;
 esac

@@ -17,10 +17,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/common.sh
 source launch/common.sh
 
-if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
-  show_help
-  exit
-fi
 python="${PYTHON:-.venv/bin/python}"
 check_trainer "$@"
 need "$python" "run launch/install.sh cpu, cuda13 or tpu first, or set PYTHON"

@@ -33,10 +33,6 @@ node() {
 }
 
 case "${1:-}" in
-  -h | --help)
-    show_help
-    exit
-    ;;
   node) node ;;
 esac
 flag=([nodes]=1 [name]=mobilevit)

@@ -23,10 +23,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/common.sh
 source launch/common.sh
 
-if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
-  show_help
-  exit
-fi
 flag=([nodes]=1 [gpus_per_node]=8 [process_per]=gpu [cpus_per_gpu]=8
   [name]=mobilevit)
 parse_flags "nodes= gpus_per_node= process_per= cpus_per_gpu= time= partition=\

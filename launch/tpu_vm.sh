@@ -277,10 +277,6 @@ case "$command" in
   delete | state) parse_flags "name= zone= project= queue" "$@" ;;
   setup | start | stop) parse_flags "name= zone= project=" "$@" ;;
   logs) parse_flags "name= zone= project= worker=" "$@" ;;
-  -h | --help)
-    show_help
-    exit
-    ;;
   *) die "unknown command '$command': say train, create, setup, start, state," \
     "logs, stop or delete" ;;
 esac

@@ -70,10 +70,6 @@ case "$command" in
     "name= zone= project= type= image= max_restarts=" "$@" ;;
   wait | delete | delete_cluster) parse_flags "name= zone= project=" "$@" ;;
   logs) parse_flags "name=" "$@" ;;
-  -h | --help)
-    show_help
-    exit
-    ;;
   *) die "unknown command '$command': say cluster, image, train, wait, logs," \
     "delete or delete_cluster" ;;
 esac

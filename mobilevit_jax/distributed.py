@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 import importlib.util
 import os
+from typing import Any
 
 import jax
+
+from mobilevit_jax import config
 
 
 def initialize(
@@ -22,30 +25,47 @@ def initialize(
     process_id: of this one, from 0.
 
   Raises:
-    ValueError: if only some are given, or one is out of range.
+    config.ConfigError: if only some are given, one is out of range, or the
+      others can't be found.
   """
   given = (coordinator, num_processes, process_id)
   if given == (None, None, None):
-    if is_cluster(os.environ) or importlib.util.find_spec("libtpu"):
-      jax.distributed.initialize()
+    if is_cluster(os.environ):
+      _join()
     return
   if coordinator is None or num_processes is None or process_id is None:
-    raise ValueError(
+    raise config.ConfigError(
       "--coordinator, --num_processes and --process_id go together; "
       f"got {coordinator}, {num_processes} and {process_id}"
     )
   if not 0 <= process_id < num_processes:
-    raise ValueError(
+    raise config.ConfigError(
       f"--process_id={process_id} must be from 0 to --num_processes="
       f"{num_processes} less 1"
     )
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  _join(coordinator, num_processes, process_id)
+
+
+def _join(*arguments: Any) -> None:
+  try:
+    jax.distributed.initialize(*arguments)
+  except ValueError as error:
+    raise config.ConfigError(
+      f"can't join the other processes: {error} Give --coordinator, "
+      "--num_processes and --process_id"
+    ) from error
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:
-  """Whether Slurm or Kubernetes started several processes for this run."""
+  """Whether this process may have others beside it, by where it runs.
+
+  JAX's own detection comes after it, and fails where it finds nothing.
+  """
   slurm = int(environment.get("SLURM_NTASKS", "1")) > 1
   # Set in each task of a step, not in a shell that merely holds a job.
   in_step = "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
   job = "KUBERNETES_SERVICE_HOST" in environment
-  return (slurm and in_step) or (job and "JOB_COMPLETION_INDEX" in environment)
+  indexed = job and "JOB_COMPLETION_INDEX" in environment
+  tpu = "tpu" in environment.get("JAX_PLATFORMS", "tpu")
+  on_tpu = tpu and importlib.util.find_spec("libtpu") is not None
+  return (slurm and in_step) or indexed or on_tpu

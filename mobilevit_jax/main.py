@@ -63,17 +63,13 @@ def main(argv: list[str]) -> int:
   from mobilevit_jax import stop
   from mobilevit_jax import train
   from mobilevit_jax.config import ConfigError
-  from mobilevit_jax.data.augment import ImageError
+  from mobilevit_jax.data.examples import ImageError
   from mobilevit_jax.train import NonFiniteError
 
   try:
     distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
-  except ValueError as error:
-    sys.exit(f"error: {error}")
-
-  try:
     if _MODE.value == "eval":
       step, metrics = evaluate.evaluate_workdir(_CONFIG.value, _WORKDIR.value)
       print(evaluate.summary(metrics, step))

@@ -6,7 +6,7 @@ ALLOWED: dict[str, set[str]] = {
   "": {"models", "weights"},
   "main": {
     "config",
-    "data.augment",
+    "data.examples",
     "distributed",
     "evaluate",
     "stop",
@@ -123,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
   "export.ops": set(),
   "checkpoint": set(),
   "config": set(),
-  "distributed": set(),
+  "distributed": {"config"},
   "losses": set(),
   "optim": set(),
   "sharding": set(),

@@ -1,5 +1,6 @@
 import pytest
 
+from mobilevit_jax import config
 from mobilevit_jax import distributed
 
 
@@ -15,7 +16,7 @@ from mobilevit_jax import distributed
   ],
 )
 def test_incomplete_flags_are_refused(fields, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(config.ConfigError, match=message):
     distributed.initialize(**fields)
 
 

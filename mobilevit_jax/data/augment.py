@@ -15,8 +15,6 @@ import numpy as np
 
 from mobilevit_jax.data import examples
 
-ImageError = examples.ImageError
-
 # The centre crop takes 256 of 288 pixels, whatever the size (paper, 4.1).
 EVAL_RESIZE = 288 / 256
 
@@ -63,20 +61,22 @@ def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
     uint8 [h, w, 3], RGB.
 
   Raises:
-    ImageError: if it is empty, truncated or no image.
+    examples.ImageError: if it is empty, truncated or no image.
   """
   if isinstance(image, np.ndarray):
     return _check_pixels(image, name)
   if not image:
-    raise ImageError(f"{name}: the image is empty (0 bytes)")
+    raise examples.ImageError(f"{name}: the image is empty (0 bytes)")
   data = np.frombuffer(image, np.uint8)
   try:
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
   except cv2.error as error:
     # Raised, for instance, for a header that claims too many pixels.
-    raise ImageError(f"{name}: cannot be decoded: {error.err}") from error
+    raise examples.ImageError(
+      f"{name}: cannot be decoded: {error.err}"
+    ) from error
   if pixels is None:
-    raise ImageError(
+    raise examples.ImageError(
       f"{name}: cannot be decoded ({len(image)} bytes that begin with "
       f"{bytes(image[:8])!r}); it is truncated, or neither JPEG nor PNG"
     )
@@ -91,7 +91,7 @@ def _check_pixels(image: np.ndarray, name: str) -> np.ndarray:
     or pixels.shape[2] not in (1, 3)
     or not pixels.size
   ):
-    raise ImageError(
+    raise examples.ImageError(
       f"{name}: pixels of type {image.dtype} and shape {image.shape} must be "
       "uint8 [h, w], [h, w, 1] or [h, w, 3]"
     )

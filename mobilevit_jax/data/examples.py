@@ -12,14 +12,6 @@ class ImageError(ValueError):
   """An image that cannot be used; the message names the example."""
 
 
-class ReadError(ImageError):
-  """An example that storage did not give, or that has no label.
-
-  Unlike a broken image it says nothing about one example for good: a disk that
-  fails, or a split without labels. So nothing ever takes its place.
-  """
-
-
 @dataclasses.dataclass(frozen=True)
 class Example:
   """One labelled image.

@@ -50,7 +50,7 @@ class FolderSource:
     try:
       image = path.read_bytes()
     except OSError as error:
-      raise examples.ReadError(
+      raise examples.ImageError(
         f"{path}: cannot be read: {error.strerror}"
       ) from error
     return examples.Example(image, label, index, str(path))

@@ -165,11 +165,9 @@ def eval_batches(
     and 0 for padding.
 
   Raises:
-    ValueError: if the batch is not divisible by the number of hosts, or the
-      preset or its sizes are refused.
+    ValueError: if the batch is not divisible by the number of hosts.
   """
   share = plan_lib.host_slice(batch, process_index, process_count)
-  presets.check(preset, size, resize_size)
 
   def prepare(index: int) -> tuple[np.ndarray, int]:
     example = source[index]

@@ -50,7 +50,7 @@ def preprocess(
 
   Raises:
     ValueError: for an unknown preset, a size below 1, or an image that can't
-      be decoded (`augment.ImageError`).
+      be decoded (`examples.ImageError`).
   """
   check(preset, size, resize_size)
   pixels = augment.decode(image, name)

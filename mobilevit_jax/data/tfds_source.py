@@ -61,7 +61,7 @@ class TfdsSource:
     record, name = self.read(index), self.locate(index)
     label = int(record["label"])
     if label < 0:
-      raise examples.ReadError(
+      raise examples.ImageError(
         f"split={self.name!r} must be labelled; {name} has no label"
       )
     return examples.Example(record["image"], label, index, name)
@@ -70,23 +70,18 @@ class TfdsSource:
     """All features of an example, its image still encoded.
 
     Raises:
-      examples.ImageError: if the record is broken: another checksum, or bytes
-        that are no example.
-      examples.ReadError: if its file can't be read.
+      examples.ImageError: if it can't be read, naming its file and record.
     """
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
     try:
       return self._records[index]
     except Exception as error:
-      # ArrayRecord has one type for all that can go wrong in a file.
-      kind = examples.ImageError
-      if isinstance(error, OSError) or (
-        isinstance(error, RuntimeError) and "orrupted" not in str(error)
-      ):
-        kind = examples.ReadError
+      # Storage, checksum, parsing: types that have nothing in common.
       reason = " ".join(str(error).split()) or type(error).__name__
-      raise kind(f"{self.locate(index)}: broken record: {reason}") from error
+      raise examples.ImageError(
+        f"{self.locate(index)}: broken record: {reason}"
+      ) from error
 
   def locate(self, index: int) -> str:
     """Where an example is: its split and id, its file and record there."""
@@ -144,7 +139,7 @@ def open_prepared(
       split, decoders={"image": tfds.decode.SkipDecoding()}
     )
   except NotImplementedError as error:
-    raise ValueError(conversion_help(name, reader)) from error
+    raise ValueError(_conversion_help(name, reader)) from error
   except ValueError as error:
     raise ValueError(f"split={split!r} of {name!r}: {error}") from error
   class_names = reader.info.features["label"].names
@@ -209,7 +204,7 @@ def prepare_set(
   """
   if manual_dir is None:
     manual_dir = epath.Path(builder.data_dir_root) / "downloads" / "manual"
-  check_archives(name, builder, manual_dir)
+  _check_archives(name, builder, manual_dir)
   config = tfds.download.DownloadConfig(
     manual_dir=manual_dir, num_shards=num_shards
   )
@@ -222,17 +217,12 @@ def prepare_set(
     raise ValueError(f"name={name!r} can't be prepared: {error}") from error
 
 
-def check_archives(
+def _check_archives(
   name: str, builder: Any, manual_dir: os.PathLike[str]
-) -> list[Any]:
-  """Paths of the archives that a person has to download; `[]` for most sets.
-
-  Raises:
-    ValueError: if one is missing; TFDS would go on with the other, and leave a
-      split out for good.
-  """
+) -> None:
+  """Wants both of ImageNet's: TFDS would leave a split out for good."""
   if builder.name != "imagenet2012":
-    return []
+    return
   paths = [epath.Path(manual_dir) / tar for tar in _IMAGENET_TARS]
   if missing := [path.name for path in paths if not path.exists()]:
     raise ValueError(
@@ -240,10 +230,9 @@ def check_archives(
       f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
       f"which must be in {manual_dir}; missing: {', '.join(missing)}"
     )
-  return paths
 
 
-def conversion_help(name: str, reader: Any) -> str:
+def _conversion_help(name: str, reader: Any) -> str:
   """Says that a folder's files can't be used, and how to convert them."""
   path, info = os.fspath(reader.data_path), reader.info
   parts = filter(None, [info.name, info.config_name, str(info.version)])

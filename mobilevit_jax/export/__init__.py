@@ -1,7 +1,4 @@
-"""Files for phones, browsers and servers; `fold_batch_norms` for anyone.
-
-The command is `python -m mobilevit_jax.export`.
-"""
+"""BatchNorm folding for anyone; writers of LiteRT and ONNX graphs."""
 
 from mobilevit_jax.export.fold_bn import fold_batch_norms
 

@@ -86,20 +86,10 @@ class LiteRTOps(LiteRTFile, Ops):
       keepNumDims=len(x.shape) > 2,
     )
 
-  def activation(self, x, kind, name):
-    """See `Ops.activation`."""
-    if kind == "silu":
-      gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
-      return self._binary("MUL", x, gate, name)
-    if kind == "hard_sigmoid":
-      three = self.constant(np.array([3], np.float32), f"{name}/three")
-      sixth = self.constant(np.array([1 / 6], np.float32), f"{name}/sixth")
-      y = self._binary("ADD", x, three, f"{name}/shift")
-      y = self.op("RELU6", [y], x.shape, f"{name}/clip")
-      return self._binary("MUL", y, sixth, name)
-    code = {"relu": "RELU", "relu6": "RELU6", "hard_swish": "HARD_SWISH"}[kind]
-    options = "HardSwishOptions" if kind == "hard_swish" else None
-    return self.op(code, [x], x.shape, name, options)
+  def silu(self, x, name):
+    """See `Ops.silu`."""
+    gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
+    return self._binary("MUL", x, gate, name)
 
   def _binary(self, code, x, y, name):
     options = {"ADD": "AddOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
@@ -108,10 +98,6 @@ class LiteRTOps(LiteRTFile, Ops):
   def add(self, x, y, name):
     """See `Ops.add`."""
     return self._binary("ADD", x, y, name)
-
-  def multiply(self, x, y, name):
-    """See `Ops.multiply`."""
-    return self._binary("MUL", x, y, name)
 
   def concat(self, x, y, name):
     """See `Ops.concat`."""
@@ -139,10 +125,9 @@ class LiteRTOps(LiteRTFile, Ops):
       "MEAN", [x, where], shape, name, "ReducerOptions", keepDims=keep
     )
 
-  def pool(self, x, name, *, keep=False):
+  def pool(self, x, name):
     """See `Ops.pool`."""
-    b, c = x.shape[0], x.shape[-1]
-    return self._mean(x, [1, 2], (b, 1, 1, c) if keep else (b, c), name, keep)
+    return self._mean(x, [1, 2], (x.shape[0], x.shape[-1]), name, False)
 
   def layer_norm(self, x, epsilon, name):
     """See `Ops.layer_norm`."""

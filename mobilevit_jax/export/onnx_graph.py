@@ -128,26 +128,14 @@ class OnnxOps(Ops):
     y = self._op("MatMul", [x, weights], shape, f"{name}/product")
     return self._op("Add", [y, offsets], shape, name)
 
-  def activation(self, x, kind, name):
-    """See `Ops.activation`."""
-    if kind == "silu":
-      gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
-      return self._op("Mul", [x, gate], x.shape, name)
-    if kind == "relu6":
-      bounds = [self._constant(np.float32(n), f"relu6/{n}") for n in (0, 6)]
-      return self._op("Clip", [x, *bounds], x.shape, name)
-    if kind == "hard_sigmoid":
-      return self._op("HardSigmoid", [x], x.shape, name, alpha=1 / 6, beta=0.5)
-    code = {"relu": "Relu", "hard_swish": "HardSwish"}[kind]
-    return self._op(code, [x], x.shape, name)
+  def silu(self, x, name):
+    """See `Ops.silu`."""
+    gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
+    return self._op("Mul", [x, gate], x.shape, name)
 
   def add(self, x, y, name):
     """See `Ops.add`."""
     return self._op("Add", [x, y], x.shape, name)
-
-  def multiply(self, x, y, name):
-    """See `Ops.multiply`."""
-    return self._op("Mul", [x, y], x.shape, name)
 
   def concat(self, x, y, name):
     """See `Ops.concat`."""
@@ -168,13 +156,10 @@ class OnnxOps(Ops):
       coordinate_transformation_mode="half_pixel",
     )
 
-  def pool(self, x, name, *, keep=False):
+  def pool(self, x, name):
     """See `Ops.pool`."""
-    b, c = x.shape[:2]
-    if keep:
-      return self._op("GlobalAveragePool", [x], (b, c, 1, 1), name)
-    axes = self._constant(np.array([2, 3], np.int64), "pool/axes")
-    return self._op("ReduceMean", [x, axes], (b, c), name, keepdims=0)
+    axes = self._constant(np.array([2, 3], np.int64), f"{name}/axes")
+    return self._op("ReduceMean", [x, axes], x.shape[:2], name, keepdims=0)
 
   def layer_norm(self, x, epsilon, name):
     """See `Ops.layer_norm`."""

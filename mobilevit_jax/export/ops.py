@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 Tensor = Any  # each format's own
-ACTIVATIONS = ("silu", "relu", "relu6", "hard_swish", "hard_sigmoid")
 
 
 class Ops(abc.ABC):
@@ -49,16 +48,12 @@ class Ops(abc.ABC):
     """Dense layer over the last axis; kernel `[in, out]`."""
 
   @abc.abstractmethod
-  def activation(self, x: Tensor, kind: str, name: str) -> Tensor:
-    """One of `ACTIVATIONS`."""
+  def silu(self, x: Tensor, name: str) -> Tensor:
+    """`x * sigmoid(x)`."""
 
   @abc.abstractmethod
   def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
     """Sum of equal shapes."""
-
-  @abc.abstractmethod
-  def multiply(self, x: Tensor, y: Tensor, name: str) -> Tensor:
-    """Product; y is `[b, 1, 1, c]` to a map x."""
 
   @abc.abstractmethod
   def concat(self, x: Tensor, y: Tensor, name: str) -> Tensor:
@@ -69,8 +64,8 @@ class Ops(abc.ABC):
     """Bilinear, half-pixel centres."""
 
   @abc.abstractmethod
-  def pool(self, x: Tensor, name: str, *, keep: bool = False) -> Tensor:
-    """Mean over h and w: `[b, c]`, or `[b, 1, 1, c]` to `keep` them."""
+  def pool(self, x: Tensor, name: str) -> Tensor:
+    """Mean of a map over h and w: `[b, c]`."""
 
   @abc.abstractmethod
   def layer_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:

@@ -7,6 +7,7 @@ from PIL import ImageOps
 import pytest
 
 from mobilevit_jax.data import augment
+from mobilevit_jax.data import examples
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -107,7 +108,7 @@ def test_decode_keeps_the_high_byte_of_16_bits(channels):
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
 def test_truncated_image_is_named(kind, part):
   data = FILES[kind]
-  with pytest.raises(augment.ImageError, match=r"^train/7\.jpg: .*truncated"):
+  with pytest.raises(examples.ImageError, match=r"^train/7\.jpg: .*truncated"):
     augment.decode(data[: int(part * len(data))], "train/7.jpg")
 
 
@@ -120,14 +121,14 @@ def test_truncated_image_is_named(kind, part):
   ],
 )
 def test_what_is_no_image_is_named(data, message):
-  with pytest.raises(augment.ImageError, match=message):
+  with pytest.raises(examples.ImageError, match=message):
     augment.decode(data, "set#3")
 
 
 def test_header_of_a_giant_image_is_named():
   data = bytearray(_encode(PICTURE, "PNG"))
   data[16:24] = (2**30).to_bytes(4, "big") * 2  # IHDR's width and height
-  with pytest.raises(augment.ImageError, match=r"^set#3: cannot be decoded"):
+  with pytest.raises(examples.ImageError, match=r"^set#3: cannot be decoded"):
     augment.decode(bytes(data), "set#3")
 
 
@@ -151,5 +152,5 @@ def test_decode_takes_pixels():
   ],
 )
 def test_impossible_pixels_are_named(pixels):
-  with pytest.raises(augment.ImageError, match=r"^set#3: pixels of type"):
+  with pytest.raises(examples.ImageError, match=r"^set#3: pixels of type"):
     augment.decode(pixels, "set#3")

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import augment
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
 from tests.data import tiny_batches
@@ -120,13 +120,13 @@ def test_bad_image_is_named(tmp_path, num_workers):
   ) as batches:
     next(batches)
     next(batches)
-    with pytest.raises(augment.ImageError) as caught:
+    with pytest.raises(examples.ImageError) as caught:
       next(batches)
   assert str(bad) in str(caught.value)
   assert not multiprocessing.active_children()
   plan = tiny_batches.make_plan(6)
   if not num_workers:
-    with pytest.raises(augment.ImageError, match=bad.name):
+    with pytest.raises(examples.ImageError, match=bad.name):
       tiny_batches.train(source, plan)
 
 
