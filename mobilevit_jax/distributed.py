@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 
 from mobilevit_jax import config
 
@@ -54,6 +56,23 @@ def _join(*arguments: Any) -> None:
       f"can't join the other processes: {error} Give --coordinator, "
       "--num_processes and --process_id"
     ) from error
+
+
+def gather(numbers: np.ndarray) -> np.ndarray:
+  """The numbers of all processes, which all call it, by process.
+
+  Args:
+    numbers: int32, of another length in each process.
+  """
+  if jax.process_count() == 1:
+    return numbers
+  counts = multihost_utils.process_allgather(np.int32(len(numbers)))
+  most = int(counts.max())
+  if not most:
+    return numbers
+  padded = np.pad(numbers, (0, most - len(numbers)))
+  rows = multihost_utils.process_allgather(padded)
+  return rows[np.arange(most) < counts.reshape(-1, 1)]
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:

@@ -17,6 +17,7 @@ from mobilevit_jax import optim
 from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax import weights
+from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
@@ -80,6 +81,7 @@ def build(config: config_lib.Config) -> Experiment:
 def open_source(config: config_lib.Config, split: str) -> sources.Source:
   """A split of the configured data; process 0 prepares it if need be."""
   with config_lib.section("data"):
+    bad_images.check_policy(config.data.on_bad_image)
     return sources.make_source(
       config.data.name,
       split,

@@ -11,14 +11,17 @@ from etils import epath
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mobilevit_jax import checkpoint
 from mobilevit_jax import config as config_lib
+from mobilevit_jax import distributed
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import steps
 from mobilevit_jax import stop
 from mobilevit_jax import writer as writer_lib
+from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
 
 
@@ -98,13 +101,15 @@ def train_and_evaluate(
     signals = stack.enter_context(
       stop.StopSignals(lambda name: say(f"{name}: stopping after this step"))
     )
+    listed = epath.Path(workdir) / "bad_images.jsonl" if is_first else None
+    report = bad_images.Report(run.source, listed, distributed.gather)
     writer = writer_lib.Writer(workdir, enabled=is_first)
     stack.callback(writer.close)
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
     stack.callback(checkpoints.close)
     try:
       return _loop(
-        run, config, initial, evaluator, writer, checkpoints, signals
+        run, config, initial, evaluator, report, writer, checkpoints, signals
       )
     except NonFiniteError as error:
       checkpoints.wait()
@@ -118,6 +123,7 @@ def _loop(
   config: config_lib.Config,
   initial: nnx.Module | None,
   evaluator: evaluate.Evaluator,
+  report: bad_images.Report,
   writer: writer_lib.Writer,
   checkpoints: checkpoint.Checkpoints,
   signals: stop.StopSignals,
@@ -134,6 +140,7 @@ def _loop(
   if start:
     state, progress = checkpoints.restore(shapes)
     window = Window(**progress["window"])
+    report.count = progress.get("bad_images", 0)
     say(f"resuming at step {start} of {num_steps}")
   else:
     initial = initial or experiment.initial_model(config, run.model)
@@ -158,15 +165,16 @@ def _loop(
   speed = writer_lib.Progress(start, num_steps)
   with _batches(run, config, start) as batches:
     if start < num_steps:
-      batch, wait = _next_batch(run, batches)
+      batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
       # The order is a contract: step, log, checkpoint, evaluate.
       shape = (plan.size(step), plan.batch(step))
       state, metrics = compiled[shape](state, **batch)
       done = step + 1
       speed.add(images=shape[1], wait=wait)
+      report.add(bad_ids)
       if done < num_steps:  # loads and copies while the step runs
-        batch, wait = _next_batch(run, batches)
+        batch, bad_ids, wait = _next_batch(run, batches)
       window.add(done, metrics)
       learning_rate = metrics["learning_rate"]
 
@@ -175,6 +183,8 @@ def _loop(
         rates, left = speed.read(done)
         where = {"epoch": plan.epoch(step), "image_size": shape[0]}
         values = means | rates | where
+        if config.data.on_bad_image == "replace":
+          values["bad_images"] = report.update()
         writer.write(done, "train", values)
         say(writer_lib.progress_line(done, num_steps, values, left))
 
@@ -185,7 +195,10 @@ def _loop(
         is_due = done % config.checkpoint.every_steps == 0
         if is_due or stopping or done == num_steps:
           window.flush()  # a state that is not finite is not saved
-          progress = {"window": {"sums": window.sums, "count": window.count}}
+          progress = {
+            "window": {"sums": window.sums, "count": window.count},
+            "bad_images": report.update(),
+          }
           checkpoints.save(done, state, progress)
         if stopping and done < num_steps:
           raise stop.Stopped(signals.received, done, num_steps)
@@ -242,6 +255,7 @@ def _batches(
     run.source,
     seed=config.seed,
     augmentation=run.augmentation,
+    on_bad_image=config.data.on_bad_image,
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -252,12 +266,13 @@ def _batches(
 
 def _next_batch(
   run: experiment.Experiment, batches: pipeline.BatchIterator
-) -> tuple[dict[str, jax.Array], float]:
-  """The next batch, on its way to the devices, and the seconds waited."""
+) -> tuple[dict[str, jax.Array], np.ndarray | None, float]:
+  """A batch on its way to the devices, its bad ids, the seconds waited."""
   begin = time.monotonic()
   batch = next(batches)
   wait = time.monotonic() - begin
-  return run.layout.put_batch(batch), wait
+  bad_ids = batch.pop("bad_ids", None)
+  return run.layout.put_batch(batch), bad_ids, wait
 
 
 def say(text: str) -> None:

@@ -15,7 +15,10 @@ ALLOWED: dict[str, set[str]] = {
   "train": {
     "checkpoint",
     "config",
+    # Broken images that were replaced are counted over all processes.
+    "data.bad_images",
     "data.pipeline",
+    "distributed",
     "evaluate",
     "experiment",
     "steps",
@@ -25,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
   "evaluate": {
     "checkpoint",
     "config",
+    "data.examples",
     "data.pipeline",
     "data.presets",
     "data.sources",
@@ -34,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "experiment": {
     "config",
+    "data.bad_images",
     "data.pipeline",
     "data.plan",
     "data.sources",
@@ -56,12 +61,15 @@ ALLOWED: dict[str, set[str]] = {
   "models.transformer": {"models.layers"},
   "data": set(),
   "data.augment": {"data.examples"},
+  "data.bad_images": {"data.augment", "data.examples"},
   "data.batch_rules": set(),
   "data.examples": set(),
   "data.folder": {"data.examples"},
   "data.loading": set(),
   "data.pipeline": {
     "data.augment",
+    "data.bad_images",
+    "data.examples",
     "data.loading",
     "data.plan",
     "data.presets",

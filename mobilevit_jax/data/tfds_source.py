@@ -13,6 +13,7 @@ import difflib
 import itertools
 import os
 import pathlib
+import re
 import shlex
 from typing import Any
 
@@ -22,6 +23,7 @@ import tensorflow_datasets as tfds
 from mobilevit_jax.data import examples
 
 FILE_FORMAT = "array_record"
+_BROKEN_RECORD = re.compile(r"Corrupted .*; at byte \d+", re.DOTALL)
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
@@ -33,7 +35,7 @@ class TfdsSource:
     name: str,
     class_names: Sequence[str],
     records: Any,
-    files: Sequence[tuple[str, int, int]] = (),
+    files: Sequence[tuple[str, int, int]],
   ):
     """See `open_split`; `records` is what `as_data_source` returns.
 
@@ -70,7 +72,8 @@ class TfdsSource:
     """All features of an example, its image still encoded.
 
     Raises:
-      examples.ImageError: if it can't be read, naming its file and record.
+      examples.ImageError: if it is broken, naming its file and record;
+        `StorageError` if the file is missing or can't be read.
     """
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
@@ -79,18 +82,36 @@ class TfdsSource:
     except Exception as error:
       # Storage, checksum, parsing: types that have nothing in common.
       reason = " ".join(str(error).split()) or type(error).__name__
-      raise examples.ImageError(
-        f"{self.locate(index)}: broken record: {reason}"
-      ) from error
+      where = self.locate(index)
+      if _is_storage(error):
+        raise examples.StorageError(
+          f"{where}: can't be read: {reason}"
+        ) from error
+      raise examples.ImageError(f"{where}: broken record: {reason}") from error
 
   def locate(self, index: int) -> str:
     """Where an example is: its split and id, its file and record there."""
-    name = f"{self.name}#{index}"
-    if not self._files:
-      return name
+    file, record = self.place(index)
+    return f"{self.name}#{index} ({file}, record {record})"
+
+  def place(self, index: int) -> tuple[str, int]:
+    """The file of an example, and its record there."""
     place = bisect.bisect_right(self._starts, index) - 1
     file, skip, _ = self._files[place]
-    return f"{name} ({file}, record {skip + index - self._starts[place]})"
+    return file, skip + index - self._starts[place]
+
+
+def _is_storage(error: Exception) -> bool:
+  """Whether the fault is the file's, or the disk's, not one record's.
+
+  ArrayRecord reports everything alike, as `RuntimeError`. A record that fails
+  its checksum is "Corrupted ...; at byte N"; an index that does goes on.
+  """
+  if isinstance(error, OSError):
+    return True
+  if not isinstance(error, RuntimeError):
+    return False  # the record's parser
+  return not _BROKEN_RECORD.fullmatch(str(error).strip())
 
 
 def open_split(
