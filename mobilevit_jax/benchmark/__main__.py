@@ -7,7 +7,8 @@ import sys
 
 # What is measured, to a line of help. The module of that name in this package
 # offers `add_arguments(parser)` and `main(args) -> int`, its exit code. Only
-# the one asked for is imported.
+# the one asked for is imported. One that adds `--config` gets what sets fields
+# of it, `--config.FIELD=VALUE`, as `args.fields`.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
 }
@@ -27,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       module = importlib.import_module(f"mobilevit_jax.benchmark.{name}")
       module.add_arguments(command)
       command.set_defaults(main=module.main)
-  args = parser.parse_args(words)
+  args, args.fields = parser.parse_known_args(words)
+  prefix = "--config." if hasattr(args, "config") else "nothing else"
+  if unknown := [f for f in args.fields if not f.startswith(prefix)]:
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     return args.main(args)
   except KeyboardInterrupt:
