@@ -33,7 +33,7 @@ NEVER: dict[str, set[str]] = {
 
 # Names that only these modules may say.
 ONLY_IN: dict[str, set[str]] = {
-  "FLAGS": {"main"},
+  "FLAGS": {"main", "benchmark.input"},
   "Mesh": {"sharding"},
   "make_mesh": {"sharding"},
   "jax_utils": set(),

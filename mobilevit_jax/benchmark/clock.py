@@ -96,12 +96,15 @@ def ratios(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
   """Our pipeline's images per CPU-second, by those of what it is held against.
 
   Args:
-    results: see `medians`; of "mobilevit_jax" and some of "decode" (the bound)
-      and "torchvision".
+    results: see `medians`; of "mobilevit_jax", of "decode" and
+      "mobilevit_jax decode", and maybe of "torchvision".
   """
   speed = {name: row["images_per_cpu_second"] for name, row in results.items()}
+  # Alone, decoding may lose time to memory that goes back to the system after
+  # every image; the bound is the faster one.
+  bounds = {"decode": max(speed["decode"], speed["mobilevit_jax decode"])}
+  if "torchvision" in speed:
+    bounds["torchvision"] = speed["torchvision"]
   return {
-    name: speed["mobilevit_jax"] / speed[name]
-    for name in ("decode", "torchvision")
-    if name in speed
+    name: speed["mobilevit_jax"] / bound for name, bound in bounds.items()
   }

@@ -88,7 +88,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   augmentation = pipeline.Augmentation()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    data = _config(args).data
+    data = _data_fields(args)
     augmentation = pipeline.Augmentation(
       data.crop_scale, data.crop_ratio, data.flip
     )
@@ -107,14 +107,17 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   )
 
 
-def _config(args: argparse.Namespace) -> Any:
+def _data_fields(args: argparse.Namespace) -> Any:
+  """`config.data`."""
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values)
+  argv = ["benchmark", f"--config={args.config}", *args.fields]
+  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
   try:
-    values(["benchmark", f"--config={args.config}", *args.fields])
-    return values.config
-  except (flags.Error, AttributeError, KeyError, TypeError) as error:
-    reason = " ".join(str(error).split())
+    values(argv)
+    return values.config.data  # a file that can't be read shows here
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    # One wraps another; the last line gives the reason.
+    reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
     raise ValueError(f"--config={args.config}: {reason}") from error
 
 

@@ -1,20 +1,21 @@
 """What torchvision does with the same files; needs requirements-parity.txt."""
 
+import importlib
 import io
 from typing import Any
 
 from PIL import Image
-import torch
-from torch.utils import data
-from torchvision.transforms import v2
 
 from mobilevit_jax.benchmark import clock
 from mobilevit_jax.benchmark import jax_input
 
 _WARM_UP = 2
+# Not among the requirements, so type checkers can't see them.
+torch: Any = importlib.import_module("torch")
+v2: Any = importlib.import_module("torchvision.transforms.v2")
 
 
-class _Dataset(data.Dataset):
+class _Dataset:
   """Decoded by Pillow, as torchvision's `ImageFolder` does."""
 
   def __init__(self, task: jax_input.Task):
@@ -24,7 +25,7 @@ class _Dataset(data.Dataset):
   def __len__(self) -> int:
     return len(self._source)
 
-  def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+  def __getitem__(self, index: int) -> tuple[Any, int]:
     example = self._source[index]
     return self._transform(_decode(example.image)), example.label
 
@@ -46,7 +47,7 @@ def whole(task: jax_input.Task) -> clock.Rate:
   torch.set_num_threads(1)
   ids = task.ids
   ahead = (_WARM_UP + 4 * task.num_workers) * task.batch
-  loader = data.DataLoader(
+  loader = torch.utils.data.DataLoader(
     _Dataset(task),
     task.batch,
     sampler=[*ids, *(ids * (-(-ahead // len(ids))))[:ahead]],
