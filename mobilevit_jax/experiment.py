@@ -55,6 +55,7 @@ def build(config: config_lib.Config) -> Experiment:
     "checkpoint.keep",
     "eval.every_epochs",
     "optim.accum_steps",
+    "profile.num_steps",
   )
   layout = sharding.Layout()
   source = open_source(config, config.data.train_split)

@@ -5,21 +5,28 @@
 ALLOWED: dict[str, set[str]] = {
   "": {"models", "weights"},
   "main": {
+    "checkpoint",
     "config",
     "data.examples",
     "distributed",
     "evaluate",
     "stop",
     "train",
+    "window",
   },
   "train": {
     "checkpoint",
     "config",
     "data.pipeline",
+    "distributed",
     "evaluate",
     "experiment",
+    "flops",
     "steps",
     "stop",
+    "summary",  # a model's multiply-adds, for utilisation
+    "timing",
+    "window",
     "writer",
   },
   "evaluate": {
@@ -121,7 +128,8 @@ ALLOWED: dict[str, set[str]] = {
   "export.litert_graph": {"export.litert_file", "export.ops"},
   "export.onnx_graph": {"export.ops"},
   "export.ops": set(),
-  "checkpoint": set(),
+  "checkpoint": {"checksums"},
+  "checksums": set(),
   "config": set(),
   "distributed": {"config"},
   "flops": set(),
@@ -129,5 +137,7 @@ ALLOWED: dict[str, set[str]] = {
   "optim": set(),
   "sharding": set(),
   "stop": set(),
+  "timing": set(),
+  "window": set(),
   "writer": set(),
 }
