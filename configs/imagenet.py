@@ -55,6 +55,7 @@ def get_config(variant: str = "s") -> Any:
         "crop_scale": (0.08, 1.0),
         "crop_ratio": (3 / 4, 4 / 3),
         "flip": 0.5,
+        "on_bad_image": "error",  # or "replace", by another image
         "num_workers": 8,  # processes on each host; 0 for threads
         "prefetch_batches": 2,
       },

@@ -9,6 +9,8 @@ import types
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 
 from mobilevit_jax import config
 
@@ -94,6 +96,23 @@ def _leave_at_once(
 ) -> None:
   traceback.print_exception(kind, error, trace)
   leave(1)
+
+
+def gather(numbers: np.ndarray) -> np.ndarray:
+  """The numbers of all processes, which all call it, by process.
+
+  Args:
+    numbers: int32, of another length in each process.
+  """
+  if jax.process_count() == 1:
+    return numbers
+  counts = multihost_utils.process_allgather(np.int32(len(numbers)))
+  most = int(counts.max())
+  if not most:
+    return numbers
+  padded = np.pad(numbers, (0, most - len(numbers)))
+  rows = multihost_utils.process_allgather(padded)
+  return rows[np.arange(most) < counts.reshape(-1, 1)]
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:

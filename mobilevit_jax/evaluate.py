@@ -16,6 +16,7 @@ from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import sharding
 from mobilevit_jax import steps
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
@@ -43,10 +44,12 @@ class Evaluator:
     batch: int,
     preset: str = "cvnets",
     resize_size: int | None = None,
+    on_bad_image: str = "error",
     num_workers: int = 0,
   ):
     """Takes what `pipeline.eval_batches` takes, and a model for its shapes."""
     self.num_images = len(source)
+    self._name = source.name
     self.size = size
     self.batch = math.ceil(batch / layout.num_devices) * layout.num_devices
     self._layout = layout
@@ -59,6 +62,7 @@ class Evaluator:
       batch=self.batch,
       preset=preset,
       resize_size=resize_size,
+      on_bad_image=on_bad_image,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       num_workers=num_workers,
@@ -88,7 +92,11 @@ class Evaluator:
 
     Returns:
       For each name `<name>_loss` in nats, `<name>_top1` and `<name>_top5` as
-      parts of 1, and the number of `images`.
+      parts of 1, the number of `images`, and of `bad_images` if there are any:
+      broken ones are left out, where `on_bad_image` is "replace".
+
+    Raises:
+      ImageError: if every image is broken.
     """
     # Each batch's counts are exact in float32, and so is their sum here.
     step = self.compile()
@@ -102,12 +110,21 @@ class Evaluator:
         for name, output in outputs.items():
           for key in _SUMS:
             sums[name][key] += float(np.asarray(output[key]))
+    images = max(total["count"] for total in sums.values())
+    if not images:
+      raise examples.ImageError(
+        f"all {self.num_images} images of {self._name} are broken"
+      )
     metrics = {
       f"{name}_{key}": total[key] / total["count"]
       for name, total in sums.items()
       for key in ("loss", "top1", "top5")
     }
-    return metrics | {"images": max(total["count"] for total in sums.values())}
+    bad_images = self.num_images - images
+    counts = {"images": images} | (
+      {"bad_images": bad_images} if bad_images else {}
+    )
+    return metrics | counts
 
 
 _SUMS = ("loss", "top1", "top5", "count")
@@ -133,6 +150,7 @@ def make_evaluator(
       batch=config.eval.batch,
       preset=config.eval.preset,
       resize_size=config.eval.resize_size,
+      on_bad_image=config.data.on_bad_image,
       num_workers=config.data.num_workers,
     )
 
@@ -180,7 +198,12 @@ def summary(metrics: Metrics, step: int) -> str:
     if f"{name}_top1" in metrics:
       values = [f"{key}={metrics[f'{name}_{key}']:.4f}" for key in keys]
       parts += [*values, f"({name})"]
-  return f"final: {' '.join(parts)} images={metrics['images']:.0f} steps={step}"
+  parts += [
+    f"{name}={metrics[name]:.0f}"
+    for name in ("images", "bad_images")
+    if name in metrics
+  ]
+  return f"final: {' '.join(parts)} steps={step}"
 
 
 _REPORTED = {

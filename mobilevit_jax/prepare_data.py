@@ -2,61 +2,105 @@
 
     python -m mobilevit_jax.prepare_data NAME --manual_dir=TARS --data_dir=OUT
     python -m mobilevit_jax.prepare_data convert OLD/NAME/VERSION --data_dir=OUT
+    python -m mobilevit_jax.prepare_data verify OUT/NAME/VERSION --sample=all
 
 The first downloads what is free, takes the rest from `--manual_dir` (for
 imagenet2012 the two official archives), and leaves a finished set alone. The
-second turns a set of TFRecord files into one of ArrayRecord files.
+second turns a set of TFRecord files into one of ArrayRecord files; started
+again, it goes on where it was interrupted. The third counts the records of a
+prepared set, decodes a sample of its images, and names what is broken.
 """
 
 import argparse
 from collections.abc import Sequence
 import sys
 
-_COMMANDS = ("prepare", "convert")
+_COMMANDS = ("prepare", "convert", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; the exit code is 1 where a set is not there in whole."""
+  """Runs the command; the exit code is 1 for a set that isn't sound."""
   words = [*(sys.argv[1:] if argv is None else argv)]
   if words and words[0] not in (*_COMMANDS, "-h", "--help"):
     words.insert(0, "prepare")
   args = _parser().parse_args(words)
   try:
-    args.run(args)
+    return args.run(args)
   except KeyboardInterrupt:
     print("prepare_data: interrupted", file=sys.stderr)
     return 130
   except (ValueError, OSError) as error:
     print(f"prepare_data: {error}", file=sys.stderr)
     return 1
-  return 0
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _prepare(args: argparse.Namespace) -> int:
   # Imported late, as it takes seconds: --help need not wait.
+  from mobilevit_jax.data import tfds_prepare
   from mobilevit_jax.data import tfds_source
 
   if args.num_shards is not None and args.num_shards < 1:
     raise ValueError(f"--num_shards={args.num_shards} must be at least 1")
   builder = tfds_source.make_builder(args.name, args.data_dir)
   tfds_source.check_features(args.name, builder.info.features)
+  for folder, size in tfds_prepare.leftovers(builder.data_path):
+    what = f"{folder}, {tfds_prepare.gigabytes(size)}"
+    if args.remove_leftovers:
+      print(f"removing what an earlier run left: {what}", flush=True)
+      folder.rmtree()
+    else:
+      print(
+        f"left by a run that was killed, or in use by one at work: {what}; "
+        "--remove_leftovers removes it",
+        flush=True,
+      )
   if not builder.is_prepared():
-    tfds_source.prepare_set(
+    tfds_prepare.prepare_set(
       args.name,
       builder,
       manual_dir=args.manual_dir,
       num_shards=args.num_shards,
     )
-  for split in builder.info.splits:
+  for name, split in builder.info.splits.items():
     # Opening is the test: it refuses files without random access.
-    source = tfds_source.open_prepared(args.name, split, builder.data_path)
-    print(f"{builder.data_path}: {split}, {len(source)} images")
+    source = tfds_source.open_prepared(args.name, name, builder.data_path)
+    print(
+      f"{builder.data_path}: {name}, {len(source)} images "
+      f"in {split.num_shards} files"
+    )
+  return 0
 
 
-def _convert(args: argparse.Namespace) -> None:
+def _convert(args: argparse.Namespace) -> int:
   from mobilevit_jax.data import tfds_convert
 
   print(tfds_convert.convert(args.source, args.data_dir))
+  return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data import tfds_verify
+
+  faults = 0
+  for found in tfds_verify.verify(args.path, sample=args.sample):
+    for fault in found.faults:
+      print(f"broken: {fault}")
+    print(
+      f"{found.split}: {found.num_images} images in {found.num_files} files, "
+      f"{found.num_decoded} decoded, {len(found.faults)} broken",
+      flush=True,
+    )
+    faults += len(found.faults)
+  return 1 if faults else 0
+
+
+def _sample(text: str) -> int | None:
+  """`--sample`: None is all."""
+  if text == "all":
+    return None
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 or all")
+  return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,10 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     help="archives downloaded by hand; default: DATA_DIR/downloads/manual",
   )
   prepare.add_argument("--num_shards", type=int, help="files for each split")
+  prepare.add_argument(
+    "--remove_leftovers",
+    action="store_true",
+    help="delete what killed runs left of the same set",
+  )
   convert = commands.add_parser("convert", help="TFRecord to ArrayRecord")
   convert.set_defaults(run=_convert)
   convert.add_argument("source", metavar="OLD/NAME/VERSION")
   convert.add_argument("--data_dir", required=True)
+  verify = commands.add_parser("verify", help="look for what is broken")
+  verify.set_defaults(run=_verify)
+  verify.add_argument("path", metavar="OUT/NAME/VERSION")
+  verify.add_argument(
+    "--sample",
+    type=_sample,
+    default=1000,
+    help="images of each split to decode, or all; default: %(default)s",
+  )
   return parser
 
 

@@ -11,6 +11,7 @@ from etils import epath
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mobilevit_jax import checkpoint
 from mobilevit_jax import config as config_lib
@@ -20,10 +21,10 @@ from mobilevit_jax import experiment
 from mobilevit_jax import flops
 from mobilevit_jax import steps
 from mobilevit_jax import stop
-from mobilevit_jax import summary
 from mobilevit_jax import timing
 from mobilevit_jax import window as window_lib
 from mobilevit_jax import writer as writer_lib
+from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
 
 
@@ -65,6 +66,8 @@ def train_and_evaluate(
         alone=jax.process_count() == 1,
       )
     )
+    listed = epath.Path(workdir) / "bad_images.jsonl" if is_first else None
+    report = bad_images.Report(run.source, listed, distributed.gather)
     writer = writer_lib.Writer(workdir, enabled=is_first)
     stack.callback(writer.close)
     checkpoints = checkpoint.Checkpoints(
@@ -73,7 +76,7 @@ def train_and_evaluate(
     stack.callback(checkpoints.close)
     trace = timing.Trace(workdir, **config.profile)
     stack.callback(trace.close)
-    tools = _Tools(writer, checkpoints, signals, trace)
+    tools = _Tools(writer, checkpoints, signals, trace, report)
     try:
       return _loop(run, config, initial, evaluator, tools)
     except jax.errors.JaxRuntimeError as error:
@@ -96,6 +99,7 @@ class _Tools:
   checkpoints: checkpoint.Checkpoints
   signals: stop.StopSignals
   trace: timing.Trace
+  report: bad_images.Report
 
 
 def _loop(
@@ -106,12 +110,13 @@ def _loop(
   tools: _Tools,
 ) -> evaluate.Metrics:
   plan, num_steps = run.plan, run.plan.num_steps
-  writer, checkpoints = tools.writer, tools.checkpoints
+  writer, checkpoints, report = tools.writer, tools.checkpoints, tools.report
   shapes = experiment.state_shapes(run.model, run.recipe, run.layout)
   if checkpoints.latest_step() is None:
     initial = initial or experiment.initial_model(config, run.model)
     state = experiment.initial_state(initial, run.recipe, run.layout)
-    start, progress = 0, {"window": {}, "useful_seconds": 0.0}
+    start = 0
+    progress = {"window": {}, "bad_images": 0, "useful_seconds": 0.0}
   else:
     start, state, progress = checkpoints.restore(shapes)
     if start > num_steps:
@@ -121,6 +126,7 @@ def _loop(
       )
     say(f"resuming at step {start} of {num_steps}")
   window = window_lib.Window(**progress["window"])
+  report.count = progress["bad_images"]
   writer.rewind(start)
   began = writer.note_start(start)
   compiled = compile_steps(run, shapes) if start < num_steps else {}
@@ -139,12 +145,12 @@ def _loop(
   due = eval_steps(run, config.eval.every_epochs)
   # An evaluation follows its checkpoint, so it may have been cut off.
   results = evaluate_now(start) if start in due else None
-  macs, peak_flops = _costs(run, config)
+  macs, peak_flops = experiment.costs(run, config)
   useful = progress["useful_seconds"]
   clock = timing.Clock(start, num_steps, began, useful, peak_flops)
   with _batches(run, config, start) as batches:
     if start < num_steps:
-      batch, wait = _next_batch(run, batches)
+      batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
       # The order is a contract: step, log, checkpoint, evaluate.
       size, images = plan.size(step), plan.batch(step)
@@ -152,8 +158,9 @@ def _loop(
         state, metrics = compiled[size, images](state, **batch)
       done = step + 1
       clock.add(images, wait, flops.train_flops(macs.get(size, 0), images))
+      report.add(bad_ids)
       if done < num_steps:  # loads and copies while the step runs
-        batch, wait = _next_batch(run, batches)
+        batch, bad_ids, wait = _next_batch(run, batches)
       window.add(done, metrics)
       tools.trace.end(done, metrics)
 
@@ -163,6 +170,8 @@ def _loop(
         times, left = clock.read(done)
         where = {"epoch": plan.epoch(step), "image_size": size}
         values = means | times | where
+        if config.data.on_bad_image == "replace":
+          values["bad_images"] = report.update()
         with clock.logging():
           writer.write(done, "train", values)
           say(writer_lib.progress_line(done, num_steps, values, left))
@@ -175,6 +184,7 @@ def _loop(
         window.flush()  # a state that is not finite is not saved
         progress = {
           "window": {"sums": window.sums, "count": window.count},
+          "bad_images": report.update(),
           "useful_seconds": clock.useful_seconds,
         }
         with clock.pause():
@@ -189,23 +199,6 @@ def _loop(
   say(clock.summary())
   say(evaluate.summary(results, num_steps))
   return results
-
-
-def _costs(
-  run: experiment.Experiment, config: config_lib.Config
-) -> tuple[dict[int, int], float | None]:
-  """Multiply-adds of an image by its size, and the devices' peak, if known."""
-  kind = jax.devices()[0].device_kind
-  peak = flops.peak_flops(kind, config.model.dtype)
-  if peak is None:
-    return {}, None
-  sizes = {size for size, _ in run.plan.shapes}
-  fields = config.model.to_dict()
-  macs = {
-    size: summary.forward_macs(height=size, width=size, **fields)
-    for size in sizes
-  }
-  return macs, peak * run.layout.num_devices
 
 
 def compile_steps(
@@ -253,6 +246,7 @@ def _batches(
     run.source,
     seed=config.seed,
     augmentation=run.augmentation,
+    on_bad_image=config.data.on_bad_image,
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -263,12 +257,13 @@ def _batches(
 
 def _next_batch(
   run: experiment.Experiment, batches: pipeline.BatchIterator
-) -> tuple[dict[str, jax.Array], float]:
-  """The next batch, on its way to the devices, and the seconds waited."""
+) -> tuple[dict[str, jax.Array], np.ndarray | None, float]:
+  """A batch on its way to the devices, its bad ids, the seconds waited."""
   begin = time.monotonic()
   batch = next(batches)
   wait = time.monotonic() - begin
-  return run.layout.put_batch(batch), wait
+  bad_ids = batch.pop("bad_ids", None)
+  return run.layout.put_batch(batch), bad_ids, wait
 
 
 def say(text: str) -> None:

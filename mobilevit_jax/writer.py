@@ -124,7 +124,7 @@ def progress_line(
 def listed(metrics: Mapping[str, float]) -> str:
   """`name=value` of each metric; counts as whole numbers."""
   return " ".join(
-    f"{name}={value:.0f}" if name == "images" else f"{name}={value:.4f}"
+    f"{name}={value:.0f}" if "images" in name else f"{name}={value:.4f}"
     for name, value in metrics.items()
   )
 

@@ -12,6 +12,10 @@ class ImageError(ValueError):
   """An image that cannot be used; the message names the example."""
 
 
+class StorageError(ImageError):
+  """An image that cannot be read just now, though it may be fine."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
   """One labelled image.
@@ -46,4 +50,8 @@ class Source(Protocol):
 
   def __getitem__(self, index: int) -> Example:
     """The example of that number, from 0; `ImageError` if it is broken."""
+    ...
+
+  def place(self, index: int) -> tuple[str, int | None]:
+    """The file of an example, and its record there where it has many."""
     ...

@@ -50,10 +50,14 @@ class FolderSource:
     try:
       image = path.read_bytes()
     except OSError as error:
-      raise examples.ImageError(
+      raise examples.StorageError(
         f"{path}: cannot be read: {error.strerror}"
       ) from error
     return examples.Example(image, label, index, str(path))
+
+  def place(self, index: int) -> tuple[str, None]:
+    """The file of an image."""
+    return str(pathlib.Path(self._root, self._paths[index])), None
 
 
 def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:

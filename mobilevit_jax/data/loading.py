@@ -101,25 +101,31 @@ class MapImages:
 
   def __call__(
     self,
-    prepare: Callable[[int], tuple[np.ndarray, int]],
+    prepare: Callable[[int, np.ndarray], tuple[int, bool]],
     ids: np.ndarray,
     size: int,
   ) -> Batch:
     """Runs `prepare` on every id.
 
     Args:
-      prepare: gives the image [size, size, 3] and label of an example.
+      prepare: takes an example and where its image goes, [size, size, 3];
+        gives its label, and whether it is fine.
       ids: examples, int [b].
       size: image side, in pixels.
 
     Returns:
-      {"images": uint8 [b, size, size, 3], "labels": int32 [b]}.
+      {"images": uint8 [b, size, size, 3], "labels": int32 [b],
+      "bad_ids": int64 [b]}, of which the last is -1 where an image is fine.
     """
     images = np.empty((len(ids), size, size, 3), np.uint8)
     labels = np.empty(len(ids), np.int32)
+    bad_ids = np.full(len(ids), -1, np.int64)
 
     def fill(place: int) -> None:
-      images[place], labels[place] = prepare(int(ids[place]))
+      index = int(ids[place])
+      labels[place], fine = prepare(index, images[place])
+      if not fine:
+        bad_ids[place] = index
 
     places = range(len(ids))
     # OpenCV and NumPy let go of the interpreter lock, so threads do help.
@@ -130,7 +136,7 @@ class MapImages:
     )
     for _ in mapped:
       pass
-    return {"images": images, "labels": labels}
+    return {"images": images, "labels": labels, "bad_ids": bad_ids}
 
   def _threads(self) -> futures.ThreadPoolExecutor:
     with self._lock:

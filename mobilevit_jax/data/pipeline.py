@@ -13,6 +13,8 @@ import dataclasses
 import numpy as np
 
 from mobilevit_jax.data import augment
+from mobilevit_jax.data import bad_images
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import presets
@@ -55,6 +57,7 @@ def train_batches(
   *,
   seed: int,
   augmentation: Augmentation,
+  on_bad_image: str = "error",
   start_step: int = 0,
   stop_step: int | None = None,
   process_index: int = 0,
@@ -70,6 +73,8 @@ def train_batches(
     source: the images; as many as the plan was made for.
     seed: of the augmentation.
     augmentation: what is done to the images.
+    on_bad_image: see `bad_images`. A replacement is augmented as the image
+      that it stands in for.
     start_step: the first step to load.
     stop_step: the step to stop before; by default the plan's end.
     process_index: this host, from 0.
@@ -81,7 +86,8 @@ def train_batches(
 
   Returns:
     Iterator of {"images": uint8 [b, size, size, 3], "labels": int32 [b]} with
-    b the step's batch / process_count.
+    b the step's batch / process_count; where images are replaced also
+    "bad_ids", int64 [b]: the broken example, or -1.
 
   Raises:
     ValueError: if the arguments do not fit together.
@@ -91,6 +97,8 @@ def train_batches(
       f"source={source.name} has {len(source)} examples, which must be those "
       f"of the plan, {plan.num_examples}"
     )
+  bad_images.check_policy(on_bad_image)
+  replace = on_bad_image == "replace"
   stop = plan.num_steps if stop_step is None else stop_step
   if not 0 <= start_step <= stop <= plan.num_steps:
     raise ValueError(
@@ -104,20 +112,23 @@ def train_batches(
     planned = plan[step]
     share = plan.host_slice(planned.batch, process_index, process_count)
 
-    def prepare(index: int) -> tuple[np.ndarray, int]:
-      example = source[index]
+    def prepare(index: int, out: np.ndarray) -> tuple[int, bool]:
+      loaded = bad_images.load(source, index, replace=replace)
       rng = augment.example_rng(seed, planned.epoch, index)
       image = augment.random_resized_crop(
-        augment.decode(example.image, example.name),
+        loaded.pixels,
         planned.size,
         rng,
         scale=augmentation.crop_scale,
         ratio=augmentation.crop_ratio,
       )
-      image = augment.horizontal_flip(image, rng, augmentation.flip)
-      return image, example.label
+      out[...] = augment.horizontal_flip(image, rng, augmentation.flip)
+      return loaded.label, loaded.id == index
 
-    return map_images(prepare, planned.ids[share], planned.size)
+    batch = map_images(prepare, planned.ids[share], planned.size)
+    if not replace:
+      del batch["bad_ids"]
+    return batch
 
   return loading.iterate(
     range(start_step, stop), load, num_workers, num_threads, prefetch_batches
@@ -136,6 +147,7 @@ def eval_batches(
   batch: int,
   preset: str = "cvnets",
   resize_size: int | None = None,
+  on_bad_image: str = "error",
   process_index: int = 0,
   process_count: int = 1,
   num_workers: int = 0,
@@ -153,6 +165,8 @@ def eval_batches(
     batch: global batch.
     preset: see `presets.preprocess`.
     resize_size: see `presets.preprocess`.
+    on_bad_image: see `bad_images`. Here nothing stands in for an image:
+      "replace" makes it a padding.
     process_index: this host, from 0.
     process_count: number of hosts.
     num_workers: see `train_batches`.
@@ -168,24 +182,31 @@ def eval_batches(
     ValueError: if the batch is not divisible by the number of hosts.
   """
   share = plan_lib.host_slice(batch, process_index, process_count)
+  bad_images.check_policy(on_bad_image)
 
-  def prepare(index: int) -> tuple[np.ndarray, int]:
-    example = source[index]
-    image = presets.preprocess(
-      example.image, preset, size, resize_size=resize_size, name=example.name
-    )
-    return image, example.label
+  def prepare(index: int, out: np.ndarray) -> tuple[int, bool]:
+    try:
+      example = source[index]
+      out[...] = presets.preprocess(
+        example.image, preset, size, resize_size=resize_size, name=example.name
+      )
+    except examples.ImageError as error:
+      if on_bad_image == "error" or isinstance(error, examples.StorageError):
+        raise
+      out[...] = 0
+      return 0, False
+    return example.label, True
 
   def load(number: int, map_images: loading.MapImages) -> loading.Batch:
     ids = np.arange(number * batch, (number + 1) * batch)[share]
-    real = ids < len(source)
-    loaded = map_images(prepare, ids[real], size)
-    padding = len(ids) - int(real.sum())
-    padded = {
+    ids = ids[ids < len(source)]
+    loaded = map_images(prepare, ids, size)
+    loaded["mask"] = (loaded.pop("bad_ids") < 0).astype(np.float32)
+    padding = share.stop - share.start - len(ids)
+    return {
       key: np.pad(value, [(0, padding)] + [(0, 0)] * (value.ndim - 1))
       for key, value in loaded.items()
     }
-    return padded | {"mask": real.astype(np.float32)}
 
   numbers = range(num_eval_batches(len(source), batch))
   return loading.iterate(

@@ -83,6 +83,9 @@ class _ArraySource:
     label = int(self._labels[index])
     return Example(self._images[index], label, index, f"{self.name}#{index}")
 
+  def place(self, index: int) -> tuple[str, int]:
+    return self.name, index
+
 
 def digits(split: str) -> Source:
   """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 3].

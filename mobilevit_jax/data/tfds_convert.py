@@ -17,9 +17,10 @@ from etils import epath
 import tensorflow_datasets as tfds
 import tqdm
 
+from mobilevit_jax.data import tfds_prepare
 from mobilevit_jax.data import tfds_source
 
-_INFO = "dataset_info.json"
+_INFO = tfds_prepare.INFO_FILE
 _FEATURES = "features.json"
 # A compiled module, which type checkers can't see.
 _array_record: Any = importlib.import_module(
@@ -46,6 +47,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
   Raises:
     ValueError: if `source` is no prepared set of labelled images in TFRecord
       files, misses records, or the target exists.
+    OSError: if the disk has too little space.
   """
   source = epath.Path(source)
   for name in (_INFO, _FEATURES):
@@ -68,9 +70,19 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
   if target.exists():
     raise ValueError(f"{target} exists already; give another --data_dir")
   part = target.parent / f"incomplete.convert_{target.name}"
+  files = [*_files(source, part, info.splits.values())]
+  todo = [old for _, old, new, _ in files if not new.exists()]
+  sizes = (old.stat().length for old in todo if old.exists())
+  tfds_prepare.check_space(part, sum(sizes))
   part.mkdir(parents=True, exist_ok=True)
-  for split in info.splits.values():
-    _convert_split(source, part, split)
+  print(f"{len(files)} files, {len(files) - len(todo)} of them converted")
+  total = sum(length for *_, length in files)
+  with tqdm.tqdm(total=total, unit=" images", mininterval=1) as bar:
+    for number, (split, old, new, length) in enumerate(files, start=1):
+      bar.set_description(f"{split}, file {number} of {len(files)}")
+      if not new.exists():
+        _convert_file(old, new, length)
+      bar.update(length)
   _copy_metadata(source, part)
   part.rename(target)
   return target
@@ -90,20 +102,19 @@ def _check_classes(source: epath.Path) -> None:
       todo += node
 
 
-def _convert_split(source: epath.Path, part: epath.Path, split: Any) -> None:
-  lengths, template = split.shard_lengths, split.filename_template
-  renamed = template.replace(filetype_suffix=tfds_source.FILE_FORMAT)
-  with tqdm.tqdm(
-    total=sum(lengths), desc=split.name, unit=" images", mininterval=1
-  ) as bar:
+def _files(
+  source: epath.Path, part: epath.Path, splits: Any
+) -> Iterator[tuple[str, epath.Path, epath.Path, int]]:
+  """Split, old file, new file and number of records of every file."""
+  for split in splits:
+    lengths, template = split.shard_lengths, split.filename_template
+    renamed = template.replace(filetype_suffix=tfds_source.FILE_FORMAT)
     for index, length in enumerate(lengths):
       # Only the last part: a template may come from anywhere.
       at = {"shard_index": index, "num_shards": len(lengths)}
       old = template.sharded_filepath(**at).name
       new = renamed.sharded_filepath(**at).name
-      if not (part / new).exists():
-        _convert_file(source / old, part / new, length)
-      bar.update(length)
+      yield split.name, source / old, part / new, length
 
 
 def _convert_file(old: epath.Path, new: epath.Path, length: int) -> None:

@@ -2,7 +2,8 @@
 
 Apart from `sources`, since importing `tensorflow_datasets` takes seconds that
 other sources need not spend. Reading goes through ArrayRecord files and leaves
-images encoded; TensorFlow is imported only while a data set is prepared.
+images encoded; TensorFlow is imported only while a data set is prepared
+(`tfds_prepare`).
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import difflib
 import itertools
 import os
 import pathlib
+import re
 import shlex
 from typing import Any
 
-from etils import epath
 import tensorflow_datasets as tfds
 
 from mobilevit_jax.data import examples
+from mobilevit_jax.data import tfds_prepare
 
-FILE_FORMAT = "array_record"
-_IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+FILE_FORMAT = tfds_prepare.FILE_FORMAT
+_BROKEN_RECORD = re.compile(r"Corrupted .*; at byte \d+", re.DOTALL)
 
 
 class TfdsSource:
@@ -33,7 +35,7 @@ class TfdsSource:
     name: str,
     class_names: Sequence[str],
     records: Any,
-    files: Sequence[tuple[str, int, int]] = (),
+    files: Sequence[tuple[str, int, int]],
   ):
     """See `open_split`; `records` is what `as_data_source` returns.
 
@@ -70,7 +72,8 @@ class TfdsSource:
     """All features of an example, its image still encoded.
 
     Raises:
-      examples.ImageError: if it can't be read, naming its file and record.
+      examples.ImageError: if it is broken, naming its file and record;
+        `StorageError` if the file is missing or can't be read.
     """
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
@@ -79,18 +82,36 @@ class TfdsSource:
     except Exception as error:
       # Storage, checksum, parsing: types that have nothing in common.
       reason = " ".join(str(error).split()) or type(error).__name__
-      raise examples.ImageError(
-        f"{self.locate(index)}: broken record: {reason}"
-      ) from error
+      where = self.locate(index)
+      if _is_storage(error):
+        raise examples.StorageError(
+          f"{where}: can't be read: {reason}"
+        ) from error
+      raise examples.ImageError(f"{where}: broken record: {reason}") from error
 
   def locate(self, index: int) -> str:
     """Where an example is: its split and id, its file and record there."""
-    name = f"{self.name}#{index}"
-    if not self._files:
-      return name
+    file, record = self.place(index)
+    return f"{self.name}#{index} ({file}, record {record})"
+
+  def place(self, index: int) -> tuple[str, int]:
+    """The file of an example, and its record there."""
     place = bisect.bisect_right(self._starts, index) - 1
     file, skip, _ = self._files[place]
-    return f"{name} ({file}, record {skip + index - self._starts[place]})"
+    return file, skip + index - self._starts[place]
+
+
+def _is_storage(error: Exception) -> bool:
+  """Whether the fault is the file's, or the disk's, not one record's.
+
+  ArrayRecord reports everything alike, as `RuntimeError`. A record that fails
+  its checksum is "Corrupted ...; at byte N"; an index that does goes on.
+  """
+  if isinstance(error, OSError):
+    return True
+  if not isinstance(error, RuntimeError):
+    return False  # the record's parser
+  return not _BROKEN_RECORD.fullmatch(str(error).strip())
 
 
 def open_split(
@@ -123,7 +144,7 @@ def open_split(
         f"name={name!r} must be prepared in {builder.data_path} first, by one "
         "process (another may be at it: wait for its end)"
       )
-    prepare_set(name, builder)
+    tfds_prepare.prepare_set(name, builder)
   return open_prepared(name, split, builder.data_path)
 
 
@@ -179,57 +200,6 @@ def check_features(name: str, features: Any) -> None:
         "features 'image' (Image) and 'label' (ClassLabel); it has "
         f"{', '.join(features)}"
       )
-
-
-def prepare_set(
-  name: str,
-  builder: Any,
-  *,
-  manual_dir: os.PathLike[str] | None = None,
-  num_shards: int | None = None,
-) -> None:
-  """Downloads a data set and writes it as ArrayRecord files.
-
-  TFDS writes to a folder of another name, which it gives its own at the end:
-  a version's folder is there in whole, or not at all.
-
-  Args:
-    name: what the data set was asked for as, for errors.
-    builder: see `make_builder`.
-    manual_dir: what a person had to download; by default TFDS's own choice.
-    num_shards: files for each split; by default as many as TFDS sees fit.
-
-  Raises:
-    ValueError: if something has to be downloaded by hand first.
-  """
-  if manual_dir is None:
-    manual_dir = epath.Path(builder.data_dir_root) / "downloads" / "manual"
-  _check_archives(name, builder, manual_dir)
-  config = tfds.download.DownloadConfig(
-    manual_dir=manual_dir, num_shards=num_shards
-  )
-  try:
-    builder.download_and_prepare(
-      file_format=FILE_FORMAT, download_config=config
-    )
-  except AssertionError as error:
-    # How TFDS reports files that a person has to download.
-    raise ValueError(f"name={name!r} can't be prepared: {error}") from error
-
-
-def _check_archives(
-  name: str, builder: Any, manual_dir: os.PathLike[str]
-) -> None:
-  """Wants both of ImageNet's: TFDS would leave a split out for good."""
-  if builder.name != "imagenet2012":
-    return
-  paths = [epath.Path(manual_dir) / tar for tar in _IMAGENET_TARS]
-  if missing := [path.name for path in paths if not path.exists()]:
-    raise ValueError(
-      f"name={name!r} is prepared from the official archives, "
-      f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
-      f"which must be in {manual_dir}; missing: {', '.join(missing)}"
-    )
 
 
 def _conversion_help(name: str, reader: Any) -> str:

@@ -1,10 +1,14 @@
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from mobilevit_jax.data import bad_images
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import sources
 from mobilevit_jax.data import tfds_source
 from tests import tiny_imagenet
@@ -141,9 +145,66 @@ def test_missing_archives_are_named(tmp_path, missing):
   assert not (tmp_path / NAME).exists()
 
 
+@pytest.fixture
+def copy(tiny_imagenet_dir, tmp_path):
+  """A copy of the prepared version's folder, to break."""
+  (prepared,) = (tiny_imagenet_dir / NAME).iterdir()
+  target = tmp_path / NAME / prepared.name
+  shutil.copytree(prepared, target)
+  return target
+
+
+def _break(version, wanted):
+  """Flips a bit in the middle of a part of the training file."""
+  file = version / f"{NAME}-train.array_record-00000-of-00001"
+  data = bytearray(file.read_bytes())
+  # Records fill the first 64 KiB from its start, the index the next.
+  part = {"record": data[: 2**16], "index": data[2**16 :]}[wanted]
+  at = len(bytes(part).rstrip(b"\0")) // 2
+  data[at + (2**16 if wanted == "index" else 0)] ^= 1
+  file.write_bytes(data)
+
+
+def test_broken_record_is_replaced_and_said_to_be(copy):
+  _break(copy, "record")
+  source = tfds_source.open_prepared(NAME, "train", copy)
+  loaded = [bad_images.load(source, i, replace=True) for i in range(18)]
+  ((bad, other),) = [(i, one) for i, one in enumerate(loaded) if one.id != i]
+  np.testing.assert_array_equal(other.pixels, loaded[other.id].pixels)
+  assert other.label == loaded[other.id].label
+  file = f"{NAME}-train.array_record-00000-of-00001"
+  assert source.place(bad) == (file, bad)
+  where = f"tfds:{NAME}/train#{bad} ({file}, record {bad})"
+  assert other.error.startswith(f"{where}: broken record: Corrupted")
+  with pytest.raises(examples.ImageError, match="broken record: Corrupted"):
+    bad_images.load(source, bad, replace=False)
+
+
+@pytest.mark.parametrize(
+  ("fault", "message"),
+  [
+    ("index", "can't be read: Corrupted .*Failed to read"),
+    ("short", "can't be read: ArrayRecord file should be at least"),
+    ("missing", "can't be read: open.. failed: No such file"),
+  ],
+)
+def test_broken_file_is_not_a_broken_record(copy, fault, message):
+  file = copy / f"{NAME}-train.array_record-00000-of-00001"
+  if fault == "index":
+    _break(copy, "index")
+  elif fault == "short":
+    file.write_bytes(file.read_bytes()[:1000])
+  else:
+    file.unlink()
+  source = tfds_source.open_prepared(NAME, "train", copy)
+  with pytest.raises(examples.StorageError, match=message):
+    bad_images.load(source, 0, replace=True)
+
+
 def test_example_without_label_is_refused():
   records = [{"image": b"", "label": 0}, {"image": b"", "label": -1}]
-  source = tfds_source.TfdsSource("tfds:x/test", ("a",), records)
+  files = [("x-test.array_record-00000-of-00001", 0, 2)]
+  source = tfds_source.TfdsSource("tfds:x/test", ("a",), records, files)
   assert source[0].label == 0
   with pytest.raises(ValueError, match=r"'tfds:x/test' must be labelled.*#1"):
     source[1]

@@ -1,0 +1,120 @@
+"""A run over broken images: through the loop, and as a user types it."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from configs import digits
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import models
+from mobilevit_jax import stop
+from mobilevit_jax import train
+from mobilevit_jax import writer
+from mobilevit_jax.data import examples
+from tests import tiny
+from tests import tiny_imagenet
+
+NUM_IMAGES = 12
+BAD = (1, 8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two classes of JPEGs; in each split two are cut off."""
+  for split in ("train", "val"):
+    for number in range(NUM_IMAGES):
+      path = tmp_path / "data" / split / "ab"[number // 6] / f"{number:02}.jpg"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      jpeg = tiny_imagenet.image(path.name)
+      path.write_bytes(jpeg[:99] if number in BAD else jpeg)
+  return tmp_path / "data"
+
+
+def _records(workdir, kind):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  return [record for record in records if record["kind"] == kind]
+
+
+def _counts(workdir):
+  records = _records(workdir, "train")
+  return {record["step"]: record["bad_images"] for record in records}
+
+
+@pytest.fixture
+def config(monkeypatch, folder):
+  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  config = digits.get_config()
+  config.model.name = "tiny"
+  config.data.update(
+    name="folder", dir=str(folder), eval_split="val", on_bad_image="replace"
+  )
+  config.plan.update(num_steps=6, base_batch=8, sizes=(16,), base_size=16)
+  config.eval.update(size=16, every_epochs=10)
+  config.log_every_steps = 2
+  return config
+
+
+def test_counts_and_list_go_on_after_a_stop(config, tmp_path, monkeypatch):
+  straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+  metrics = train.train_and_evaluate(config, straight)
+  assert (metrics["images"], metrics["bad_images"]) == (10, 2)
+  counts = _counts(straight)
+  # Four epochs of a batch of 8 and one filled up: each image once or twice.
+  assert 2 * 3 <= counts[6] <= 2 * 6
+  assert list(counts) == [2, 4, 6] == sorted(counts, key=counts.__getitem__)
+  lines = (straight / "bad_images.jsonl").read_text().splitlines()
+  assert [json.loads(line)["id"] for line in lines] == [*BAD]
+
+  write = writer.Writer.write
+
+  def write_and_stop(self, step, kind, scalars):
+    write(self, step, kind, scalars)
+    if (step, kind) == (2, "train"):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(writer.Writer, "write", write_and_stop)
+    with pytest.raises(stop.Stopped):
+      train.train_and_evaluate(config, stopped)
+  assert list(_counts(stopped)) == [2]
+  train.train_and_evaluate(config, stopped)
+  assert _counts(stopped) == counts
+  assert (stopped / "bad_images.jsonl").read_text().splitlines() == lines
+
+
+def test_evaluation_of_nothing_but_broken_images_fails(config, folder):
+  for path in (folder / "val").rglob("*.jpg"):
+    path.write_bytes(b"\xff\xd8")
+  with pytest.raises(examples.ImageError, match="all 12 images of folder/val"):
+    train.train_and_evaluate(config, folder.parent / "run")
+
+
+def test_unknown_policy_is_refused(config, tmp_path):
+  config.data.on_bad_image = "skip"
+  message = "config.data: on_bad_image='skip' must be one of error, replace"
+  with pytest.raises(config_lib.ConfigError, match=message):
+    train.train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_real_command_replaces_counts_and_lists(run_main, folder):
+  workdir = folder.parent / "run"
+  args = [
+    "--config=configs/digits.py",
+    f"--workdir={workdir}",
+    "--config.data.name=folder",
+    f"--config.data.dir={folder}",
+    "--config.data.eval_split=val",
+    "--config.data.on_bad_image=replace",
+    "--config.plan.num_steps=2",
+    "--config.log_every_steps=1",
+  ]
+  finished = run_main(args)
+  # 48 images a step out of 12, so each of the two broken ones four times.
+  assert _counts(workdir) == {1: 8, 2: 16}
+  lines = (workdir / "bad_images.jsonl").read_text().splitlines()
+  assert [json.loads(line)["id"] for line in lines] == [*BAD]
+  assert finished.stdout.endswith(" images=10 bad_images=2 steps=2\n")
