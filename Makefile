@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/digits.py
 WORKDIR ?= runs/digits
+KILLS ?= 20
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test parity export check format clean
+.PHONY: help train test torture parity export check format clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -21,7 +22,7 @@ help: ## List the targets.
 	  awk -F '|' '{ printf "  %-8s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'variables: PYTHON=$(PYTHON) VENV=$(VENV) CONFIG=$(CONFIG)'
-	@echo '           WORKDIR=$(WORKDIR) ARGS="--config.seed=1"'
+	@echo '           WORKDIR=$(WORKDIR) KILLS=$(KILLS) ARGS="--config.seed=1"'
 
 # Fewer malloc arenas: 0.3 GB less memory, the same speed.
 train: $(VENV)/.runtime ## Train and evaluate CONFIG into WORKDIR.
@@ -30,6 +31,10 @@ train: $(VENV)/.runtime ## Train and evaluate CONFIG into WORKDIR.
 
 test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 	$(BIN)/python -m pytest -n 2 --dist=loadfile $(ARGS)
+
+torture: $(VENV)/.dev ## Kill a run of CONFIG at KILLS=20 moments, and compare.
+	KILLS=$(KILLS) TORTURE_CONFIG=$(CONFIG) $(BIN)/python -m pytest -n 0 -s \
+	  tests/test_torture.py $(ARGS)
 
 # One thread each: torch's and XLA's pools would otherwise fight for the cores.
 parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes).

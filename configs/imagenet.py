@@ -93,6 +93,10 @@ def get_config(variant: str = "s") -> Any:
         "every_epochs": 1,
       },
       "checkpoint": {"every_steps": 1000, "keep": 3},
+      "profile": {  # an XProf trace in WORKDIR/profile
+        "start_step": config_dict.placeholder(int),  # None: no trace
+        "num_steps": 5,
+      },
       "log_every_steps": 100,
     }
   )

@@ -2,15 +2,30 @@
 
 `workdir/checkpoints` holds the last few steps and `workdir/best` the one that
 evaluated best. Orbax writes into a temporary folder and renames it, so that
-a process killed while saving leaves the checkpoint before it intact.
+a process killed while saving leaves the checkpoint before it intact. What a
+disk did to a file later shows in the checksums, which are saved beside.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+import sys
+from typing import Any, TypeVar
 
 from etils import epath
+import jax
+from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from mobilevit_jax import checksums
+
 _BEST_METRIC = "ema_top1"
+_T = TypeVar("_T")
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint can't be written, or none can be read."""
 
 
 def exists(workdir: epath.PathLike) -> bool:
@@ -25,10 +40,17 @@ class Checkpoints:
     workdir: the run's folder, local or `gs://`.
     keep: how many of the last checkpoints to keep.
     create: make the folders; without it a missing run is an error.
+    say: takes a line on a checkpoint that can't be read; by default they go
+      to standard error.
   """
 
   def __init__(
-    self, workdir: epath.PathLike, *, keep: int = 1, create: bool = True
+    self,
+    workdir: epath.PathLike,
+    *,
+    keep: int = 1,
+    create: bool = True,
+    say: Callable[[str], None] | None = None,
   ):
     if keep < 1:
       raise ValueError(f"keep={keep} must be at least 1")
@@ -38,9 +60,12 @@ class Checkpoints:
         f"{workdir} holds no checkpoints; train there first, or correct "
         "--workdir"
       )
+    self._say = say or functools.partial(print, file=sys.stderr)
     self._latest = ocp.CheckpointManager(
       root / "checkpoints",
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=create),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=create, cleanup_tmp_directories=create
+      ),
     )
     self._best = ocp.CheckpointManager(
       root / "best",
@@ -48,6 +73,7 @@ class Checkpoints:
         max_to_keep=1,
         best_fn=lambda metrics: metrics[_BEST_METRIC],
         create=True,
+        cleanup_tmp_directories=create,
       ),
     )
 
@@ -72,91 +98,179 @@ class Checkpoints:
 
     Args:
       step: number of updates done.
-      state: the train state.
+      state: the train state, a dataclass of trees on all devices.
       progress: what the host carries besides, as JSON.
+
+    Raises:
+      CheckpointError: if this one or the one before can't be written.
     """
-    self._latest.save(step, args=_save_args(state, progress))
+    with self._saving(self._latest):
+      self._latest.save(step, args=_save_args(state, progress))
 
-  def save_best(
-    self, step: int, state: Any, progress: dict[str, Any], top1: float
-  ) -> None:
-    """Replaces the best checkpoint."""
-    self._best.save(
-      step,
-      args=_save_args(state, progress),
-      metrics={_BEST_METRIC: top1},
-    )
+  def save_best(self, step: int, state: Any, top1: float) -> None:
+    """Replaces the best checkpoint; raises as `save` does."""
+    with self._saving(self._best):
+      self._best.save(
+        step, args=_save_args(state, {}), metrics={_BEST_METRIC: top1}
+      )
 
-  def restore(
-    self, shapes: Any, *, best: bool = False
-  ) -> tuple[Any, dict[str, Any]]:
-    """State and progress of the newest (or best) checkpoint.
+  @contextlib.contextmanager
+  def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+      yield
+    # What storage raises through Orbax and TensorStore.
+    except (OSError, RuntimeError, ValueError) as error:
+      raise CheckpointError(
+        f"can't save to {manager.directory}: {_first_line(error)}. What was "
+        "saved before is intact: make room if there is none, then run the same "
+        "command again to continue"
+      ) from error
+
+  def restore(self, shapes: Any) -> tuple[int, Any, dict[str, Any]]:
+    """The newest checkpoint that is whole; newer ones are moved to `broken`.
 
     Args:
       shapes: the state's `ShapeDtypeStruct`s, with the shardings to place
         the values with.
-      best: the best evaluated checkpoint in place of the newest.
+
+    Returns:
+      Its step, the state and the progress.
+
+    Raises:
+      CheckpointError: if there is none, or not of this state.
     """
-    manager = self._best if best else self._latest
-    step = manager.best_step() if best else manager.latest_step()
-    if step is None:
-      raise FileNotFoundError(
-        f"{manager.directory} holds no complete checkpoint"
+
+    def read(step: int) -> tuple[Any, dict[str, Any]]:
+      restored = self._latest.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(shapes),
+          progress=ocp.args.JsonRestore(),
+        ),
       )
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(shapes),
-        progress=ocp.args.JsonRestore(),
-      ),
-    )
-    return restored["state"], restored["progress"]
+      state, progress = restored["state"], restored["progress"]["progress"]
+      sums = restored["progress"]["checksums"]
+      checksums.check(sums, _parts(state, progress))
+      return state, progress
+
+    step, (state, progress), broken = self._newest(read)
+    self._move_away(broken)
+    return step, state, progress
 
   def restore_weights(
     self, params: Any, batch_stats: Any, *, which: str = "ema"
-  ) -> tuple[Any, Any]:
+  ) -> tuple[int, Any, Any]:
     """Parameters and BatchNorm statistics alone, without the optimiser's.
 
     Args:
       params: their `ShapeDtypeStruct`s, with shardings.
       batch_stats: likewise.
       which: `"ema"` for the averages, `"raw"` for the trained weights.
+
+    Returns:
+      The step of the newest checkpoint that is whole, and the two trees.
+
+    Raises:
+      CheckpointError: if there is none, or not of these shapes.
     """
     prefixes = {"ema": "ema_", "raw": ""}
     if which not in prefixes:
       raise ValueError(f"which={which!r} must be 'ema' or 'raw'")
-    step = self.latest_step()
-    if step is None:
-      raise FileNotFoundError(
-        f"{self._latest.directory} holds no complete checkpoint"
-      )
     names = [prefixes[which] + name for name in ("params", "batch_stats")]
     item = dict(zip(names, (params, batch_stats), strict=True))
-    args = ocp.args.PyTreeRestore(
-      item=item,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-      partial_restore=True,
-    )
-    restored = self._latest.restore(step, args=ocp.args.Composite(state=args))
-    return tuple(restored["state"][name] for name in names)
+
+    def read(step: int) -> dict[str, Any]:
+      restored = self._latest.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            item=item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
+          ),
+          progress=ocp.args.JsonRestore(),
+        ),
+      )
+      checksums.check(restored["progress"]["checksums"], restored["state"])
+      return restored["state"]
+
+    step, state, _ = self._newest(read)
+    return step, state[names[0]], state[names[1]]
+
+  def _newest(self, read: Callable[[int], _T]) -> tuple[int, _T, list[int]]:
+    """What `read` gives for the newest step it can, and the steps it can't."""
+    broken: list[int] = []
+    first: Exception | None = None
+    for step in sorted(self._latest.all_steps(), reverse=True):
+      try:
+        result = read(step)
+      except Exception as error:  # whatever a file gives that isn't as it was
+        self._say(
+          f"warning: checkpoint {step} in {self._latest.directory} can't be "
+          f"read: {_first_line(error)}"
+        )
+        first = first or error
+        broken.append(step)
+        continue
+      if broken:
+        self._say(f"warning: using the checkpoint before, of step {step}")
+      return step, result, broken
+    if first is None:
+      raise CheckpointError(
+        f"{self._latest.directory} holds no complete checkpoint"
+      )
+    raise CheckpointError(
+      f"no checkpoint in {self._latest.directory} can be read: they are "
+      "broken, or of another configuration. Use the configuration they were "
+      f"made with, or another --workdir. The newest: {_first_line(first)}"
+    ) from first
+
+  def _move_away(self, steps: list[int]) -> None:
+    """Out of the way of the same steps, which will be saved again."""
+    if not steps:
+      return
+    folder = self._latest.directory
+    if jax.process_index() == 0:
+      (folder.parent / "broken").mkdir(exist_ok=True)
+      for step in steps:
+        target = folder.parent / "broken" / str(step)
+        if target.exists():
+          target.rmtree()
+        (folder / str(step)).rename(target)
+    multihost_utils.sync_global_devices("broken checkpoints are moved")
+    self._latest.reload()
 
   def reached_preemption(self, step: int) -> bool:
     """Whether the processes agreed to stop after step `step`."""
     return self._latest.reached_preemption(step)
 
   def wait(self) -> None:
-    """Blocks until what was saved is complete on disk."""
-    self._latest.wait_until_finished()
-    self._best.wait_until_finished()
+    """Blocks until what was saved is complete on disk; raises as `save`."""
+    for manager in (self._latest, self._best):
+      with self._saving(manager):
+        manager.wait_until_finished()
 
   def close(self) -> None:
-    """Finishes saving and stops the background threads."""
-    self._latest.close()
-    self._best.close()
+    """Finishes saving and stops the background threads; raises as `save`."""
+    for manager in (self._latest, self._best):
+      with self._saving(manager):
+        manager.close()
 
 
 def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:
   return ocp.args.Composite(
     state=ocp.args.StandardSave(state),
-    progress=ocp.args.JsonSave(progress),
+    progress=ocp.args.JsonSave(
+      {"progress": progress, "checksums": checksums.of(_parts(state, progress))}
+    ),
   )
+
+
+def _parts(state: Any, progress: dict[str, Any]) -> dict[str, Any]:
+  names = [field.name for field in dataclasses.fields(state)]
+  return {name: getattr(state, name) for name in names} | {"progress": progress}
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 import importlib.util
 import os
+import sys
+import traceback
+import types
 from typing import Any
 
 import jax
@@ -10,6 +13,9 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from mobilevit_jax import config
+
+# What a process leaves with that JAX's runtime aborts for a lost peer.
+LOST_PEER = 134
 
 
 def initialize(
@@ -56,6 +62,40 @@ def _join(*arguments: Any) -> None:
       f"can't join the other processes: {error} Give --coordinator, "
       "--num_processes and --process_id"
     ) from error
+  sys.excepthook = _leave_at_once
+
+
+def leave(code: int) -> None:
+  """Ends a process of several at once, and returns where there is only one.
+
+  Python's own way out waits until all of them leave, but the others may be
+  waiting for what this one will never send. Without it they fail too.
+  """
+  if jax.process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def leave_if_lost(error: RuntimeError) -> None:
+  """Ends a process of several whose device failed, maybe for a peer's end."""
+  if jax.process_count() > 1:
+    print(
+      f"error: process {jax.process_index()} lost another process of the run, "
+      f"or its device failed: {str(error).splitlines()[0]}. Start all "
+      "processes again: they continue from the newest checkpoint",
+      file=sys.stderr,
+    )
+    leave(LOST_PEER)
+
+
+def _leave_at_once(
+  kind: type[BaseException],
+  error: BaseException,
+  trace: types.TracebackType | None,
+) -> None:
+  traceback.print_exception(kind, error, trace)
+  leave(1)
 
 
 def gather(numbers: np.ndarray) -> np.ndarray:

@@ -186,12 +186,9 @@ def evaluate_workdir(
   shapes = layout.replicated_shapes(steps.split(model)[1:])
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   with contextlib.closing(checkpoints):
-    step = checkpoints.latest_step()
-    weights = {
-      which: checkpoints.restore_weights(*shapes, which=which)
-      for which in ("ema", "raw")
-    }
-  return step or 0, evaluator(weights)
+    step, *ema = checkpoints.restore_weights(*shapes, which="ema")
+    _, *raw = checkpoints.restore_weights(*shapes, which="raw")
+  return step, evaluator({"ema": tuple(ema), "raw": tuple(raw)})
 
 
 def summary(metrics: Metrics, step: int) -> str:

@@ -12,10 +12,12 @@ from flax import nnx
 import jax
 
 from mobilevit_jax import config as config_lib
+from mobilevit_jax import flops
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import sharding
 from mobilevit_jax import steps
+from mobilevit_jax import summary
 from mobilevit_jax import weights
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
@@ -56,6 +58,7 @@ def build(config: config_lib.Config) -> Experiment:
     "checkpoint.keep",
     "eval.every_epochs",
     "optim.accum_steps",
+    "profile.num_steps",
   )
   layout = sharding.Layout()
   source = open_source(config, config.data.train_split)
@@ -184,3 +187,25 @@ def state_shapes(
   """Shapes and shardings of the state, to restore and compile with."""
   make = functools.partial(steps.init_state, optimizer=recipe.optimizer)
   return layout.replicated_shapes(jax.eval_shape(make, *steps.split(model)[1:]))
+
+
+def costs(
+  run: Experiment, config: config_lib.Config
+) -> tuple[dict[int, int], float | None]:
+  """What utilisation is reckoned with.
+
+  Returns:
+    Multiply-adds of an image by its size, and the FLOP/s of all devices; none
+    where the devices' peak is not known.
+  """
+  kind = jax.devices()[0].device_kind
+  peak = flops.peak_flops(kind, config.model.dtype)
+  if peak is None:
+    return {}, None
+  macs = {
+    size: summary.forward_macs(
+      height=size, width=size, **config.model.to_dict()
+    )
+    for size, _ in run.plan.shapes
+  }
+  return macs, peak * run.layout.num_devices

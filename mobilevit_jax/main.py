@@ -62,9 +62,10 @@ def main(argv: list[str]) -> int:
   from mobilevit_jax import evaluate
   from mobilevit_jax import stop
   from mobilevit_jax import train
+  from mobilevit_jax.checkpoint import CheckpointError
   from mobilevit_jax.config import ConfigError
   from mobilevit_jax.data.examples import ImageError
-  from mobilevit_jax.train import NonFiniteError
+  from mobilevit_jax.window import NonFiniteError
 
   try:
     distributed.initialize(
@@ -78,8 +79,16 @@ def main(argv: list[str]) -> int:
   except stop.Stopped as stopped:
     print(stopped, file=sys.stderr)
     return stopped.exit_code
-  except (ConfigError, FileNotFoundError, ImageError, NonFiniteError) as error:
-    sys.exit(f"error: {error}")
+  except (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    NonFiniteError,
+    OSError,
+  ) as error:
+    print(f"error: {error}", file=sys.stderr)
+    distributed.leave(1)
+    return 1
   return 0
 
 

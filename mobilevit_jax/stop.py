@@ -1,11 +1,10 @@
 """SIGTERM and Ctrl-C as a request to save and stop after the current step."""
 
 from collections.abc import Callable
+import os
 import signal
 import types
 from typing import Any
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
@@ -32,14 +31,21 @@ class StopSignals:
     received: the signal, or None.
   """
 
-  def __init__(self, notify: Callable[[str], None]):
-    """`notify` is called with the signal's name when one comes."""
+  def __init__(self, notify: Callable[[str], None], *, alone: bool = True):
+    """Takes what to do with a signal.
+
+    Args:
+      notify: called with its name when one comes.
+      alone: without it SIGTERM is left to JAX's runtime, which has all
+        processes agree on a step to stop after, and Ctrl-C becomes a SIGTERM.
+    """
     self.received: signal.Signals | None = None
-    self._notify = notify
+    self._notify, self._alone = notify, alone
 
   def __enter__(self) -> "StopSignals":
     """Installs the handlers; call from the main thread."""
-    self._before = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+    signals = [signal.SIGINT, *[signal.SIGTERM] * self._alone]
+    self._before = {s: signal.signal(s, self._handle) for s in signals}
     return self
 
   def __exit__(self, *unused_error: Any) -> None:
@@ -53,3 +59,5 @@ class StopSignals:
       raise KeyboardInterrupt
     self.received = signal.Signals(number)
     self._notify(self.received.name)
+    if not self._alone:
+      os.kill(os.getpid(), signal.SIGTERM)

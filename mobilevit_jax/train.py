@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 import functools
-import math
 import time
 from typing import Any
 
@@ -18,52 +18,14 @@ from mobilevit_jax import config as config_lib
 from mobilevit_jax import distributed
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
+from mobilevit_jax import flops
 from mobilevit_jax import steps
 from mobilevit_jax import stop
+from mobilevit_jax import timing
+from mobilevit_jax import window as window_lib
 from mobilevit_jax import writer as writer_lib
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
-
-
-class NonFiniteError(FloatingPointError):
-  """The loss or the gradient's norm is not a finite number."""
-
-
-class Window:
-  """Metrics of the steps since the last log line.
-
-  A step's metrics are read while the next one runs: every loss is looked at,
-  and the device does not wait for it.
-  """
-
-  def __init__(self, sums: dict[str, float] | None = None, count: int = 0):
-    self.sums, self.count = dict(sums or {}), count
-    self._pending: tuple[int, dict[str, jax.Array]] | None = None
-
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Reads the step before, and keeps this one, which may still run."""
-    self.flush()
-    self._pending = (step, metrics)
-
-  def flush(self) -> None:
-    """Waits for the newest step; raises if it is not finite."""
-    if self._pending is None:
-      return
-    (step, arrays), self._pending = self._pending, None
-    metrics = {name: float(value) for name, value in arrays.items()}
-    for name in ("loss", "grad_norm"):
-      if not math.isfinite(metrics[name]):
-        raise NonFiniteError(f"{name} is {metrics[name]} at step {step}")
-    for name, value in metrics.items():
-      self.sums[name] = self.sums.get(name, 0.0) + value
-    self.count += 1
-
-  def take(self) -> dict[str, float]:
-    """Means over the window, which starts anew."""
-    self.flush()
-    means = {name: total / self.count for name, total in self.sums.items()}
-    self.sums, self.count = {}, 0
-    return means
 
 
 def train_and_evaluate(
@@ -81,7 +43,7 @@ def train_and_evaluate(
   Raises:
     config_lib.ConfigError: before anything is compiled or written.
     stop.Stopped: after a signal, once the run is saved.
-    NonFiniteError: with the step and the last good checkpoint.
+    window_lib.NonFiniteError: with the step and the last good checkpoint.
   """
   run = experiment.build(config)
   evaluator = evaluate.make_evaluator(config, run.model, run.layout)
@@ -99,23 +61,45 @@ def train_and_evaluate(
 
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(
-      stop.StopSignals(lambda name: say(f"{name}: stopping after this step"))
+      stop.StopSignals(
+        lambda name: say(f"{name}: stopping after this step"),
+        alone=jax.process_count() == 1,
+      )
     )
     listed = epath.Path(workdir) / "bad_images.jsonl" if is_first else None
     report = bad_images.Report(run.source, listed, distributed.gather)
     writer = writer_lib.Writer(workdir, enabled=is_first)
     stack.callback(writer.close)
-    checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+    checkpoints = checkpoint.Checkpoints(
+      workdir, keep=config.checkpoint.keep, say=say
+    )
     stack.callback(checkpoints.close)
+    trace = timing.Trace(workdir, **config.profile)
+    stack.callback(trace.close)
+    tools = _Tools(writer, checkpoints, signals, trace, report)
     try:
-      return _loop(
-        run, config, initial, evaluator, report, writer, checkpoints, signals
-      )
-    except NonFiniteError as error:
+      return _loop(run, config, initial, evaluator, tools)
+    except jax.errors.JaxRuntimeError as error:
+      distributed.leave_if_lost(error)
+      raise
+    except window_lib.NonFiniteError as error:
       checkpoints.wait()
       step = checkpoints.latest_step()
       where = "none was saved" if step is None else f"step {step} in {workdir}"
-      raise NonFiniteError(f"{error}; last good checkpoint: {where}") from None
+      raise window_lib.NonFiniteError(
+        f"{error}; last good checkpoint: {where}"
+      ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tools:
+  """What the loop writes to and listens to."""
+
+  writer: writer_lib.Writer
+  checkpoints: checkpoint.Checkpoints
+  signals: stop.StopSignals
+  trace: timing.Trace
+  report: bad_images.Report
 
 
 def _loop(
@@ -123,29 +107,28 @@ def _loop(
   config: config_lib.Config,
   initial: nnx.Module | None,
   evaluator: evaluate.Evaluator,
-  report: bad_images.Report,
-  writer: writer_lib.Writer,
-  checkpoints: checkpoint.Checkpoints,
-  signals: stop.StopSignals,
+  tools: _Tools,
 ) -> evaluate.Metrics:
   plan, num_steps = run.plan, run.plan.num_steps
+  writer, checkpoints, report = tools.writer, tools.checkpoints, tools.report
   shapes = experiment.state_shapes(run.model, run.recipe, run.layout)
-  start = checkpoints.latest_step() or 0
-  if start > num_steps:
-    raise config_lib.ConfigError(
-      f"the newest checkpoint is of step {start}, past the {num_steps} steps "
-      "of this config; use another --workdir"
-    )
-  window = Window()
-  if start:
-    state, progress = checkpoints.restore(shapes)
-    window = Window(**progress["window"])
-    report.count = progress.get("bad_images", 0)
-    say(f"resuming at step {start} of {num_steps}")
-  else:
+  if checkpoints.latest_step() is None:
     initial = initial or experiment.initial_model(config, run.model)
     state = experiment.initial_state(initial, run.recipe, run.layout)
+    start = 0
+    progress = {"window": {}, "bad_images": 0, "useful_seconds": 0.0}
+  else:
+    start, state, progress = checkpoints.restore(shapes)
+    if start > num_steps:
+      raise config_lib.ConfigError(
+        f"the newest checkpoint is of step {start}, past the {num_steps} "
+        "steps of this config; use another --workdir"
+      )
+    say(f"resuming at step {start} of {num_steps}")
+  window = window_lib.Window(**progress["window"])
+  report.count = progress["bad_images"]
   writer.rewind(start)
+  began = writer.note_start(start)
   compiled = compile_steps(run, shapes) if start < num_steps else {}
   begin = time.monotonic()
   evaluator.compile()
@@ -156,56 +139,64 @@ def _loop(
     writer.write(step, "eval", metrics)
     say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
     if metrics["ema_top1"] > checkpoints.best_top1():
-      checkpoints.save_best(step, state, {}, metrics["ema_top1"])
+      checkpoints.save_best(step, state, metrics["ema_top1"])
     return metrics
 
   due = eval_steps(run, config.eval.every_epochs)
   # An evaluation follows its checkpoint, so it may have been cut off.
   results = evaluate_now(start) if start in due else None
-  speed = writer_lib.Progress(start, num_steps)
+  macs, peak_flops = experiment.costs(run, config)
+  useful = progress["useful_seconds"]
+  clock = timing.Clock(start, num_steps, began, useful, peak_flops)
   with _batches(run, config, start) as batches:
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
       # The order is a contract: step, log, checkpoint, evaluate.
-      shape = (plan.size(step), plan.batch(step))
-      state, metrics = compiled[shape](state, **batch)
+      size, images = plan.size(step), plan.batch(step)
+      with tools.trace.step(step):
+        state, metrics = compiled[size, images](state, **batch)
       done = step + 1
-      speed.add(images=shape[1], wait=wait)
+      clock.add(images, wait, flops.train_flops(macs.get(size, 0), images))
       report.add(bad_ids)
       if done < num_steps:  # loads and copies while the step runs
         batch, bad_ids, wait = _next_batch(run, batches)
       window.add(done, metrics)
-      learning_rate = metrics["learning_rate"]
+      tools.trace.end(done, metrics)
 
       if done % config.log_every_steps == 0 or done == num_steps:
-        means = window.take() | {"learning_rate": float(learning_rate)}
-        rates, left = speed.read(done)
-        where = {"epoch": plan.epoch(step), "image_size": shape[0]}
-        values = means | rates | where
+        means = window.take()
+        means["learning_rate"] = float(metrics["learning_rate"])
+        times, left = clock.read(done)
+        where = {"epoch": plan.epoch(step), "image_size": size}
+        values = means | times | where
         if config.data.on_bad_image == "replace":
           values["bad_images"] = report.update()
-        writer.write(done, "train", values)
-        say(writer_lib.progress_line(done, num_steps, values, left))
+        with clock.logging():
+          writer.write(done, "train", values)
+          say(writer_lib.progress_line(done, num_steps, values, left))
 
-      stopping = signals.received is not None
+      stopping = tools.signals.received is not None
       if jax.process_count() > 1:
         stopping = checkpoints.reached_preemption(done)
-      with speed.pause():
-        is_due = done % config.checkpoint.every_steps == 0
-        if is_due or stopping or done == num_steps:
-          window.flush()  # a state that is not finite is not saved
-          progress = {
-            "window": {"sums": window.sums, "count": window.count},
-            "bad_images": report.update(),
-          }
+      is_due = done % config.checkpoint.every_steps == 0
+      if is_due or stopping or done == num_steps:
+        window.flush()  # a state that is not finite is not saved
+        progress = {
+          "window": {"sums": window.sums, "count": window.count},
+          "bad_images": report.update(),
+          "useful_seconds": clock.useful_seconds,
+        }
+        with clock.pause():
           checkpoints.save(done, state, progress)
-        if stopping and done < num_steps:
-          raise stop.Stopped(signals.received, done, num_steps)
-        if done in due:
+      if stopping and done < num_steps:
+        raise stop.Stopped(tools.signals.received, done, num_steps)
+      if done in due:
+        with clock.pause():
           results = evaluate_now(done)
   if results is None:  # every run ends in an evaluation: its last step's
     raise RuntimeError(f"step {num_steps} was not evaluated")
+  say(clock.summary())
   say(evaluate.summary(results, num_steps))
   return results
 

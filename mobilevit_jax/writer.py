@@ -45,6 +45,23 @@ class Writer:
     part.write_text("".join(line for line in lines if _is_before(line, step)))
     part.replace(self._jsonl)
 
+  def note_start(self, step: int) -> float:
+    """Adds a start at `step` to `starts.jsonl`; returns the first one's time.
+
+    Times are in seconds since 1970.
+    """
+    now = time.time()
+    if not self._enabled:
+      return now
+    path = self._jsonl.with_name("starts.jsonl")
+    lines = path.read_text().splitlines() if path.exists() else []
+    lines.append(json.dumps({"time": now, "step": step}))
+    # Whole or not at all: a kill must not cost the first line.
+    part = path.with_name("starts.jsonl.part")
+    part.write_text("\n".join([*lines, ""]))
+    part.replace(path)
+    return float(json.loads(lines[0])["time"])
+
   def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
     """Records scalars.
 
@@ -80,53 +97,6 @@ def _is_before(line: str, step: int) -> bool:
   except (ValueError, KeyError, TypeError):
     return False  # the half line of a killed process
   return at < step or (at == step and kind != "eval")
-
-
-class Progress:
-  """Speed and remaining time, from one log line to the next."""
-
-  def __init__(self, first_step: int, num_steps: int):
-    self._step, self._num_steps = first_step, num_steps
-    self._time = time.monotonic()
-    self._images, self._wait = 0, 0.0
-
-  def add(self, images: int, wait: float) -> None:
-    """Counts one step: its images and the seconds it waited for data."""
-    self._images += images
-    self._wait += wait
-
-  def pause(self) -> "_Pause":
-    """A context whose time does not count, for evaluation and saving."""
-    return _Pause(self)
-
-  def skip(self, seconds: float) -> None:
-    """Leaves so many seconds out of the speed."""
-    self._time += seconds
-
-  def read(self, step: int) -> tuple[dict[str, float], float]:
-    """Speed since the last read, and the seconds left at that speed."""
-    seconds = max(time.monotonic() - self._time, 1e-9)
-    steps = max(step - self._step, 1)
-    left = (self._num_steps - step) * seconds / steps
-    speed = {
-      "images_per_second": self._images / seconds,
-      "steps_per_second": steps / seconds,
-      "data_wait_seconds": self._wait,
-    }
-    self._step, self._time = step, time.monotonic()
-    self._images, self._wait = 0, 0.0
-    return speed, left
-
-
-class _Pause:
-  def __init__(self, progress: Progress):
-    self._progress = progress
-
-  def __enter__(self) -> None:
-    self._start = time.monotonic()
-
-  def __exit__(self, *unused_error: Any) -> None:
-    self._progress.skip(time.monotonic() - self._start)
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -140,6 +141,7 @@ class MainProcess:
 
 
 StartMain = Callable[..., MainProcess]
+StartProcesses = Callable[..., list[MainProcess]]
 RunMain = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -195,3 +197,22 @@ def run_main(start_main: StartMain) -> RunMain:
     return start_main(args, devices, env).finish(timeout, expect)
 
   return run
+
+
+@pytest.fixture
+def start_processes(start_main: StartMain) -> StartProcesses:
+  """`start_processes(count, args, devices=1)`: one run of several processes."""
+
+  def start(
+    count: int, args: Sequence[str], devices: int = 1
+  ) -> list[MainProcess]:
+    with socket.socket() as free:
+      free.bind(("localhost", 0))
+      port = free.getsockname()[1]
+    together = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+    return [
+      start_main([*args, *together, f"--process_id={index}"], devices)
+      for index in range(count)
+    ]
+
+  return start

@@ -10,6 +10,7 @@ import pytest
 from configs import digits
 from mobilevit_jax import models
 from mobilevit_jax import train
+from mobilevit_jax import window
 from tests import tiny
 
 
@@ -24,9 +25,21 @@ def config(monkeypatch):
   return config
 
 
+def _traced_steps(path):
+  planes = jax.profiler.ProfileData.from_file(str(path)).planes
+  return {
+    dict(event.stats)["step_num"]
+    for plane in planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == "train"
+  }
+
+
 def test_each_shape_is_compiled_once_and_nothing_later(
   config, tmp_path, capsys, caplog
 ):
+  config.profile.update(start_step=2, num_steps=3)
   with jax.log_compiles(), caplog.at_level(logging.WARNING):
     train.train_and_evaluate(config, tmp_path)
   pattern = re.compile(r"Finished XLA compilation of jit\(train_step\)")
@@ -40,13 +53,15 @@ def test_each_shape_is_compiled_once_and_nothing_later(
   lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
   sizes = {json.loads(line).get("image_size") for line in lines}
   assert len(sizes - {None}) > 1
+  (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+  assert _traced_steps(trace) == {2, 3, 4}
 
 
 def test_loss_that_is_not_finite_ends_the_run(config, tmp_path):
   config.checkpoint.every_steps = 1
   config.plan.sizes = (16,)
   config.optim.update(init_lr=1e30, warmup_steps=1)
-  with pytest.raises(train.NonFiniteError) as caught:
+  with pytest.raises(window.NonFiniteError) as caught:
     train.train_and_evaluate(config, tmp_path)
   message = str(caught.value)
   step = re.search(r"(loss|grad_norm) is (nan|inf) at step (\d+)", message)

@@ -2,11 +2,13 @@
 
 import json
 import re
+import resource
 import signal
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+
+from tests import runs
 
 STEPS = 30
 
@@ -19,48 +21,6 @@ def _args(workdir, *more):
     "--config.log_every_steps=1",
     *more,
   ]
-
-
-def _records(workdir):
-  """metrics.jsonl without what time decides."""
-  timed = {"images_per_second", "steps_per_second", "data_wait_seconds"}
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  return [
-    {key: value for key, value in json.loads(line).items() if key not in timed}
-    for line in lines
-  ]
-
-
-def _arrays(workdir):
-  """Every array of the newest checkpoint, by path."""
-  with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-    assert manager.latest_step() == STEPS
-    args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    tree = manager.restore(STEPS, args=args)["state"]
-  flat = {}
-
-  def visit(path, node):
-    if isinstance(node, dict):
-      for key, value in node.items():
-        visit((*path, key), value)
-    elif isinstance(node, list | tuple):
-      for index, value in enumerate(node):
-        visit((*path, index), value)
-    elif node is not None:
-      flat[path] = np.asarray(node)
-
-  visit((), tree)
-  return flat
-
-
-def _assert_same_run(workdir, reference):
-  assert _records(workdir) == _records(reference)
-  actual, expected = _arrays(workdir), _arrays(reference)
-  assert actual.keys() == expected.keys()
-  # Parameters, EMA and two moments; statistics and EMA; three counters.
-  assert len(actual) == 4 * 215 + 2 * 64 + 3
-  for path, array in expected.items():
-    np.testing.assert_array_equal(actual[path], array, err_msg=str(path))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +43,7 @@ def test_run_says_what_it_does_and_leaves_its_files(reference):
     r"images=360 steps=30",
     stdout.splitlines()[-1],
   )
-  records = _records(workdir)
+  records = runs.records(workdir)
   train = [record for record in records if record["kind"] == "train"]
   assert [record["step"] for record in train] == list(range(1, STEPS + 1))
   assert train[-1]["loss"] < train[0]["loss"]
@@ -92,11 +52,22 @@ def test_run_says_what_it_does_and_leaves_its_files(reference):
   assert list((workdir / "tensorboard").glob("events.out.*"))
   assert len(json.loads((workdir / "labels.json").read_text())) == 10
   assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+  assert re.search(r"goodput: 0\.\d\d, \d+ s of steps in \d+ s since", stdout)
+
+
+def test_time_of_a_window_is_split_whole(reference):
+  for line in (reference[0] / "metrics.jsonl").read_text().splitlines():
+    record = json.loads(line)
+    if record["kind"] == "train":
+      parts = ("data_wait_seconds", "step_seconds", "logging_seconds")
+      seconds = 1 / record["steps_per_second"]
+      assert sum(record[part] for part in parts) == pytest.approx(seconds)
+      assert 0 < record["goodput"] < 1
 
 
 def test_same_seed_gives_the_same_bits(reference, run_main, tmp_path):
   run_main(_args(tmp_path))
-  _assert_same_run(tmp_path, reference[0])
+  runs.assert_same(tmp_path, reference[0])
 
 
 def test_losses_do_not_depend_on_the_number_of_devices(
@@ -104,7 +75,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(
 ):
   run_main(_args(tmp_path), devices=8)
   losses = [
-    [r["loss"] for r in _records(folder) if r["kind"] == "train"][:10]
+    [r["loss"] for r in runs.records(folder) if r["kind"] == "train"][:10]
     for folder in (tmp_path, reference[0])
   ]
   difference = np.abs(np.subtract(*losses)).max()
@@ -122,7 +93,7 @@ def test_sigkill_and_resume_equals_no_interruption(
   killed.kill()
   resumed = run_main(_args(tmp_path, every))
   assert re.search(r"resuming at step (13|26) of 30", resumed.stdout)
-  _assert_same_run(tmp_path, reference[0])
+  runs.assert_same(tmp_path, reference[0])
 
 
 def test_sigterm_saves_and_resume_equals_no_interruption(
@@ -137,7 +108,24 @@ def test_sigterm_saves_and_resume_equals_no_interruption(
   assert "Traceback" not in finished.stderr
   resumed = run_main(_args(tmp_path))
   assert f"resuming at step {step[1]} of 30" in resumed.stdout
-  _assert_same_run(tmp_path, reference[0])
+  runs.assert_same(tmp_path, reference[0])
+
+
+def test_full_disk_is_a_clear_error_and_costs_nothing(
+  reference, start_main, run_main, tmp_path
+):
+  every = "--config.checkpoint.every_steps=10"
+  full = start_main(_args(tmp_path, every))
+  saved = tmp_path / "checkpoints" / "10" / "_CHECKPOINT_METADATA"
+  full.wait_until(saved.exists, "checkpoint 10")
+  # Files of over a megabyte are refused from now on, as by a full disk.
+  resource.prlimit(full.popen.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
+  stderr = full.finish(expect=1).stderr
+  assert f"error: can't save to {tmp_path}/checkpoints: " in stderr
+  assert "Traceback" not in stderr
+  resumed = run_main(_args(tmp_path, every))
+  assert "resuming at step 10 of 30" in resumed.stdout
+  runs.assert_same(tmp_path, reference[0])
 
 
 def test_evaluation_mode_repeats_the_final_line(reference, run_main):

@@ -163,7 +163,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
 
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:
-    params, stats = checkpoints.restore_weights(*shapes, which=which)
+    _, params, stats = checkpoints.restore_weights(*shapes, which=which)
   finally:
     checkpoints.close()
   flat = trees.flatten(params) | trees.flatten(stats)
