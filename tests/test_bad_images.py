@@ -100,21 +100,28 @@ def test_unknown_policy_is_refused(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_command_replaces_counts_and_lists(run_main, folder):
-  workdir = folder.parent / "run"
-  args = [
-    "--config=configs/digits.py",
-    f"--workdir={workdir}",
-    "--config.data.name=folder",
-    f"--config.data.dir={folder}",
-    "--config.data.eval_split=val",
-    "--config.data.on_bad_image=replace",
-    "--config.plan.num_steps=2",
-    "--config.log_every_steps=1",
-  ]
-  finished = run_main(args)
+def test_real_command_counts_and_lists_whatever_the_processes(
+  run_main, start_processes, folder
+):
+  def args(workdir):
+    return [
+      "--config=tests/tiny_config.py",
+      f"--workdir={workdir}",
+      "--config.data.name=folder",
+      f"--config.data.dir={folder}",
+      "--config.data.eval_split=val",
+      "--config.data.on_bad_image=replace",
+      "--config.plan.num_steps=2",
+    ]
+
+  one, two = folder.parent / "one", folder.parent / "two"
+  finished = run_main(args(one), devices=2)
   # 48 images a step out of 12, so each of the two broken ones four times.
-  assert _counts(workdir) == {1: 8, 2: 16}
-  lines = (workdir / "bad_images.jsonl").read_text().splitlines()
+  assert _counts(one) == {1: 8, 2: 16}
+  lines = (one / "bad_images.jsonl").read_text().splitlines()
   assert [json.loads(line)["id"] for line in lines] == [*BAD]
-  assert finished.stdout.endswith(" images=10 bad_images=2 steps=2\n")
+  assert " images=10 bad_images=2 steps=2" in finished.stdout.splitlines()[-1]
+  for process in start_processes(2, args(two)):
+    process.finish()
+  assert _counts(two) == _counts(one)
+  assert (two / "bad_images.jsonl").read_text().splitlines() == lines
