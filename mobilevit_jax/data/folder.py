@@ -45,19 +45,20 @@ class FolderSource:
 
   def __getitem__(self, index: int) -> examples.Example:
     """Reads the file of that number, from 0."""
-    path = pathlib.Path(self._root, self._paths[index])
+    path, _ = self.place(index)
     label = int(self._labels[index])
     try:
-      image = path.read_bytes()
+      with open(path, "rb", buffering=0) as file:
+        image = file.read()
     except OSError as error:
       raise examples.StorageError(
         f"{path}: cannot be read: {error.strerror}"
       ) from error
-    return examples.Example(image, label, index, str(path))
+    return examples.Example(image, label, index, path)
 
   def place(self, index: int) -> tuple[str, None]:
     """The file of an image."""
-    return str(pathlib.Path(self._root, self._paths[index])), None
+    return f"{self._root}/{self._paths[index]}", None
 
 
 def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
