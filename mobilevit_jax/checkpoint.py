@@ -67,15 +67,21 @@ class Checkpoints:
         max_to_keep=keep, create=create, cleanup_tmp_directories=create
       ),
     )
-    self._best = ocp.CheckpointManager(
-      root / "best",
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=1,
-        best_fn=lambda metrics: metrics[_BEST_METRIC],
-        create=True,
-        cleanup_tmp_directories=create,
-      ),
-    )
+    try:
+      self._best = ocp.CheckpointManager(
+        root / "best",
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=1,
+          best_fn=lambda metrics: metrics[_BEST_METRIC],
+          create=True,
+          cleanup_tmp_directories=create,
+        ),
+      )
+    except ValueError as error:  # it reads the metrics
+      raise CheckpointError(
+        f"{root / 'best'} can't be read: {_first_line(error)}. Move it away: "
+        "the next good evaluation writes another"
+      ) from error
 
   def latest_step(self) -> int | None:
     """The newest complete checkpoint's step, or None."""

@@ -155,6 +155,15 @@ def test_damaged_file_never_gives_other_values(tmp_path, layout, how):
   assert 1 in given, "no file matters"
 
 
+def test_damaged_best_metrics_are_named(tmp_path, layout):
+  made = checkpoint.Checkpoints(tmp_path)
+  made.save_best(1, _state(1, layout), 0.5)
+  made.close()
+  _damage(tmp_path / "best" / "1" / "metrics" / "metrics", "truncated")
+  with pytest.raises(checkpoint.CheckpointError, match="best can't be read"):
+    checkpoint.Checkpoints(tmp_path)
+
+
 def test_checkpoint_of_another_state_stays_where_it_is(tmp_path, layout):
   made = checkpoint.Checkpoints(tmp_path)
   made.save(1, _state(1, layout), {})
