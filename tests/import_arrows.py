@@ -121,6 +121,10 @@ ALLOWED: dict[str, set[str]] = {
   "export.litert_graph": {"export.litert_file", "export.ops"},
   "export.onnx_graph": {"export.ops"},
   "export.ops": set(),
+  "benchmark": set(),
+  # Commands are imported by name, when asked for.
+  "benchmark.__main__": set(),
+  "benchmark.input": set(),
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},
