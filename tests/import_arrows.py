@@ -125,6 +125,24 @@ ALLOWED: dict[str, set[str]] = {
   # Commands are imported by name, when asked for.
   "benchmark.__main__": set(),
   "benchmark.input": set(),
+  "benchmark.jax_step": {
+    "experiment",  # the trainer's own state and placement
+    "models",
+    "optim",
+    "sharding",
+    "steps",
+  },
+  "benchmark.timing": set(),
+  "benchmark.torch_step": set(),
+  "benchmark.train": {
+    "benchmark.jax_step",
+    "benchmark.timing",
+    "benchmark.torch_step",
+    "flops",
+    "models",
+    "models.depthwise",
+    "summary",
+  },
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},

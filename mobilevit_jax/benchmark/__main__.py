@@ -10,6 +10,7 @@ import sys
 # the one asked for is imported.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
+  "train": "steps/s, memory and compile time of a train step",
 }
 
 
