@@ -132,6 +132,7 @@ ALLOWED: dict[str, set[str]] = {
     "sharding",
     "steps",
   },
+  "benchmark.scaling": {"flops"},
   "benchmark.timing": set(),
   "benchmark.torch_step": set(),
   "benchmark.train": {

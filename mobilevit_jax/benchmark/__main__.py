@@ -11,6 +11,7 @@ import sys
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
   "train": "steps/s, memory and compile time of a train step",
+  "scaling": "when a pod starves, by arithmetic",
 }
 
 
