@@ -25,6 +25,7 @@ class Conv(nnx.Module):
   """Convolution without bias, padded symmetrically as torch pads.
 
   ("SAME" would place the window of a stride-2 convolution differently.)
+  `kind` is how a 1x1 one is computed: see `depthwise.pointwise_conv`.
   """
 
   def __init__(
@@ -34,17 +35,21 @@ class Conv(nnx.Module):
     kernel_size: int,
     *,
     stride: int = 1,
+    kind: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, in_channels, out_channels)
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     self.stride, self.dtype = stride, dtype
+    self.kind: dw.Kind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.kernel[...].astype(self.dtype)
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    if kernel.shape[0] == self.stride == 1:
+      return dw.pointwise_conv(x, kernel, kind=self.kind)
     pad = kernel.shape[0] // 2
     return lax.conv_general_dilated(
-      x.astype(self.dtype),
+      x,
       kernel,
       (self.stride, self.stride),
       ((pad, pad), (pad, pad)),
@@ -159,11 +164,17 @@ class ConvNormAct(nnx.Module):
     kernel_size: int = 3,
     stride: int = 1,
     activation: bool = True,
+    kind: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
     self.conv = Conv(
-      in_channels, out_channels, kernel_size, stride=stride, dtype=dtype
+      in_channels,
+      out_channels,
+      kernel_size,
+      stride=stride,
+      kind=kind,
+      dtype=dtype,
     )
     self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
     self.activation = activation
@@ -193,7 +204,12 @@ class InvertedResidual(nnx.Module):
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
     self.expand = ConvNormAct(
-      in_channels, hidden, kernel_size=1, bn_groups=bn_groups, dtype=dtype
+      in_channels,
+      hidden,
+      kernel_size=1,
+      kind=depthwise,
+      bn_groups=bn_groups,
+      dtype=dtype,
     )
     self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
@@ -204,6 +220,7 @@ class InvertedResidual(nnx.Module):
       out_channels,
       kernel_size=1,
       activation=False,
+      kind=depthwise,
       bn_groups=bn_groups,
       dtype=dtype,
     )

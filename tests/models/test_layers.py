@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mobilevit_jax import models
 from mobilevit_jax.models import depthwise
 from mobilevit_jax.models import layers
 
@@ -51,22 +52,66 @@ def test_depthwise_equals_xla(kind, stride, dilation, height_width):
     np.testing.assert_allclose(a, e, atol=5e-5)
 
 
-def test_depthwise_is_chosen_when_it_is_lowered():
-  x = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.float32)
-  kernel = jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
+@pytest.mark.parametrize("kind", depthwise.KINDS)
+def test_pointwise_equals_xla(kind):
+  x, kernel = _array(2, 3, 5, 4), _array(1, 1, 4, 6)
 
-  def grouped(kind, platform):
-    step = functools.partial(depthwise.depthwise_conv, kind=kind)
-    traced = jax.jit(step).trace(x, kernel)
+  def native(x, kernel):
+    return jnp.einsum("bhwc,co->bhwo", x, kernel[0, 0])
+
+  ours = functools.partial(depthwise.pointwise_conv, kind=kind)
+  expected, pull_expected = jax.vjp(native, x, kernel)
+  actual, pull_actual = jax.vjp(jax.jit(ours), x, kernel)
+  np.testing.assert_allclose(actual, expected, atol=2e-5)
+  cotangent = _array(*expected.shape)
+  for a, e in zip(
+    pull_actual(cotangent), pull_expected(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(a, e, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+  ("conv", "kernel"),
+  [
+    (depthwise.depthwise_conv, (3, 3, 1, 4)),
+    (depthwise.pointwise_conv, (1, 1, 4, 6)),
+  ],
+)
+def test_kind_is_chosen_when_it_is_lowered(conv, kernel):
+  shapes = [(1, 8, 8, 4), kernel]
+
+  def native(kind, platform):
+    def gradients(x, kernel):
+      return jax.grad(
+        lambda *args: jnp.sum(conv(*args, kind=kind)), argnums=(0, 1)
+      )(x, kernel)
+
+    traced = jax.jit(gradients).trace(
+      *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    )
     return (
       "convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
     )
 
-  assert not grouped("auto", "cpu")
-  assert grouped("auto", "cuda")
-  assert grouped("auto", "tpu")
-  assert grouped("conv", "cpu")
-  assert not grouped("shift", "cuda")
+  assert not native("auto", "cpu")
+  assert native("auto", "cuda")
+  assert native("auto", "tpu")
+  assert native("conv", "cpu")
+  assert not native("shift", "cuda")
+
+
+def test_conv_kind_makes_every_small_convolution_native():
+  # What exporting for several platforms in one file needs: no choice is left.
+  def choices(kind):
+    model = models.abstract_model("mobilevit_xxs", depthwise=kind)
+    graphdef, state = nnx.split(model)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, image)
+    return str(jaxpr).count("platform_index")
+
+  assert choices("conv") == 0 and choices("shift") == 0
+  # Seven depthwise, and with them two 1x1 each; three blocks' two; the head.
+  assert choices("auto") == 7 * 3 + 3 * 2 + 1
 
 
 def test_unknown_depthwise_is_refused():
