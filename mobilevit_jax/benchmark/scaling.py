@@ -40,7 +40,7 @@ class Chip:
     dims: of the torus.
     slice_chips: chips that share the fast network.
     host_chips: chips of a host, in slices of several hosts.
-    host_cores: virtual cores of such a host.
+    host_cores: of such a host; a virtual one is a thread, half of a core.
   """
 
   kind: str
@@ -51,13 +51,13 @@ class Chip:
   host_cores: int
 
 
-# Sources: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; cores from
-# cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
+# Sources: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; virtual cores, 240,
+# 112, 208 and 180, cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
 CHIPS = {
-  "v4": Chip("TPU v4", 1.1e15 / 4096, 3, 4096, 4, 240),
-  "v5e": Chip("TPU v5e", 51.2e12 / 256, 2, 256, 4, 112),
-  "v5p": Chip("TPU v5p", 600e9, 3, 6144, 4, 208),
-  "v6e": Chip("TPU v6e", 102.4e12 / 256, 2, 256, 4, 180),
+  "v4": Chip("TPU v4", 1.1e15 / 4096, 3, 4096, 4, 120),
+  "v5e": Chip("TPU v5e", 51.2e12 / 256, 2, 256, 4, 56),
+  "v5p": Chip("TPU v5p", 600e9, 3, 6144, 4, 104),
+  "v6e": Chip("TPU v6e", 102.4e12 / 256, 2, 256, 4, 90),
 }
 
 
@@ -170,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--bn_groups", type=int, default=8, help="1: of the whole batch")
   add("--mfu", type=float, default=0.13, help="of the chip's peak, assumed")
   add("--chip_rate", type=float, help="images/s of a chip, where measured")
-  add("--decode_rate", type=float, default=200.0, help="images/s of a core")
+  add("--decode_rate", type=float, default=550.0, help="images/s of a core")
   add("--image_bytes", type=float, default=115e3, help="of a JPEG")
   add("--host_cores", type=int, help="default: the chip's host")
   add("--nic_gbps", type=float, default=100.0, help="of a host, in Gbit/s")
