@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.models import normalize
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
@@ -127,8 +128,9 @@ class BatchNorm(nnx.Module):
     """Normalises `[b, h, w, c]`; `train` uses and records its statistics."""
     wide = at_least_float32(x.dtype)
     if not train:
-      mean, var = self.mean[...], self.var[...]
-      return self._affine(x.astype(wide), mean, var).astype(self.dtype)
+      scale = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+      y = (x.astype(wide) - self.mean[...]) * scale + self.bias[...]
+      return y.astype(self.dtype)
     b, h, w, c = x.shape
     if b % self.groups:
       raise ValueError(
@@ -137,19 +139,16 @@ class BatchNorm(nnx.Module):
     # Two steps, so that a batch sharded over devices stays where it is: the
     # first only splits the leading axis, the second merges unsharded ones.
     grouped = x.astype(wide).reshape(self.groups, b // self.groups, h * w, c)
-    mean = jnp.mean(grouped, axis=(1, 2), keepdims=True)
-    var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2), keepdims=True)
+    y, mean, var = normalize.batch_norm(
+      grouped, self.scale[...], self.bias[...], self.epsilon
+    )
     size = b // self.groups * h * w
     self._record(mean, var * (size / max(size - 1, 1)))
-    return self._affine(grouped, mean, var).reshape(x.shape).astype(self.dtype)
-
-  def _affine(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-    scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
-    return (x - mean) * scale + self.bias[...]
+    return y.reshape(x.shape).astype(self.dtype)
 
   def _record(self, mean: jax.Array, var: jax.Array) -> None:
     for stat, seen in ((self.mean, mean), (self.var, var)):
-      seen = lax.stop_gradient(jnp.mean(seen, axis=(0, 1, 2)))
+      seen = jnp.mean(seen, axis=(0, 1, 2))
       stat[...] += self.momentum * (seen.astype(stat.dtype) - stat[...])
 
 

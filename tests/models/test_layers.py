@@ -11,6 +11,7 @@ import pytest
 from mobilevit_jax import models
 from mobilevit_jax.models import depthwise
 from mobilevit_jax.models import layers
+from mobilevit_jax.models import normalize
 
 RNG = np.random.default_rng(0)
 
@@ -158,6 +159,28 @@ def test_batch_norm_groups_equal_numpy(groups):
   np.testing.assert_allclose(
     norm.var[...], 0.9 * var_before + 0.1 * var, rtol=1e-5
   )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_norm_gradient_equals_the_derived_one(groups):
+  shape = (groups, 4 // groups, 6, 5)
+  x, scale, bias = 3 * _array(*shape) + 2, _array(5), _array(5)
+  weight = _array(*shape)  # a plain sum has no gradient
+
+  def derived(x, scale, bias):
+    centred = x - x.mean((1, 2), keepdims=True)
+    std = jnp.sqrt(jnp.square(centred).mean((1, 2), keepdims=True) + 1e-5)
+    return jnp.sum(weight * (centred / std * scale + bias))
+
+  def ours(*args):
+    y, mean, var = normalize.batch_norm(*args, 1e-5)
+    return jnp.sum(weight * y) + jnp.sum(mean) + jnp.sum(var)
+
+  arguments = (x, scale, bias)
+  expected = jax.grad(derived, argnums=(0, 1, 2))(*arguments)
+  actual = jax.jit(jax.grad(ours, argnums=(0, 1, 2)))(*arguments)
+  for a, e in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(a, e, atol=2e-5)
 
 
 def test_batch_norm_evaluates_with_running_statistics():
