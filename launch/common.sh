@@ -74,6 +74,24 @@ need() {
   fi
 }
 
+# The allocator that pays where the CPU trains; nothing where it isn't
+# installed, or an accelerator trains.
+find_jemalloc() {
+  local file
+  for file in /dev/nvidia0 /dev/accel0 /dev/vfio/0; do
+    if [[ -e "$file" ]]; then
+      return
+    fi
+  done
+  for file in /usr/lib/*/libjemalloc.so.2 /usr/lib64/libjemalloc.so.2 \
+    /usr/local/lib/libjemalloc.so.2; do
+    if [[ -e "$file" ]]; then
+      printf '%s\n' "$file"
+      return
+    fi
+  done
+}
+
 # parse_flags ALLOWED ARGUMENT...: fills flag[name] and, with what follows --,
 # trainer. ALLOWED lists names; one that ends in = takes a value.
 declare -A flag=()

@@ -28,3 +28,7 @@ run uv venv --quiet --allow-existing --python 3.12 .venv
 # In one go, so that JAX and its plugin are of one version.
 run uv pip install --quiet --python .venv/bin/python \
   -r requirements.txt "$jax"
+if [[ "$1" == cpu && -z "$(find_jemalloc)" ]]; then
+  note "libjemalloc.so.2 is not installed; with it training on CPU is faster:" \
+    "apt install libjemalloc2, and see docs/benchmarks/train.md"
+fi

@@ -10,6 +10,9 @@
 #
 # It sets, where you have not:
 #   MALLOC_ARENA_MAX=4   glibc keeps fewer arenas: less memory, the same speed
+#   JEMALLOC=FILE        where no accelerator is: libjemalloc.so.2, if installed.
+#                        XLA frees all it used after each step; this allocator
+#                        keeps it. docs/benchmarks/train.md. JEMALLOC= for none.
 #
 # DRY_RUN=1 prints the command.
 set -euo pipefail
@@ -21,8 +24,13 @@ python="${PYTHON:-.venv/bin/python}"
 check_trainer "$@"
 need "$python" "run launch/install.sh cpu, cuda13 or tpu first, or set PYTHON"
 
-command=(env "MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4}"
-  "$python" -m mobilevit_jax.main "$@")
+settings=("MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4}")
+jemalloc="${JEMALLOC-$(find_jemalloc)}"
+if [[ -n "$jemalloc" && -z "${LD_PRELOAD:-}" ]]; then
+  keep="dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+  settings+=("LD_PRELOAD=$jemalloc" "MALLOC_CONF=${MALLOC_CONF:-$keep}")
+fi
+command=(env "${settings[@]}" "$python" -m mobilevit_jax.main "$@")
 if ((DRY_RUN)); then
   run "${command[@]}"
   exit

@@ -11,6 +11,8 @@ import sys
 # of it, `--config.FIELD=VALUE`, as `args.fields`.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
+  "train": "steps/s, memory and compile time of a train step",
+  "scaling": "when a pod starves, by arithmetic",
 }
 
 

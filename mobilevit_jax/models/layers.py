@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.models import normalize
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
@@ -25,6 +26,7 @@ class Conv(nnx.Module):
   """Convolution without bias, padded symmetrically as torch pads.
 
   ("SAME" would place the window of a stride-2 convolution differently.)
+  `kind` is how a 1x1 one is computed: see `depthwise.pointwise_conv`.
   """
 
   def __init__(
@@ -34,17 +36,21 @@ class Conv(nnx.Module):
     kernel_size: int,
     *,
     stride: int = 1,
+    kind: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, in_channels, out_channels)
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     self.stride, self.dtype = stride, dtype
+    self.kind: dw.Kind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.kernel[...].astype(self.dtype)
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    if kernel.shape[0] == self.stride == 1:
+      return dw.pointwise_conv(x, kernel, kind=self.kind)
     pad = kernel.shape[0] // 2
     return lax.conv_general_dilated(
-      x.astype(self.dtype),
+      x,
       kernel,
       (self.stride, self.stride),
       ((pad, pad), (pad, pad)),
@@ -122,8 +128,9 @@ class BatchNorm(nnx.Module):
     """Normalises `[b, h, w, c]`; `train` uses and records its statistics."""
     wide = at_least_float32(x.dtype)
     if not train:
-      mean, var = self.mean[...], self.var[...]
-      return self._affine(x.astype(wide), mean, var).astype(self.dtype)
+      scale = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+      y = (x.astype(wide) - self.mean[...]) * scale + self.bias[...]
+      return y.astype(self.dtype)
     b, h, w, c = x.shape
     if b % self.groups:
       raise ValueError(
@@ -132,19 +139,16 @@ class BatchNorm(nnx.Module):
     # Two steps, so that a batch sharded over devices stays where it is: the
     # first only splits the leading axis, the second merges unsharded ones.
     grouped = x.astype(wide).reshape(self.groups, b // self.groups, h * w, c)
-    mean = jnp.mean(grouped, axis=(1, 2), keepdims=True)
-    var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2), keepdims=True)
+    y, mean, var = normalize.batch_norm(
+      grouped, self.scale[...], self.bias[...], self.epsilon
+    )
     size = b // self.groups * h * w
     self._record(mean, var * (size / max(size - 1, 1)))
-    return self._affine(grouped, mean, var).reshape(x.shape).astype(self.dtype)
-
-  def _affine(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-    scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
-    return (x - mean) * scale + self.bias[...]
+    return y.reshape(x.shape).astype(self.dtype)
 
   def _record(self, mean: jax.Array, var: jax.Array) -> None:
     for stat, seen in ((self.mean, mean), (self.var, var)):
-      seen = lax.stop_gradient(jnp.mean(seen, axis=(0, 1, 2)))
+      seen = jnp.mean(seen, axis=(0, 1, 2))
       stat[...] += self.momentum * (seen.astype(stat.dtype) - stat[...])
 
 
@@ -159,11 +163,17 @@ class ConvNormAct(nnx.Module):
     kernel_size: int = 3,
     stride: int = 1,
     activation: bool = True,
+    kind: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
     self.conv = Conv(
-      in_channels, out_channels, kernel_size, stride=stride, dtype=dtype
+      in_channels,
+      out_channels,
+      kernel_size,
+      stride=stride,
+      kind=kind,
+      dtype=dtype,
     )
     self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
     self.activation = activation
@@ -193,7 +203,12 @@ class InvertedResidual(nnx.Module):
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
     self.expand = ConvNormAct(
-      in_channels, hidden, kernel_size=1, bn_groups=bn_groups, dtype=dtype
+      in_channels,
+      hidden,
+      kernel_size=1,
+      kind=depthwise,
+      bn_groups=bn_groups,
+      dtype=dtype,
     )
     self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
@@ -204,6 +219,7 @@ class InvertedResidual(nnx.Module):
       out_channels,
       kernel_size=1,
       activation=False,
+      kind=depthwise,
       bn_groups=bn_groups,
       dtype=dtype,
     )

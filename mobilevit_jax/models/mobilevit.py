@@ -96,12 +96,13 @@ class MobileViTBlock(nnx.Module):
     *,
     depth: int,
     dropout: float,
+    depthwise: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
-    norm_act = {"bn_groups": bn_groups, "dtype": dtype}
+    norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     self.local_rep = layers.ConvNormAct(channels, channels, **norm_act)
-    self.expand = layers.Conv(channels, dim, 1, dtype=dtype)
+    self.expand = layers.Conv(channels, dim, 1, kind=depthwise, dtype=dtype)
     self.global_rep = nnx.List(
       transformer.TransformerBlock(
         dim, heads=HEADS, ffn_dim=2 * dim, dropout=dropout, dtype=dtype
@@ -150,7 +151,7 @@ class MobileViT(nnx.Module):
       strides of the last one or two stages become 1, and only at 8 is one
       convolution dilated: stage 5's depthwise, by 2.
     bn_groups: see `layers.BatchNorm`.
-    depthwise: see `depthwise.depthwise_conv`.
+    depthwise: kind of depthwise and 1x1 convolutions; see `models.depthwise`.
     dtype: compute type; parameters stay float32.
   """
 
@@ -176,7 +177,8 @@ class MobileViT(nnx.Module):
       depthwise=depthwise,
     )
     stem, *widths = variant.channels
-    norm_act = {"bn_groups": bn_groups, "dtype": dtype}
+    norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
+    shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
 
     def inverted(
       in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
@@ -187,8 +189,7 @@ class MobileViT(nnx.Module):
         expansion=variant.expansion,
         stride=stride,
         dilation=dilation,
-        depthwise=depthwise,
-        **norm_act,
+        **shared,
       )
 
     def hybrid(stage: int, stride: int = 2, dilation: int = 1) -> nnx.List:
@@ -198,7 +199,7 @@ class MobileViT(nnx.Module):
         variant.dims[stage - 3],
         depth=DEPTHS[stage - 3],
         dropout=dropout,
-        **norm_act,
+        **shared,
       )
       down = inverted(in_channels, out_channels, stride, dilation)
       return nnx.List([down, block])

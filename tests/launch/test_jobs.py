@@ -94,6 +94,22 @@ def test_the_exit_code_is_the_trainers(launch, trainer, code):
   assert words == ["-m", "mobilevit_jax.main", *RUN]
 
 
+@pytest.mark.parametrize(
+  ("settings", "preloaded"),
+  [
+    ({"JEMALLOC": "/x/libjemalloc.so.2"}, True),
+    ({"JEMALLOC": ""}, False),
+    ({"JEMALLOC": "/x/libjemalloc.so.2", "LD_PRELOAD": "mine.so"}, False),
+  ],
+)
+def test_jemalloc_is_preloaded_where_asked_for(launch, settings, preloaded):
+  result = launch("local.sh", *RUN, DRY_RUN="1", **settings)
+  assert result.returncode == 0
+  words = result.stdout.split()
+  assert ("LD_PRELOAD=/x/libjemalloc.so.2" in words) == preloaded
+  assert any(word.startswith("MALLOC_CONF=") for word in words) == preloaded
+
+
 def test_sigterm_reaches_the_trainer_inside_xpks_shell(launch, trainer):
   launch(
     "xpk.sh",

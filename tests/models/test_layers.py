@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mobilevit_jax import models
 from mobilevit_jax.models import depthwise
 from mobilevit_jax.models import layers
+from mobilevit_jax.models import normalize
 
 RNG = np.random.default_rng(0)
 
@@ -51,22 +53,66 @@ def test_depthwise_equals_xla(kind, stride, dilation, height_width):
     np.testing.assert_allclose(a, e, atol=5e-5)
 
 
-def test_depthwise_is_chosen_when_it_is_lowered():
-  x = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.float32)
-  kernel = jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
+@pytest.mark.parametrize("kind", depthwise.KINDS)
+def test_pointwise_equals_xla(kind):
+  x, kernel = _array(2, 3, 5, 4), _array(1, 1, 4, 6)
 
-  def grouped(kind, platform):
-    step = functools.partial(depthwise.depthwise_conv, kind=kind)
-    traced = jax.jit(step).trace(x, kernel)
+  def native(x, kernel):
+    return jnp.einsum("bhwc,co->bhwo", x, kernel[0, 0])
+
+  ours = functools.partial(depthwise.pointwise_conv, kind=kind)
+  expected, pull_expected = jax.vjp(native, x, kernel)
+  actual, pull_actual = jax.vjp(jax.jit(ours), x, kernel)
+  np.testing.assert_allclose(actual, expected, atol=2e-5)
+  cotangent = _array(*expected.shape)
+  for a, e in zip(
+    pull_actual(cotangent), pull_expected(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(a, e, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+  ("conv", "kernel"),
+  [
+    (depthwise.depthwise_conv, (3, 3, 1, 4)),
+    (depthwise.pointwise_conv, (1, 1, 4, 6)),
+  ],
+)
+def test_kind_is_chosen_when_it_is_lowered(conv, kernel):
+  shapes = [(1, 8, 8, 4), kernel]
+
+  def native(kind, platform):
+    def gradients(x, kernel):
+      return jax.grad(
+        lambda *args: jnp.sum(conv(*args, kind=kind)), argnums=(0, 1)
+      )(x, kernel)
+
+    traced = jax.jit(gradients).trace(
+      *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    )
     return (
       "convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
     )
 
-  assert not grouped("auto", "cpu")
-  assert grouped("auto", "cuda")
-  assert grouped("auto", "tpu")
-  assert grouped("conv", "cpu")
-  assert not grouped("shift", "cuda")
+  assert not native("auto", "cpu")
+  assert native("auto", "cuda")
+  assert native("auto", "tpu")
+  assert native("conv", "cpu")
+  assert not native("shift", "cuda")
+
+
+def test_conv_kind_makes_every_small_convolution_native():
+  # What exporting for several platforms in one file needs: no choice is left.
+  def choices(kind):
+    model = models.abstract_model("mobilevit_xxs", depthwise=kind)
+    graphdef, state = nnx.split(model)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, image)
+    return str(jaxpr).count("platform_index")
+
+  assert choices("conv") == 0 and choices("shift") == 0
+  # Seven depthwise, and with them two 1x1 each; three blocks' two; the head.
+  assert choices("auto") == 7 * 3 + 3 * 2 + 1
 
 
 def test_unknown_depthwise_is_refused():
@@ -113,6 +159,28 @@ def test_batch_norm_groups_equal_numpy(groups):
   np.testing.assert_allclose(
     norm.var[...], 0.9 * var_before + 0.1 * var, rtol=1e-5
   )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_norm_gradient_equals_the_derived_one(groups):
+  shape = (groups, 4 // groups, 6, 5)
+  x, scale, bias = 3 * _array(*shape) + 2, _array(5), _array(5)
+  weight = _array(*shape)  # a plain sum has no gradient
+
+  def derived(x, scale, bias):
+    centred = x - x.mean((1, 2), keepdims=True)
+    std = jnp.sqrt(jnp.square(centred).mean((1, 2), keepdims=True) + 1e-5)
+    return jnp.sum(weight * (centred / std * scale + bias))
+
+  def ours(*args):
+    y, mean, var = normalize.batch_norm(*args, 1e-5)
+    return jnp.sum(weight * y) + jnp.sum(mean) + jnp.sum(var)
+
+  arguments = (x, scale, bias)
+  expected = jax.grad(derived, argnums=(0, 1, 2))(*arguments)
+  actual = jax.jit(jax.grad(ours, argnums=(0, 1, 2)))(*arguments)
+  for a, e in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(a, e, atol=2e-5)
 
 
 def test_batch_norm_evaluates_with_running_statistics():
