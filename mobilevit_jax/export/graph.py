@@ -20,7 +20,12 @@ from mobilevit_jax.models import transformer
 
 
 def write(
-  model: mobilevit.MobileViT, ops: Ops, x: Tensor, *, features: bool = False
+  model: mobilevit.MobileViT,
+  ops: Ops,
+  x: Tensor,
+  *,
+  features: bool = False,
+  probabilities: bool = False,
 ) -> dict[str, Tensor]:
   """Writes the net.
 
@@ -29,9 +34,11 @@ def write(
     ops: writer of a format.
     x: map of RGB images in [0, 1], `[b, h, w, 3]`.
     features: stop at the stages, of which the outputs are returned.
+    probabilities: a softmax after the logits.
 
   Returns:
-    `{"logits": [b, num_classes]}`, or `"stage1"` to `"stage5"`.
+    `{"logits": [b, num_classes]}`, `{"probabilities": ...}`, or `"stage1"` to
+    `"stage5"`.
   """
   model = fold_bn.fold_batch_norms(model)
   x = _conv_norm(model.stem, ops, x, "stem")
@@ -48,7 +55,10 @@ def write(
     return {key: ops.rows(x, f"{key}/out") for key, x in stages.items()}
   x = ops.pool(_conv_norm(model.head, ops, x, "head"), "pool")
   kernel, bias = _affine(model.classifier)
-  return {"logits": ops.linear(x, kernel, bias, "classifier")}
+  x = ops.linear(x, kernel, bias, "classifier")
+  if probabilities:
+    return {"probabilities": ops.softmax(x, "classifier/softmax")}
+  return {"logits": x}
 
 
 def _array(value: Any) -> np.ndarray:

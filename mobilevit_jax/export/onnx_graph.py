@@ -1,4 +1,4 @@
-"""Writes ONNX graphs, operator by operator, for any batch.
+"""Writes ONNX graphs, operator by operator, for any batch or a fixed one.
 
 Maps are `[b, c, h, w]` inside, ONNX's own order; images come in and feature
 maps go out as `[b, h, w, c]`, as in every other format.
@@ -42,11 +42,13 @@ class OnnxOps(Ops):
   Args:
     half: keep weights in float16, half the size; a Cast makes them float32
       again, which engines do once, when they load the file.
+    batch: images at a time; None leaves it open.
   """
 
-  def __init__(self, *, half: bool = False):
+  def __init__(self, *, half: bool = False, batch: int | None = None):
     self._onnx = library()
     self._half = half
+    self._batch = batch or BATCH
     self._nodes: list[Any] = []
     self._constants: dict[str, Any] = {}
     self._inputs: list[Any] = []
@@ -82,7 +84,7 @@ class OnnxOps(Ops):
     kind = proto.UINT8 if pixels else proto.FLOAT
     self._inputs.append(
       self._onnx.helper.make_tensor_value_info(
-        "images", kind, (BATCH, *shape[1:])
+        "images", kind, (self._batch, *shape[1:])
       )
     )
     x = Ref("images", tuple(shape))
@@ -210,7 +212,7 @@ class OnnxOps(Ops):
       self._op("Identity", [ref], ref.shape, name)
       infos.append(
         helper.make_tensor_value_info(
-          name, proto.FLOAT, (BATCH, *ref.shape[1:])
+          name, proto.FLOAT, (self._batch, *ref.shape[1:])
         )
       )
     graph = helper.make_graph(

@@ -1,0 +1,121 @@
+"""The file formats, and the way from a model to a verified file."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax.export import contract
+from mobilevit_jax.export import litert
+from mobilevit_jax.export import metadata
+from mobilevit_jax.export import onnx
+from mobilevit_jax.export import stablehlo
+from mobilevit_jax.export import verify
+from mobilevit_jax.models import mobilevit
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """One row of `FORMATS`.
+
+  Attributes:
+    suffix: of its files.
+    build: a model, options and metadata to a file's content.
+    run: content, images and options to outputs, in the format's own engine.
+    inspect: looks into the content; raises ExportError for what mustn't be.
+    open_batch: whether the number of images can be left open.
+    precisions: that it can be written in.
+  """
+
+  suffix: str
+  build: Callable[[mobilevit.MobileViT, contract.Options, str], bytes]
+  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs]
+  inspect: Callable[[bytes], contract.Findings]
+  open_batch: bool
+  precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
+
+
+FORMATS = {
+  "stablehlo": Format(
+    ".zip", stablehlo.build, stablehlo.run, stablehlo.inspect, open_batch=True
+  ),
+  "litert": Format(
+    ".tflite",
+    litert.build,
+    litert.run,
+    litert.inspect,
+    open_batch=False,
+    precisions=contract.PRECISIONS,
+  ),
+  "onnx": Format(".onnx", onnx.build, onnx.run, onnx.inspect, open_batch=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """A file's content, seen and compared.
+
+  Attributes:
+    content: to be written.
+    findings: of a look into it.
+    comparison: with the model in JAX.
+  """
+
+  content: bytes
+  findings: contract.Findings
+  comparison: verify.Comparison
+
+
+def check_options(name: str, options: contract.Options) -> None:
+  """Raises ValueError for what the format `name` has no files of."""
+  format = FORMATS[name]
+  if options.precision not in format.precisions:
+    having = [
+      n for n, f in FORMATS.items() if options.precision in f.precisions
+    ]
+    raise ValueError(
+      f"--precision={options.precision} needs --format={' or '.join(having)}, "
+      f"not {name}"
+    )
+  if options.batch is None and not format.open_batch:
+    raise ValueError(f"--batch=any: the batch of {name} files is fixed")
+  if options.batch is not None and options.batch < 1:
+    raise ValueError(f"--batch={options.batch} must be at least 1, or 'any'")
+  if options.size < mobilevit.MIN_IMAGE_SIZE:
+    raise ValueError(
+      f"--size={options.size} must be at least {mobilevit.MIN_IMAGE_SIZE}"
+    )
+
+
+def export(
+  model: mobilevit.MobileViT,
+  name: str,
+  options: contract.Options,
+  document: dict[str, Any],
+  images: np.ndarray,
+) -> Export:
+  """A file's content, verified.
+
+  Args:
+    model: with its weights; it is run in JAX as it is.
+    name: a key of `FORMATS`.
+    options: of the file.
+    document: its metadata, from `metadata.describe`.
+    images: to compare the file with JAX on, uint8 `[n, size, size, 3]`.
+
+  Raises:
+    ExportError: if the file isn't as it must be, or answers otherwise than JAX.
+    ValueError: for options that the format doesn't have, or a missing package.
+  """
+  check_options(name, options)
+  format = FORMATS[name]
+  content = format.build(model, options, metadata.dumps(document))
+  findings = format.inspect(content)
+  found = format.run(content, verify.as_input(images, options), options)
+  expected = verify.answers_of_jax(
+    model, images, features=options.output == "features"
+  )
+  comparison = verify.compare(found, expected, options)
+  verify.check(comparison, options.precision)
+  return Export(content, findings, comparison)
