@@ -59,6 +59,7 @@ class LiteRTFile:
     self._tensors: list[Any] = []
     self._operators: list[Any] = []
     self._codes: dict[tuple[int, int], int] = {}
+    self.results: dict[str, Ref] = {}  # of every operator
 
   def tensor(
     self,
@@ -149,6 +150,7 @@ class LiteRTFile:
     output = self.tensor(shape, kind, name, grid=grid)
     operator.outputs = [output.index]
     self._operators.append(operator)
+    self.results[name] = output
     return output
 
   def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:

@@ -6,9 +6,8 @@ layers, SiLU, data movement and, if asked for, the two products of attention.
 LayerNorm, softmax and the transformer's residual stream stay in float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import re
-from typing import Literal
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from mobilevit_jax.export.litert_file import Grid
 from mobilevit_jax.export.litert_file import Ref
 from mobilevit_jax.export.litert_graph import LiteRTOps
 
-Attention = Literal["int8", "float"]
-ATTENTION: tuple[Attention, ...] = ("int8", "float")
 # For each tensor of the float32 graph, the least and the largest value.
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -34,11 +31,18 @@ class DynamicOps(LiteRTOps):
 
   XNNPACK finds the range of each activation as it comes. It has no such
   depthwise convolution; those few weights stay in float32.
+
+  Args:
+    select: whether an operator, by its name, may be of eight bits.
   """
+
+  def __init__(self, select: Callable[[str], bool] = lambda name: True):
+    super().__init__()
+    self._select = select
 
   def weights(self, x, kernel, bias, name, *, axis):
     """See `LiteRTOps.weights`."""
-    if axis:
+    if axis or not self._select(name):
       return super().weights(x, kernel, bias, name, axis=axis)
     values, scales = quantise_weights(kernel, axis)
     return [
@@ -52,12 +56,14 @@ class Int8Ops(DynamicOps):
 
   Args:
     ranges: of every tensor, from calibration.
-    attention: `"float"` leaves the two products of attention in float32.
+    select: see `DynamicOps`.
   """
 
-  def __init__(self, ranges: Ranges, *, attention: Attention = "int8"):
-    super().__init__()
-    self._ranges, self._attention = ranges, attention
+  def __init__(
+    self, ranges: Ranges, select: Callable[[str], bool] = lambda name: True
+  ):
+    super().__init__(select)
+    self._ranges = ranges
     self._converted: dict[tuple[int, Grid | None], Ref] = {}
 
   def _grid(self, name: str) -> Grid:
@@ -68,6 +74,9 @@ class Int8Ops(DynamicOps):
     if x.grid is not None and wanted in (None, x.grid):
       return x
     return self._convert(x, wanted or self._grid(x.name))
+
+  def _chosen(self, x: Ref, name: str) -> Ref:
+    return self._int8(x) if self._select(name) else self._float(x)
 
   def _float(self, x: Ref) -> Ref:
     return x if x.grid is None else self._convert(x, None)
@@ -116,30 +125,42 @@ class Int8Ops(DynamicOps):
 
   def input(self, shape, *, pixels=False):
     """See `LiteRTOps.input`; the pixels need no arithmetic here."""
+    if not self._select("images"):
+      return super().input(shape, pixels=pixels)
     if not pixels:
       return self._convert(super().input(shape), PIXELS)
     pixel = Grid(PIXELS.scale, 0)
     return self._convert(self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS)
 
-  def conv(self, x, *args, **kwargs):
+  def conv(self, x, kernel, bias, name, **options):
     """See `Ops.conv`."""
-    return super().conv(self._int8(x), *args, **kwargs)
+    return super().conv(self._chosen(x, name), kernel, bias, name, **options)
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`; the classifier takes float32 and finds the range."""
-    x = self._float(x) if len(x.shape) == 2 else self._int8(x)
+    x = self._float(x) if len(x.shape) == 2 else self._chosen(x, name)
     return super().linear(x, kernel, bias, name)
+
+  def silu(self, x, name):
+    """See `Ops.silu`."""
+    return super().silu(self._chosen(x, name), name)
 
   def add(self, x, y, name):
     """See `Ops.add`: maps in eight bits, the transformer's stream not."""
     if name.endswith("/residual"):
-      return super().add(self._int8(x), self._int8(y), name)
-    return super().add(self._float(x), self._float(y), name)
+      x, y = self._chosen(x, name), self._chosen(y, name)
+    else:
+      x, y = self._float(x), self._float(y)
+    return super().add(x, y, name)
 
   def concat(self, x, y, name):
     """See `Ops.concat`; engines want all on one grid."""
-    common = self._grid(name)
-    return super().concat(self._int8(x, common), self._int8(y, common), name)
+    if self._select(name):
+      common = self._grid(name)
+      x, y = self._int8(x, common), self._int8(y, common)
+    else:
+      x, y = self._float(x), self._float(y)
+    return super().concat(x, y, name)
 
   def pool(self, x, name):
     """See `Ops.pool`."""
@@ -155,22 +176,20 @@ class Int8Ops(DynamicOps):
 
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`."""
-    convert = self._int8 if self._attention == "int8" else self._float
-    return super().matmul(
-      convert(x), convert(y), name, transpose_y=transpose_y
-    )
+    x, y = self._chosen(x, name), self._chosen(y, name)
+    return super().matmul(x, y, name, transpose_y=transpose_y)
 
   def resize(self, x, h, w, name):
     """See `Ops.resize`."""
-    return super().resize(self._int8(x), h, w, name)
+    return super().resize(self._chosen(x, name), h, w, name)
 
   def reshape(self, x, shape, name):
     """See `Ops.reshape`."""
-    return super().reshape(self._int8(x), shape, name)
+    return super().reshape(self._chosen(x, name), shape, name)
 
   def transpose(self, x, order, name):
     """See `Ops.transpose`."""
-    return super().transpose(self._int8(x), order, name)
+    return super().transpose(self._chosen(x, name), order, name)
 
   def serialize(self, outputs, metadata):
     """See `LiteRTFile.serialize`; results are float32."""
