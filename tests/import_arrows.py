@@ -175,6 +175,7 @@ ALLOWED: dict[str, set[str]] = {
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},
+  "flops": set(),
   "losses": set(),
   "optim": set(),
   "sharding": set(),
