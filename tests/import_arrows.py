@@ -148,6 +148,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.litert_file": set(),
   "export.litert_graph": {"export.litert_file", "export.ops"},
+  "export.litert_int8": {"export.litert_file", "export.litert_graph"},
   # The package itself, for its version.
   "export.metadata": {
     "",
@@ -170,8 +171,17 @@ ALLOWED: dict[str, set[str]] = {
     "models.depthwise",
     "models.mobilevit",
   },
+  "export.quantise": {
+    "export.litert_file",
+    "export.litert_graph",
+    "export.litert_int8",
+  },
   # JAX's answers to the images that `predict` would be asked about.
   "export.verify": {"data.presets", "export.contract", "models.mobilevit"},
+  "benchmark": set(),
+  # Commands are imported by name, when asked for.
+  "benchmark.__main__": set(),
+  "benchmark.input": set(),
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},

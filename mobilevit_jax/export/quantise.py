@@ -46,7 +46,8 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
     for name, value in outputs.items():
       low[name] = min(low[name], float(value.min()))
       high[name] = max(high[name], float(value.max()))
-  return {name: (low[name], high[name]) for name in results}
+  ranges = {name: (low[name], high[name]) for name in results}
+  return {"images": (0.0, 1.0), **ranges}
 
 
 def write(
