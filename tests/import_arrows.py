@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
   "models.depthwise": set(),
   "models.init": set(),
   "models.layers": {"models.depthwise"},
+  # What MobileViT is compared with; not one of `create_model`'s.
+  "models.mobilenet_v2": {"models.depthwise", "models.layers"},
   "models.mobilevit": {
     "models.depthwise",
     "models.layers",
@@ -136,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.fold_bn",
     "export.ops",
     "models.layers",
+    "models.mobilenet_v2",
     "models.mobilevit",
     "models.transformer",
   },

@@ -15,6 +15,7 @@ from mobilevit_jax.export.litert_file import Ref
 from mobilevit_jax.export.ops import Ops
 
 _SAME, _VALID = 0, 1
+_NONE, _RELU6 = 0, 3  # ActivationFunctionType
 
 
 class LiteRTOps(LiteRTFile, Ops):
@@ -40,7 +41,16 @@ class LiteRTOps(LiteRTFile, Ops):
     ]
 
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -79,6 +89,7 @@ class LiteRTOps(LiteRTFile, Ops):
       strideH=stride,
       dilationWFactor=dilation,
       dilationHFactor=dilation,
+      fusedActivationFunction=_RELU6 if relu6 else _NONE,
       **fields,
     )
 
