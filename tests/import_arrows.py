@@ -123,6 +123,17 @@ ALLOWED: dict[str, set[str]] = {
     "weights.names",
     "weights.source",
   },
+  "export.accuracy": {
+    "data.presets",
+    "data.sources",
+    "export.contract",
+    "export.litert",
+    "export.quantise",
+    "export.verify",
+    "weights.io",
+    "weights.names",
+    "weights.source",
+  },
   "export.contract": set(),
   "export.fold_bn": {"models.layers"},
   "export.formats": {
@@ -147,6 +158,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.graph",
     "export.litert_file",
     "export.litert_graph",
+    "export.quantise",
     "models.mobilevit",
   },
   "export.litert_file": set(),
@@ -175,6 +187,7 @@ ALLOWED: dict[str, set[str]] = {
     "models.mobilevit",
   },
   "export.quantise": {
+    "export.contract",
     "export.litert_file",
     "export.litert_graph",
     "export.litert_int8",

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import importlib
 import re
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import contract
 from mobilevit_jax.export import litert_graph
 from mobilevit_jax.export import litert_int8
 from mobilevit_jax.export.litert_file import Ref
-
-Attention = Literal["int8", "float"]
-ATTENTION: tuple[Attention, ...] = ("int8", "float")
 
 # Writes a net, its input included, with any writer of LiteRT graphs.
 Net = Callable[[litert_graph.LiteRTOps], Mapping[str, Ref]]
@@ -55,7 +52,7 @@ def write(
   ranges: litert_int8.Ranges,
   *,
   metadata: str = "",
-  attention: Attention = "int8",
+  attention: contract.Attention = "int8",
 ) -> bytes:
   """The int8 file; `attention` is the type of the products QK and PV."""
 
@@ -132,7 +129,9 @@ class Engine:
   """A LiteRT file in its interpreter, on one thread, so answers repeat."""
 
   def __init__(self, data: bytes):
-    module = importlib.import_module("ai_edge_litert.interpreter")
+    module = contract.library(
+      "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
+    )
     interpreter = module.Interpreter(model_content=data, num_threads=1)
     self._runner: Any = interpreter.get_signature_runner()
     details = self._runner.get_input_details()["images"]
