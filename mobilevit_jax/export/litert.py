@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def build(
   if options.precision == "int8":
     if calibration is None or not len(calibration):
       raise ValueError("--precision=int8 needs --calibration_images")
-    ranges = quantise.calibrate(write, calibration)
+    # Image by image, so that it doesn't matter which share a batch.
+    single = net(model, dataclasses.replace(options, batch=1))
+    ranges = quantise.calibrate(single, calibration)
     return quantise.write(
       write, ranges, metadata=metadata, attention=options.attention
     )
