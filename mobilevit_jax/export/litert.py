@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export import graph
 from mobilevit_jax.export import litert_file
 from mobilevit_jax.export import litert_graph
@@ -26,10 +27,12 @@ def net(
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
 
+  folded = fold_bn.fold_batch_norms(model)  # once for all that is written
+
   def write(ops: litert_graph.LiteRTOps) -> dict[str, litert_file.Ref]:
     x = ops.input(options.shape, pixels=options.input == "uint8")
     return graph.write(
-      model,
+      folded,
       ops,
       x,
       features=options.output == "features",

@@ -113,7 +113,8 @@ def test_odd_maps_pixels_batches_and_probabilities(model):
   fields = {"size": 96, "input": "uint8", "output": "probabilities", "batch": 2}
   int8, fp32 = (options(precision, **fields) for precision in ("int8", "fp32"))
   content = litert.build(model, int8, "", pixels)
-  assert "outside them: nothing" in litert.inspect(content).notes[0]
+  # From unsigned to signed bytes, which is next to nothing.
+  assert "outside them: 1 QUANTIZE" in litert.inspect(content).notes[0]
   found = litert.run(content, pixels, int8)["probabilities"]
   exact = litert.run(litert.build(model, fp32, ""), pixels, fp32)
   np.testing.assert_allclose(found, exact["probabilities"], atol=0.02)
@@ -134,19 +135,26 @@ def test_without_images_to_calibrate_on_there_is_no_file(model):
     litert.build(model, options(), "")
 
 
-def test_layer_errors_name_the_layer_that_hurts(model, images):
-  net = litert.net(model, options(size=32))
-  small = images[:2, ::2, ::2]
-  ranges = dict(quantise.calibrate(net, small))
-  worst = "stage4/1/global_rep/2/ffn_in"
-  low, high = ranges[f"{worst}/linear"]
-  ranges[f"{worst}/linear"] = low * 50, high * 50
-  errors = quantise.layer_errors(net, ranges, small)
-  assert errors[0].layer == worst
+def _small_net(ops):
+  rng = np.random.default_rng(0)
+  x = ops.input((1, 16, 16, 3))
+  for name in ("a", "b", "c"):
+    kernel = rng.normal(0, 0.3, (3, 3, x.shape[-1], 8)).astype(np.float32)
+    x = ops.silu(ops.conv(x, kernel, None, f"{name}/conv"), f"{name}/silu")
+  kernel = rng.normal(size=(8, 5)).astype(np.float32)
+  return {"logits": ops.linear(ops.pool(x, "pool"), kernel, kernel[0, :5], "d")}
+
+
+def test_layer_errors_name_the_layer_that_hurts(images):
+  small = images[:4, :16, :16]
+  ranges = dict(quantise.calibrate(_small_net, small))
+  low, high = ranges["b/conv"]
+  ranges["b/conv"] = low * 50, high * 50
+  errors = quantise.layer_errors(_small_net, ranges, small)
   assert errors == sorted(errors, key=lambda item: -item.error)
-  names = {item.layer for item in errors}
-  assert {"images", "stem", "classifier", "stage2/1/residual"} < names
-  assert all(item.error < errors[0].error / 2 for item in errors[1:])
+  assert {item.layer for item in errors} == {"images", "a", "b", "c", "d"}
+  assert errors[0].layer == "b"
+  assert all(0 < item.error < errors[0].error / 2 for item in errors[1:])
 
 
 @pytest.mark.parametrize(
