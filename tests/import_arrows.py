@@ -199,6 +199,18 @@ ALLOWED: dict[str, set[str]] = {
   # Commands are imported by name, when asked for.
   "benchmark.__main__": set(),
   "benchmark.input": set(),
+  "benchmark.infer": {
+    "benchmark.infer_worker",
+    "benchmark.nets",
+    "export.contract",
+    "export.fold_bn",
+    "export.litert",
+    "export.onnx",
+    "summary",
+  },
+  # Run by its path in processes of its own, which shall hold nothing of ours.
+  "benchmark.infer_worker": set(),
+  "benchmark.nets": {"models", "models.mobilenet_v2"},
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},

@@ -10,6 +10,7 @@ import sys
 # the one asked for is imported.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
+  "infer": "latency, file size and memory of inference, engine by engine",
 }
 
 

@@ -20,9 +20,7 @@ _SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
 _FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
 
 
-def net(
-  model: mobilevit.MobileViT, options: contract.Options
-) -> quantise.Net:
+def net(model: mobilevit.MobileViT, options: contract.Options) -> quantise.Net:
   """What writes the net, input and outputs as the options say."""
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")

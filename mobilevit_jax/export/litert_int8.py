@@ -95,9 +95,7 @@ class Int8Ops(DynamicOps):
       )
     return self._converted[key]
 
-  def op(
-    self, code, inputs, shape, name, options=None, *, grid=None, **fields
-  ):
+  def op(self, code, inputs, shape, name, options=None, *, grid=None, **fields):
     """As `LiteRTFile.op`: what the first input is of, the result is of."""
     first = inputs[0].grid
     if first is not None and code not in ("DEQUANTIZE", "QUANTIZE"):
@@ -130,7 +128,9 @@ class Int8Ops(DynamicOps):
     if not pixels:
       return self._convert(super().input(shape), PIXELS)
     pixel = Grid(PIXELS.scale, 0)
-    return self._convert(self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS)
+    return self._convert(
+      self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS
+    )
 
   def conv(self, x, kernel, bias, name, **options):
     """See `Ops.conv`."""

@@ -41,7 +41,9 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
   ops = litert_graph.LiteRTOps()
   net(ops)
   engine = Engine(ops.serialize(ops.results, ""))
-  ends: dict[str, list[tuple[float, float]]] = {name: [] for name in ops.results}
+  ends: dict[str, list[tuple[float, float]]] = {
+    name: [] for name in ops.results
+  }
   for image in images:
     for name, value in engine(image[None]).items():
       ends[name].append((value.min(), value.max()))
