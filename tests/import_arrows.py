@@ -198,10 +198,19 @@ ALLOWED: dict[str, set[str]] = {
   "benchmark": set(),
   # Commands are imported by name, when asked for.
   "benchmark.__main__": set(),
+  "benchmark.ablation": {
+    "benchmark.nets",
+    "benchmark.turns",
+    "export.contract",
+    "export.litert",
+    "export.litert_graph",
+    "export.litert_int8",
+    "export.quantise",
+  },
   "benchmark.input": set(),
   "benchmark.infer": {
-    "benchmark.infer_worker",
     "benchmark.nets",
+    "benchmark.turns",
     "export.contract",
     "export.fold_bn",
     "export.litert",
@@ -211,6 +220,7 @@ ALLOWED: dict[str, set[str]] = {
   # Run by its path in processes of its own, which shall hold nothing of ours.
   "benchmark.infer_worker": set(),
   "benchmark.nets": {"models", "models.mobilenet_v2"},
+  "benchmark.turns": {"benchmark.infer_worker"},
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},

@@ -9,15 +9,11 @@ the machine does meets all alike.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
 import pathlib
-import statistics
-import subprocess
-import sys
 import tempfile
 from typing import Any, cast
 
@@ -27,8 +23,8 @@ from jax import export as jax_export
 import numpy as np
 
 from mobilevit_jax import summary
-from mobilevit_jax.benchmark import infer_worker
 from mobilevit_jax.benchmark import nets
+from mobilevit_jax.benchmark import turns
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export import litert
@@ -40,20 +36,9 @@ _PRECISIONS: dict[str, tuple[contract.Precision, ...]] = {
   "litert": ("fp32", "int8", "int8-dynamic"),
   "onnx": ("fp32",),
 }
-_BLOCK_SECONDS = 0.1  # about so long runs one file before the next one's turn
 _CALIBRATION = 8  # images; the nets know nothing, so they need not be real
 
 Result = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """What is measured: a net's file in an engine with some threads."""
-
-  model: str
-  engine: str
-  precision: contract.Precision
-  threads: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +75,10 @@ def main(args: argparse.Namespace) -> int:
             files[model, engine, precision] = path
     macs = {model: _macs(model, args.size) for model in models}
     for count in threads:
-      cases = {Case(*key, count): path for key, path in files.items()}
-      samples = _measure(cases, args.size, args.rounds)
+      cases = {
+        turns.Case(*key, threads=count): path for key, path in files.items()
+      }
+      samples = turns.measure(cases, args.size, args.rounds)
       results += [
         _result(case, samples, macs[case.model], cases[case]) for case in cases
       ]
@@ -131,102 +118,35 @@ def _build(
     return litert.build(model, options, "", images)
   graphdef, state = nnx.split(fold_bn.fold_batch_norms(model))
 
-  @jax.jit
   def run(images: jax.Array) -> jax.Array:
     return cast(Any, nnx.merge(graphdef, state))(images)
 
   shape = jax.ShapeDtypeStruct(options.shape, np.float32)
-  return bytes(jax_export.export(run, platforms=["cpu"])(shape).serialize())
-
-
-class _Worker:
-  """A process of `infer_worker`."""
-
-  def __init__(self, case: Case, path: pathlib.Path, size: int):
-    script = [sys.executable, "-P", infer_worker.__file__]
-    arguments = [case.engine, str(path), str(size), str(case.threads)]
-    self._process = subprocess.Popen(
-      [*script, *arguments],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
-    self._name = f"{case.model}, {case.engine} {case.precision}"
-
-  def run(self, times: int) -> dict[str, Any]:
-    """Runs the file so often; see `infer_worker`."""
-    process = self._process
-    assert process.stdin and process.stdout and process.stderr
-    try:
-      print(times, file=process.stdin, flush=True)
-      line = process.stdout.readline()
-    except BrokenPipeError:
-      line = ""
-    if not line:
-      process.kill()
-      words = process.stderr.read().strip().splitlines() or ["it stopped"]
-      raise ValueError(f"{self._name}: {words[-1]}")
-    return json.loads(line)
-
-  def stop(self) -> None:
-    """Ends the process."""
-    self._process.kill()
-    self._process.communicate()
-
-
-@contextlib.contextmanager
-def _workers(
-  cases: dict[Case, pathlib.Path], size: int
-) -> Iterator[dict[Case, _Worker]]:
-  with contextlib.ExitStack() as stack:
-    workers = {}
-    for case, path in cases.items():
-      workers[case] = _Worker(case, path, size)
-      stack.callback(workers[case].stop)
-      workers[case].run(2)  # alone, while it gets ready
-    yield workers
-
-
-def _measure(
-  cases: dict[Case, pathlib.Path], size: int, rounds: int
-) -> dict[Case, list[dict[str, Any]]]:
-  """A sample of each case in each round."""
-  samples: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
-  with _workers(cases, size) as workers:
-    times = {}
-    for case, worker in workers.items():
-      seconds = statistics.median(worker.run(3)["wall"])
-      times[case] = max(1, round(_BLOCK_SECONDS / seconds))
-    for _ in range(rounds):
-      for case, worker in workers.items():
-        samples[case].append(worker.run(times[case]))
-  return samples
+  exported = jax_export.export(jax.jit(run), platforms=["cpu"])(shape)
+  return bytes(exported.serialize())
 
 
 def _result(
-  case: Case,
-  samples: dict[Case, list[dict[str, Any]]],
+  case: turns.Case,
+  samples: Mapping[turns.Case, Sequence[turns.Sample]],
   macs: int,
   path: pathlib.Path,
 ) -> Result:
   """Numbers of a case; latencies in seconds."""
-  wall = [second for sample in samples[case] for second in sample["wall"]]
-  cpu = [second for sample in samples[case] for second in sample["cpu"]]
-  # What other processes take from one thread isn't in its processor time.
-  latency = statistics.median(cpu if case.threads == 1 else wall)
+  mine = samples[case]
+  latency = turns.median(mine, case.clock)
+  wall = [second for sample in mine for second in sample["wall"]]
   result = {
     **dataclasses.asdict(case),
-    "wall_median": statistics.median(wall),
+    "wall_median": turns.median(mine, "wall"),
     "wall_p90": float(np.quantile(wall, 0.9)),
-    "cpu_median": statistics.median(cpu),
+    "cpu_median": turns.median(mine, "cpu"),
     "latency": latency,
     "runs": len(wall),
     "macs": macs,
-    "ns_per_mmac": latency * 1e9 / (macs / 1e6),
+    "ns_per_mmac": latency * 1e15 / macs,
     "file_bytes": path.stat().st_size,
-    "peak_bytes": samples[case][-1]["peak"],
+    "peak_bytes": mine[-1]["peak"],
   }
   peers = {
     "to_fp32": dataclasses.replace(case, precision="fp32"),
@@ -234,24 +154,11 @@ def _result(
   }
   for name, peer in peers.items():
     if peer in samples:
-      result[name] = _ratio(samples[case], samples[peer], case.threads)
+      result[name] = turns.ratio(mine, samples[peer], case.clock)
   return result
 
 
-def _ratio(
-  ours: Sequence[dict[str, Any]],
-  theirs: Sequence[dict[str, Any]],
-  threads: int,
-) -> float:
-  """Median over the rounds of one round's ratio of medians."""
-  clock = "cpu" if threads == 1 else "wall"
-  return statistics.median(
-    statistics.median(a[clock]) / statistics.median(b[clock])
-    for a, b in zip(ours, theirs, strict=True)
-  )
-
-
-_COLUMNS = (
+_COLUMNS: tuple[str, ...] = (
   "model",
   "engine",
   "precision",
@@ -273,25 +180,17 @@ def _table(results: Sequence[Result]) -> str:
   for r in results:
     ratios = (f"{r[k]:.3f}" if k in r else "" for k in _RATIOS)
     milliseconds = (f"{r[k] * 1e3:.2f}" for k in _TIMES)
-    rows.append(
-      (
-        *(str(r[k]) for k in ("model", "engine", "precision", "threads")),
-        *milliseconds,
-        f"{r['macs'] / 1e6:.0f}",
-        f"{r['ns_per_mmac']:.0f}",
-        *ratios,
-        f"{r['file_bytes'] / 1e6:.2f}",
-        f"{r['peak_bytes'] / 1e6:.0f}" if r["peak_bytes"] else "",
-      )
+    row = (
+      *(str(r[k]) for k in ("model", "engine", "precision", "threads")),
+      *milliseconds,
+      f"{r['macs'] / 1e6:.0f}",
+      f"{r['ns_per_mmac']:.0f}",
+      *ratios,
+      f"{r['file_bytes'] / 1e6:.2f}",
+      f"{r['peak_bytes'] / 1e6:.0f}" if r["peak_bytes"] else "",
     )
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return "\n".join(
-    "  ".join(
-      cell.ljust(width) if index < 3 else cell.rjust(width)
-      for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  )
+    rows.append(row)
+  return turns.table(rows, words=3)
 
 
 _TIMES = ("wall_median", "wall_p90", "cpu_median")

@@ -6,6 +6,7 @@ line of JSON: the seconds, and the processor's seconds, of each run.
 """
 
 from collections.abc import Callable
+import importlib
 import json
 import os
 import pathlib
@@ -20,8 +21,7 @@ Run = Callable[[], Any]
 
 
 def _litert(path: str, images: np.ndarray, threads: int) -> Run:
-  from ai_edge_litert import interpreter as litert
-
+  litert = importlib.import_module("ai_edge_litert.interpreter")
   engine = litert.Interpreter(model_path=path, num_threads=threads)
   engine.allocate_tensors()
   (found,), (output,) = engine.get_input_details(), engine.get_output_details()
@@ -35,8 +35,7 @@ def _litert(path: str, images: np.ndarray, threads: int) -> Run:
 
 
 def _onnx(path: str, images: np.ndarray, threads: int) -> Run:
-  import onnxruntime
-
+  onnxruntime = importlib.import_module("onnxruntime")
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   options.inter_op_num_threads = 1

@@ -19,7 +19,7 @@ from mobilevit_jax.export.litert_graph import LiteRTOps
 Ranges = Mapping[str, tuple[float, float]]
 
 PIXELS = Grid(1 / 255, -128)  # images in [0, 1]
-_SIGMOID = Grid(1 / 256, -128)  # what engines take alone
+_UNIT = Grid(1 / 256, -128)  # what engines take alone for results in [0, 1)
 _MOVES = ("PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
 # XNNPACK multiplies int8 matrices only if the second has its zero at 0.
 _SYMMETRIC = re.compile(r"/(key|value)/linear$")
@@ -101,8 +101,8 @@ class Int8Ops(DynamicOps):
     if first is not None and code not in ("DEQUANTIZE", "QUANTIZE"):
       if code in _MOVES:
         grid = first
-      elif code == "LOGISTIC":
-        grid = _SIGMOID
+      elif code in ("LOGISTIC", "SOFTMAX"):
+        grid = _UNIT
       else:
         grid = self._grid(name)
     return super().op(code, inputs, shape, name, options, grid=grid, **fields)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -107,10 +108,14 @@ def layer_errors(
   exact = _outputs(net, litert_graph.LiteRTOps(), images)
   errors = []
   for layer in names:
-    ops = litert_int8.Int8Ops(ranges, lambda name: _layer(name) == layer)
-    found = _outputs(net, ops, images)
+    alone = functools.partial(_belongs, layer)
+    found = _outputs(net, litert_int8.Int8Ops(ranges, alone), images)
     errors.append(LayerError(layer, relative_error(found, exact)))
   return sorted(errors, key=lambda item: -item.error)
+
+
+def _belongs(layer: str, name: str) -> bool:
+  return _layer(name) == layer
 
 
 def _layer(name: str) -> str:
