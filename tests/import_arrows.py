@@ -123,8 +123,16 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.contract": set(),
   "export.fold_bn": {"models.layers"},
+  "export.coreml": {
+    "export.contract",
+    "export.coreml_graph",
+    "export.graph",
+    "models.mobilevit",
+  },
+  "export.coreml_graph": {"export.contract", "export.ops"},
   "export.formats": {
     "export.contract",
+    "export.coreml",
     "export.litert",
     "export.metadata",
     "export.onnx",

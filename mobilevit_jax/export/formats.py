@@ -2,17 +2,23 @@
 
 from collections.abc import Callable
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import coreml
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
 from mobilevit_jax.export import onnx
 from mobilevit_jax.export import stablehlo
 from mobilevit_jax.export import verify
 from mobilevit_jax.models import mobilevit
+
+
+def _write_file(content: bytes, path: pathlib.Path) -> None:
+  path.write_bytes(content)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +28,21 @@ class Format:
   Attributes:
     suffix: of its files.
     build: a model, options and metadata to a file's content.
-    run: content, images and options to outputs, in the format's own engine.
+    run: content, images and options to outputs, in the format's own engine;
+      None where that can't run here.
     inspect: looks into the content; raises ExportError for what mustn't be.
     open_batch: whether the number of images can be left open.
     precisions: that it can be written in.
+    write: writes the content at a path.
   """
 
   suffix: str
   build: Callable[[mobilevit.MobileViT, contract.Options, str], bytes]
-  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs]
+  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs] | None
   inspect: Callable[[bytes], contract.Findings]
-  open_batch: bool
+  open_batch: bool = False
   precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
+  write: Callable[[bytes, pathlib.Path], object] = _write_file
 
 
 FORMATS = {
@@ -45,10 +54,12 @@ FORMATS = {
     litert.build,
     litert.run,
     litert.inspect,
-    open_batch=False,
     precisions=contract.PRECISIONS,
   ),
   "onnx": Format(".onnx", onnx.build, onnx.run, onnx.inspect, open_batch=True),
+  "coreml": Format(
+    ".mlpackage", coreml.build, None, coreml.inspect, write=coreml.write
+  ),
 }
 
 
@@ -59,12 +70,12 @@ class Export:
   Attributes:
     content: to be written.
     findings: of a look into it.
-    comparison: with the model in JAX.
+    comparison: with the model in JAX; None where the format can't be run.
   """
 
   content: bytes
   findings: contract.Findings
-  comparison: verify.Comparison
+  comparison: verify.Comparison | None
 
 
 def check_options(name: str, options: contract.Options) -> None:
@@ -110,8 +121,13 @@ def export(
   """
   check_options(name, options)
   format = FORMATS[name]
+  document = document | {"verified": format.run is not None}
   content = format.build(model, options, metadata.dumps(document))
   findings = format.inspect(content)
+  if findings.outputs is not None:
+    verify.check_shapes(model, findings.outputs, options)
+  if format.run is None:
+    return Export(content, findings, None)
   found = format.run(content, verify.as_input(images, options), options)
   expected = verify.answers_of_jax(
     model, images, features=options.output == "features"

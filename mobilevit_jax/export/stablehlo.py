@@ -13,7 +13,7 @@ needs JAX and nothing of this package.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import io
 import pathlib
@@ -108,7 +108,7 @@ def _no_source_lines() -> Iterator[None]:
 
 
 def _lower(
-  program: Callable[..., Any], images: jax.ShapeDtypeStruct, platform: str
+  program: Any, images: jax.ShapeDtypeStruct, platform: str
 ) -> export.Exported:
   anywhere = [export.DisabledSafetyCheck.platform()]
   return export.export(

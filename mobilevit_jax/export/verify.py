@@ -1,8 +1,9 @@
 """A file's answers beside those of the model in JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import pathlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -70,17 +71,41 @@ def answers_of_jax(
   model: mobilevit.MobileViT, images: np.ndarray, *, features: bool = False
 ) -> contract.Outputs:
   """`"logits"`, or the stages, of uint8 images; the model runs as it is."""
+  run, state = _function(model, features)
+  compiled = jax.jit(run)
+
+  def batch(images: np.ndarray) -> contract.Outputs:
+    return jax.tree.map(np.asarray, compiled(state, images))
+
+  return contract.in_batches(batch, images, None)
+
+
+def _function(
+  model: mobilevit.MobileViT, features: bool
+) -> tuple[Callable[..., dict[str, jax.Array]], Any]:
   graphdef, state = nnx.split(model)
 
-  @jax.jit
-  def run(state, images):
+  def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
     net, images = nnx.merge(graphdef, state), images.astype(jnp.float32) / 255
     return net.features(images) if features else {"logits": net(images)}
 
-  def batch(images: np.ndarray) -> contract.Outputs:
-    return jax.tree.map(np.asarray, run(state, images))
+  return run, state
 
-  return contract.in_batches(batch, images, None)
+
+def check_shapes(
+  model: mobilevit.MobileViT,
+  found: Mapping[str, tuple[int, ...]],
+  options: contract.Options,
+) -> None:
+  """Raises ExportError unless a file's outputs have the shapes of JAX's."""
+  run, state = _function(model, options.output == "features")
+  images = jax.ShapeDtypeStruct(options.shape, jnp.uint8)
+  expected = {
+    options.output if name == "logits" else name: value.shape
+    for name, value in jax.eval_shape(run, state, images).items()
+  }
+  if found != expected:
+    raise contract.ExportError(f"the outputs are {found}, not {expected}")
 
 
 def as_input(images: np.ndarray, options: contract.Options) -> np.ndarray:
