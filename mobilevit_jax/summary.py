@@ -81,6 +81,20 @@ def summarize(model: Any, height: int, width: int) -> list[Layer]:
   return layers
 
 
+def forward_macs(name: str, height: int, width: int, **fields: Any) -> int:
+  """Multiply-adds of one image through the net; nothing is computed.
+
+  Args:
+    name: of the model, such as `"mobilevit_s"`.
+    height: of the image, in pixels.
+    width: of the image, in pixels.
+    **fields: of the model, as for `models.create_model`.
+  """
+  model = models.abstract_model(name, **{**fields, "depthwise": "conv"})
+  layers = summarize(model, height, width)
+  return sum(layer.macs.total for layer in layers)
+
+
 def _modules(model: mobilevit.MobileViT) -> Iterator[tuple[str, nnx.Module]]:
   yield "stem", model.stem
   for number in range(1, 6):

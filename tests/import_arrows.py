@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
   "models.depthwise": set(),
   "models.init": set(),
   "models.layers": {"models.depthwise"},
+  # What MobileViT is compared with; not one of `create_model`'s.
+  "models.mobilenet_v2": {"models.depthwise", "models.layers"},
   "models.mobilevit": {
     "models.depthwise",
     "models.layers",
@@ -121,6 +123,17 @@ ALLOWED: dict[str, set[str]] = {
     "weights.names",
     "weights.source",
   },
+  "export.accuracy": {
+    "data.presets",
+    "data.sources",
+    "export.contract",
+    "export.litert",
+    "export.quantise",
+    "export.verify",
+    "weights.io",
+    "weights.names",
+    "weights.source",
+  },
   "export.contract": set(),
   "export.fold_bn": {"models.layers"},
   "export.coreml": {
@@ -144,6 +157,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.fold_bn",
     "export.ops",
     "models.layers",
+    "models.mobilenet_v2",
     "models.mobilevit",
     "models.transformer",
   },
@@ -152,10 +166,12 @@ ALLOWED: dict[str, set[str]] = {
     "export.graph",
     "export.litert_file",
     "export.litert_graph",
+    "export.quantise",
     "models.mobilevit",
   },
   "export.litert_file": set(),
   "export.litert_graph": {"export.litert_file", "export.ops"},
+  "export.litert_int8": {"export.litert_file", "export.litert_graph"},
   # The package itself, for its version.
   "export.metadata": {
     "",
@@ -178,11 +194,22 @@ ALLOWED: dict[str, set[str]] = {
     "models.depthwise",
     "models.mobilevit",
   },
+  "export.quantise": {
+    "export.contract",
+    "export.litert_file",
+    "export.litert_graph",
+    "export.litert_int8",
+  },
   # JAX's answers to the images that `predict` would be asked about.
   "export.verify": {"data.presets", "export.contract", "models.mobilevit"},
+  "benchmark": set(),
+  # Commands are imported by name, when asked for.
+  "benchmark.__main__": set(),
+  "benchmark.input": set(),
   "checkpoint": set(),
   "config": set(),
   "distributed": {"config"},
+  "flops": set(),
   "losses": set(),
   "optim": set(),
   "sharding": set(),

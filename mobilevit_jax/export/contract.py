@@ -10,6 +10,8 @@ import numpy as np
 
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8")
+Attention = Literal["int8", "float"]
+ATTENTION: tuple[Attention, ...] = ("int8", "float")
 Input = Literal["float32", "uint8"]
 Output = Literal["logits", "probabilities", "features"]
 Outputs = dict[str, np.ndarray]
@@ -29,6 +31,7 @@ class Options:
     batch: images at a time; None leaves it open.
     input: `"float32"` in [0, 1], or `"uint8"` pixels.
     output: `"logits"`, `"probabilities"` or `"features"`, the five stages.
+    attention: type of attention's two products in an int8 file.
   """
 
   precision: Precision = "fp32"
@@ -36,6 +39,7 @@ class Options:
   batch: int | None = 1
   input: Input = "float32"
   output: Output = "logits"
+  attention: Attention = "int8"
 
   @property
   def shape(self) -> tuple[int, int, int, int]:

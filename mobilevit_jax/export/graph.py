@@ -1,4 +1,4 @@
-"""What a MobileViT computes, layer by layer, for writers of graphs.
+"""What a net computes, layer by layer, for writers of graphs.
 
 The net is walked with its weights, and some exact rewrites are made on the
 way: BatchNorm lies in the convolutions, LayerNorm's affine and the attention
@@ -15,12 +15,13 @@ from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
 from mobilevit_jax.models import layers
+from mobilevit_jax.models import mobilenet_v2
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import transformer
 
 
 def write(
-  model: mobilevit.MobileViT,
+  model: mobilevit.MobileViT | mobilenet_v2.MobileNetV2,
   ops: Ops,
   x: Tensor,
   *,
@@ -78,14 +79,17 @@ def _conv_norm(
     _array(module.norm.bias),
     f"{name}/conv",
     stride=module.conv.stride,
+    relu6=module.activation == "relu6",
   )
-  return ops.silu(y, f"{name}/silu") if module.activation else y
+  return ops.silu(y, f"{name}/silu") if module.activation == "silu" else y
 
 
 def _inverted_residual(
   module: layers.InvertedResidual, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
-  y = _conv_norm(module.expand, ops, x, f"{name}/expand")
+  y = x
+  if module.expansion != 1:
+    y = _conv_norm(module.expand, ops, x, f"{name}/expand")
   y = ops.conv(
     y,
     _array(module.depthwise.kernel),
@@ -94,8 +98,10 @@ def _inverted_residual(
     stride=module.depthwise.stride,
     dilation=module.depthwise.dilation,
     depthwise=True,
+    relu6=module.activation == "relu6",
   )
-  y = ops.silu(y, f"{name}/depthwise/silu")
+  if module.activation == "silu":
+    y = ops.silu(y, f"{name}/depthwise/silu")
   y = _conv_norm(module.project, ops, y, f"{name}/project")
   return ops.add(x, y, f"{name}/residual") if module.residual else y
 

@@ -10,29 +10,63 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import graph
 from mobilevit_jax.export import litert_file
 from mobilevit_jax.export import litert_graph
+from mobilevit_jax.export import quantise
 from mobilevit_jax.models import mobilevit
 
+# Their int8 kernels run outside XNNPACK (`docs/benchmarks/infer.md`).
+_SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
 _FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
 
 
-def build(
-  model: mobilevit.MobileViT, options: contract.Options, metadata: str
-) -> bytes:
-  """The file; raises ValueError for a precision that can't be had."""
-  if options.precision in ("int8", "int8-dynamic"):
-    raise ValueError(f"--precision={options.precision} is not available yet")
+def net(
+  model: mobilevit.MobileViT, options: contract.Options
+) -> quantise.Net:
+  """What writes the net, input and outputs as the options say."""
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
+
+  def write(ops: litert_graph.LiteRTOps) -> dict[str, litert_file.Ref]:
+    x = ops.input(options.shape, pixels=options.input == "uint8")
+    return graph.write(
+      model,
+      ops,
+      x,
+      features=options.output == "features",
+      probabilities=options.output == "probabilities",
+    )
+
+  return write
+
+
+def build(
+  model: mobilevit.MobileViT,
+  options: contract.Options,
+  metadata: str,
+  calibration: np.ndarray | None = None,
+) -> bytes:
+  """The file.
+
+  Args:
+    model: with its weights.
+    options: of the file.
+    metadata: of the file.
+    calibration: for int8, images as the file takes them, `[n, h, w, 3]`.
+
+  Raises:
+    ValueError: for an open batch, or int8 without calibration.
+  """
+  write = net(model, options)
+  if options.precision == "int8":
+    if calibration is None or not len(calibration):
+      raise ValueError("--precision=int8 needs --calibration_images")
+    ranges = quantise.calibrate(write, calibration)
+    return quantise.write(
+      write, ranges, metadata=metadata, attention=options.attention
+    )
+  if options.precision == "int8-dynamic":
+    return quantise.write_dynamic(write, metadata=metadata)
   ops = litert_graph.LiteRTOps(half=options.precision == "fp16")
-  x = ops.input(options.shape, pixels=options.input == "uint8")
-  outputs = graph.write(
-    model,
-    ops,
-    x,
-    features=options.output == "features",
-    probabilities=options.output == "probabilities",
-  )
-  return ops.serialize(outputs, metadata)
+  return ops.serialize(write(ops), metadata)
 
 
 def _interpreter(data: bytes) -> Any:
@@ -77,8 +111,33 @@ def inspect(data: bytes) -> contract.Findings:
   )
   left = ", ".join(f"{n} {name}" for name, n in sorted(rest.items()))
   note = f"XNNPACK partitions: {partitions}; outside them: {left or 'nothing'}"
+  notes = (note, *_notes_on_int8(subgraph, codes))
   return contract.check_graph(
-    contract.Findings(dict(operators), rank, (note,)), _FORBIDDEN
+    contract.Findings(dict(operators), rank, notes), _FORBIDDEN
+  )
+
+
+def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
+  """What is known to be slow in eight bits, and whether it is there."""
+  int8 = litert_file.schema().TensorType.INT8
+  tensors = subgraph.tensors
+  products, shifted, slow = 0, 0, collections.Counter()
+  for operator in subgraph.operators:
+    code = codes[operator.opcodeIndex]
+    kinds = [tensors[i].type for i in (*operator.inputs, *operator.outputs)]
+    if code == "BATCH_MATMUL" and int8 in kinds:
+      products += 1
+      second = tensors[operator.inputs[1]].quantization
+      shifted += bool(second.zeroPoint[0])
+    if code in _SLOW_INT8 and int8 in kinds:
+      slow[code] += 1
+  if not any(tensor.type == int8 for tensor in tensors):
+    return ()
+  names = ", ".join(f"{n} {name}" for name, n in sorted(slow.items()))
+  return (
+    f"int8 products of attention: {products}, of which {shifted} have a second "
+    "operand whose zero isn't at 0 (XNNPACK would not take them)",
+    f"operators that are slow in eight bits: {names or 'none'}",
   )
 
 

@@ -15,6 +15,7 @@ from mobilevit_jax.export.litert_file import Ref
 from mobilevit_jax.export.ops import Ops
 
 _SAME, _VALID = 0, 1
+_NONE, _RELU6 = 0, 3  # ActivationFunctionType
 
 
 class LiteRTOps(LiteRTFile, Ops):
@@ -29,8 +30,27 @@ class LiteRTOps(LiteRTFile, Ops):
     scale = self.constant(np.array([1 / 255], np.float32), "preprocess/scale")
     return self._binary("MUL", x, scale, "preprocess/images")
 
+  def weights(
+    self, x: Ref, kernel: np.ndarray, bias: np.ndarray, name: str, *, axis: int
+  ) -> list[Ref]:
+    """A layer's kernel and bias; `axis` is the kernel's output channel."""
+    del x, axis  # for layers of eight bits
+    return [
+      self.constant(kernel, f"{name}/kernel", weight=True),
+      self.constant(np.float32(bias), f"{name}/bias"),
+    ]
+
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -51,17 +71,16 @@ class LiteRTOps(LiteRTFile, Ops):
     else:
       _, h, w, _ = x.shape
     order = (2, 0, 1, 3) if depthwise else (3, 0, 1, 2)
-    weights = self.constant(
-      kernel.transpose(order), f"{name}/kernel", weight=True
-    )
     if bias is None:
       bias = np.zeros(out, np.float32)
-    offsets = self.constant(np.float32(bias), f"{name}/bias")
+    weights = self.weights(
+      x, kernel.transpose(order), bias, name, axis=3 if depthwise else 0
+    )
     kind = "DepthwiseConv2D" if depthwise else "Conv2D"
     fields = {"depthMultiplier": 1} if depthwise else {}
     return self.op(
       "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
-      [x, weights, offsets],
+      [x, *weights],
       (x.shape[0], h, w, out),
       name,
       f"{kind}Options",
@@ -70,16 +89,15 @@ class LiteRTOps(LiteRTFile, Ops):
       strideH=stride,
       dilationWFactor=dilation,
       dilationHFactor=dilation,
+      fusedActivationFunction=_RELU6 if relu6 else _NONE,
       **fields,
     )
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""
-    weights = self.constant(kernel.T, f"{name}/kernel", weight=True)
-    offsets = self.constant(np.float32(bias), f"{name}/bias")
     return self.op(
       "FULLY_CONNECTED",
-      [x, weights, offsets],
+      [x, *self.weights(x, kernel.T, bias, name, axis=0)],
       (*x.shape[:-1], kernel.shape[1]),
       name,
       "FullyConnectedOptions",

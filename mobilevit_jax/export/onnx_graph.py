@@ -95,7 +95,16 @@ class OnnxOps(Ops):
     return self.map(x, "preprocess/map")
 
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -108,17 +117,22 @@ class OnnxOps(Ops):
     pads = [dilation * (kh // 2), dilation * (kw // 2)]
     b, _, *size = x.shape
     size = [(n - 1) // stride + 1 for n in size]
-    return self._op(
+    shape = (b, out, *size)
+    y = self._op(
       "Conv",
       inputs,
-      (b, out, *size),
-      name,
+      shape,
+      f"{name}/product" if relu6 else name,
       kernel_shape=[kh, kw],
       strides=[stride, stride],
       dilations=[dilation, dilation],
       pads=pads * 2,
       group=out if depthwise else 1,
     )
+    if not relu6:
+      return y
+    bounds = [self._constant(np.float32(n), f"relu6/{n}") for n in (0, 6)]
+    return self._op("Clip", [y, *bounds], shape, name)
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""

@@ -28,6 +28,7 @@ class Ops(abc.ABC):
     stride: int = 1,
     dilation: int = 1,
     depthwise: bool = False,
+    relu6: bool = False,
   ) -> Tensor:
     """Convolution of a map, padded symmetrically by half the kernel.
 
@@ -39,6 +40,7 @@ class Ops(abc.ABC):
       stride: 1 or 2.
       dilation: distance of the taps.
       depthwise: each channel by itself.
+      relu6: clip the result to [0, 6].
     """
 
   @abc.abstractmethod

@@ -1,0 +1,42 @@
+"""Measures speed: `python -m mobilevit_jax.benchmark COMMAND --help`."""
+
+import argparse
+from collections.abc import Sequence
+import importlib
+import sys
+
+# What is measured, to a line of help. The module of that name in this package
+# offers `add_arguments(parser)` and `main(args) -> int`, its exit code. Only
+# the one asked for is imported.
+COMMANDS = {
+  "input": "images/s of the input pipeline and its stages",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; the exit code is 1 where it can't measure."""
+  words = [*(sys.argv[1:] if argv is None else argv)]
+  parser = argparse.ArgumentParser(
+    prog="python -m mobilevit_jax.benchmark",
+    description="Measures speed on this machine.",
+  )
+  commands = parser.add_subparsers(metavar="COMMAND", required=True)
+  for name, text in COMMANDS.items():
+    command = commands.add_parser(name, help=text)
+    if words[:1] == [name]:
+      module = importlib.import_module(f"mobilevit_jax.benchmark.{name}")
+      module.add_arguments(command)
+      command.set_defaults(main=module.main)
+  args = parser.parse_args(words)
+  try:
+    return args.main(args)
+  except KeyboardInterrupt:
+    print("benchmark: interrupted", file=sys.stderr)
+    return 130
+  except (ValueError, OSError) as error:
+    print(f"benchmark: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+  sys.exit(main())
