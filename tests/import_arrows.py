@@ -172,6 +172,14 @@ ALLOWED: dict[str, set[str]] = {
   "export.litert_file": set(),
   "export.litert_graph": {"export.litert_file", "export.ops"},
   "export.litert_int8": {"export.litert_file", "export.litert_graph"},
+  "export.matrix": {
+    "models",
+    "export.contract",
+    "export.formats",
+    "export.metadata",
+    "export.random_weights",
+    "export.verify",
+  },
   # The package itself, for its version.
   "export.metadata": {
     "",
@@ -188,6 +196,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.onnx_graph": {"export.ops"},
   "export.ops": set(),
+  "export.random_weights": {"weights.trees"},
   "export.stablehlo": {
     "export.contract",
     "export.fold_bn",

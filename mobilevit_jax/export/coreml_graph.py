@@ -46,14 +46,23 @@ class CoreMLOps(Ops):
     return self._mb.mul(x=x, y=np.float32(1 / 255), name="preprocess/images")
 
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
     reach = dilation * (kh // 2), dilation * (kw // 2)
     if bias is None:
       bias = np.zeros(out, np.float32)
-    return self._mb.conv(
+    y = self._mb.conv(
       x=x,
       weight=np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)),
       bias=np.float32(bias),
@@ -62,8 +71,9 @@ class CoreMLOps(Ops):
       pad_type="custom",
       pad=[reach[0]] * 2 + [reach[1]] * 2,
       groups=out if depthwise else 1,
-      name=name,
+      name=f"{name}/product" if relu6 else name,
     )
+    return self._mb.relu6(x=y, name=name) if relu6 else y
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""

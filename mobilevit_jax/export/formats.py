@@ -27,7 +27,8 @@ class Format:
 
   Attributes:
     suffix: of its files.
-    build: a model, options and metadata to a file's content.
+    build: a model, options and metadata, and for int8 images to calibrate on,
+      to a file's content.
     run: content, images and options to outputs, in the format's own engine;
       None where that can't run here.
     inspect: looks into the content; raises ExportError for what mustn't be.
@@ -37,7 +38,7 @@ class Format:
   """
 
   suffix: str
-  build: Callable[[mobilevit.MobileViT, contract.Options, str], bytes]
+  build: Callable[..., bytes]
   run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs] | None
   inspect: Callable[[bytes], contract.Findings]
   open_batch: bool = False
@@ -105,6 +106,8 @@ def export(
   options: contract.Options,
   document: dict[str, Any],
   images: np.ndarray,
+  calibration: np.ndarray | None = None,
+  expected: contract.Outputs | None = None,
 ) -> Export:
   """A file's content, verified.
 
@@ -114,6 +117,8 @@ def export(
     options: of the file.
     document: its metadata, from `metadata.describe`.
     images: to compare the file with JAX on, uint8 `[n, size, size, 3]`.
+    calibration: for int8, a few hundred images of the training set, likewise.
+    expected: JAX's answers, where they are known already.
 
   Raises:
     ExportError: if the file isn't as it must be, or answers otherwise than JAX.
@@ -122,16 +127,20 @@ def export(
   check_options(name, options)
   format = FORMATS[name]
   document = document | {"verified": format.run is not None}
-  content = format.build(model, options, metadata.dumps(document))
+  more = []
+  if calibration is not None:
+    more = [verify.as_input(calibration, options)]
+  content = format.build(model, options, metadata.dumps(document), *more)
   findings = format.inspect(content)
   if findings.outputs is not None:
     verify.check_shapes(model, findings.outputs, options)
   if format.run is None:
     return Export(content, findings, None)
   found = format.run(content, verify.as_input(images, options), options)
-  expected = verify.answers_of_jax(
-    model, images, features=options.output == "features"
-  )
-  comparison = verify.compare(found, expected, options)
+  if expected is None:
+    expected = verify.answers_of_jax(
+      model, images, features=options.output == "features"
+    )
+  comparison = verify.compare(model, found, expected, options)
   verify.check(comparison, options.precision)
   return Export(content, findings, comparison)

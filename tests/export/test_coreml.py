@@ -58,7 +58,7 @@ def test_the_package_computes_what_jax_does(
   found = mil_reference.run(content, _input(images, options), tmp_path)
   features = options.output == "features"
   expected = verify.answers_of_jax(model, images, features=features)
-  assert verify.compare(found, expected, options).difference < tolerance
+  assert verify.compare(model, found, expected, options).difference < tolerance
   findings = coreml.inspect(content)
   assert findings.rank == 4
   verify.check_shapes(model, findings.outputs, options)
