@@ -163,6 +163,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.litert": {
     "export.contract",
+    "export.fold_bn",
     "export.graph",
     "export.litert_file",
     "export.litert_graph",

@@ -3,6 +3,8 @@
 The net is walked with its weights, and some exact rewrites are made on the
 way: BatchNorm lies in the convolutions, LayerNorm's affine and the attention
 scale in the dense layers after them, and q, k and v are layers of their own.
+Only LayerNorms read the transformer's stream, and they take its mean away: so
+the layers that write the stream leave that mean out, and LayerNorm is spared it.
 No tensor has more than four axes. The tests compare what each format's engine
 answers with the model in JAX.
 """
@@ -110,7 +112,8 @@ def _mobilevit_block(
   module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   y = _conv_norm(module.local_rep, ops, x, f"{name}/local_rep")
-  y = ops.conv(y, _array(module.expand.kernel), None, f"{name}/expand/conv")
+  kernel = _centred(_array(module.expand.kernel))
+  y = ops.conv(y, kernel, None, f"{name}/expand/conv")
   h, w = ops.size(x)
   even = h + h % 2, w + w % 2
   if even != (h, w):
@@ -163,8 +166,15 @@ def _transformer_block(
   kernel, bias = _after_norm(module.ffn_norm, module.ffn_in)
   y = ops.linear(y, kernel, bias, f"{name}/ffn_in/linear")
   y = ops.silu(y, f"{name}/ffn_in/silu")
-  y = ops.linear(y, *_affine(module.ffn_out), f"{name}/ffn_out/linear")
+  kernel, bias = map(_centred, _affine(module.ffn_out))
+  y = ops.linear(y, kernel, bias, f"{name}/ffn_out/linear")
   return ops.add(x, y, f"{name}/ffn_residual")
+
+
+def _centred(weights: np.ndarray) -> np.ndarray:
+  """Weights whose results have no mean over the last axis."""
+  weights = np.float64(weights)
+  return np.float32(weights - weights.mean(-1, keepdims=True))
 
 
 def _after_norm(
@@ -200,4 +210,5 @@ def _attention(
   y = ops.matmul(weights, value, f"{name}/mix")
   y = ops.transpose(y, (0, 2, 1, 3), f"{name}/merge/tokens")
   y = ops.reshape(y, (-1, 4, n, d), f"{name}/merge/width")
-  return ops.linear(y, *_affine(block.attention.out), f"{name}/out/linear")
+  kernel, bias = map(_centred, _affine(block.attention.out))
+  return ops.linear(y, kernel, bias, f"{name}/out/linear")

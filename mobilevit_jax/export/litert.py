@@ -2,11 +2,13 @@
 
 import collections
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export import graph
 from mobilevit_jax.export import litert_file
 from mobilevit_jax.export import litert_graph
@@ -25,10 +27,12 @@ def net(
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
 
+  folded = fold_bn.fold_batch_norms(model)  # once for all that is written
+
   def write(ops: litert_graph.LiteRTOps) -> dict[str, litert_file.Ref]:
     x = ops.input(options.shape, pixels=options.input == "uint8")
     return graph.write(
-      model,
+      folded,
       ops,
       x,
       features=options.output == "features",
@@ -59,7 +63,9 @@ def build(
   if options.precision == "int8":
     if calibration is None or not len(calibration):
       raise ValueError("--precision=int8 needs --calibration_images")
-    ranges = quantise.calibrate(write, calibration)
+    # Image by image, so that it doesn't matter which share a batch.
+    single = net(model, dataclasses.replace(options, batch=1))
+    ranges = quantise.calibrate(single, calibration)
     return quantise.write(
       write, ranges, metadata=metadata, attention=options.attention
     )

@@ -110,7 +110,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._binary("MUL", x, gate, name)
 
   def _binary(self, code, x, y, name):
-    options = {"ADD": "AddOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
+    options = {"ADD": "AddOptions", "MUL": "MulOptions"}
     return self.op(code, [x, y], x.shape, name, options[code])
 
   def add(self, x, y, name):
@@ -148,16 +148,14 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._mean(x, [1, 2], (x.shape[0], x.shape[-1]), name, False)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`."""
+    """See `Ops.layer_norm`; the mean is zero, and isn't taken."""
     axis, shape = [len(x.shape) - 1], (*x.shape[:-1], 1)
-    mean = self._mean(x, axis, shape, f"{name}/mean", True)
-    centred = self._binary("SUB", x, mean, f"{name}/centred")
-    square = self._binary("MUL", centred, centred, f"{name}/square")
-    var = self._mean(square, axis, shape, f"{name}/var", True)
+    square = self._binary("MUL", x, x, f"{name}/square")
+    mean = self._mean(square, axis, shape, f"{name}/mean", True)
     small = self.constant(np.array([epsilon], np.float32), f"{name}/epsilon")
-    var = self._binary("ADD", var, small, f"{name}/var_epsilon")
-    scale = self.op("RSQRT", [var], shape, f"{name}/rsqrt")
-    return self._binary("MUL", centred, scale, name)
+    mean = self._binary("ADD", mean, small, f"{name}/mean_epsilon")
+    scale = self.op("RSQRT", [mean], shape, f"{name}/rsqrt")
+    return self._binary("MUL", x, scale, name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`."""

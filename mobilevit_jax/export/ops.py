@@ -71,7 +71,10 @@ class Ops(abc.ABC):
 
   @abc.abstractmethod
   def layer_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:
-    """Zero mean and unit variance over the last axis."""
+    """LayerNorm over the last axis, without affine.
+
+    The mean of x is zero already (see `graph`), which a writer may use.
+    """
 
   @abc.abstractmethod
   def matmul(
