@@ -43,13 +43,15 @@ _FORBIDDEN = {"case", "if", "while"}
 _RUNNER = """
 import sys
 import zipfile
-import jax
-from jax import export
-import numpy as np
 
 path, images, answers, batch = sys.argv[1:]
 with zipfile.ZipFile(path) as archive:
   data = bytearray(archive.read("program.jax_export"))
+
+import jax
+from jax import export
+import numpy as np
+
 run, images = jax.jit(export.deserialize(data).call), np.load(images)
 parts = [
   jax.tree.map(np.asarray, run(images[start : start + int(batch)]))
