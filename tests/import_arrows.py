@@ -136,8 +136,16 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.contract": set(),
   "export.fold_bn": {"models.layers"},
+  "export.coreml": {
+    "export.contract",
+    "export.coreml_graph",
+    "export.graph",
+    "models.mobilevit",
+  },
+  "export.coreml_graph": {"export.contract", "export.ops"},
   "export.formats": {
     "export.contract",
+    "export.coreml",
     "export.litert",
     "export.metadata",
     "export.onnx",
@@ -165,6 +173,14 @@ ALLOWED: dict[str, set[str]] = {
   "export.litert_file": set(),
   "export.litert_graph": {"export.litert_file", "export.ops"},
   "export.litert_int8": {"export.litert_file", "export.litert_graph"},
+  "export.matrix": {
+    "models",
+    "export.contract",
+    "export.formats",
+    "export.metadata",
+    "export.random_weights",
+    "export.verify",
+  },
   # The package itself, for its version.
   "export.metadata": {
     "",
@@ -181,6 +197,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "export.onnx_graph": {"export.ops"},
   "export.ops": set(),
+  "export.random_weights": {"weights.trees"},
   "export.stablehlo": {
     "export.contract",
     "export.fold_bn",

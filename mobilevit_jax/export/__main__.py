@@ -51,24 +51,34 @@ def _export(args: argparse.Namespace) -> None:
     batch=_batch(args.batch, format),
     input=args.input,
     output="features" if args.features else args.output,
+    **({} if args.attention is None else {"attention": args.attention}),
   )
   formats.check_options(args.format, options)
   labels = None
   if not args.features:
     num_classes = model.classifier.bias.shape[0]
     labels = labels_lib.class_names(args.labels, found, num_classes)
-  if args.verify_images is None:
-    images = verify.built_in_images(options.size)
-  else:
-    preset = args.preset or presets.preset_of(names.detect(found.tensors))
+  preset = args.preset or presets.preset_of(names.detect(found.tensors))
+  calibration = None
+  if args.precision == "int8" and args.calibration_images is not None:
+    calibration = verify.read_images(
+      args.calibration_images, preset, options.size
+    )
+  if args.verify_images is not None:
     images = verify.read_images(args.verify_images, preset, options.size)
+  elif calibration is not None:
+    images = calibration
+  else:
+    images = verify.built_in_images(options.size)
   name = io.find_model(found)["name"]
   document = metadata.describe(
     model, options, name=name, found=found, labels=labels
   )
-  result = formats.export(model, args.format, options, document, images)
+  result = formats.export(
+    model, args.format, options, document, images, calibration
+  )
   with files.whole(args.out, force=args.force) as temporary:
-    temporary.write_bytes(result.content)
+    format.write(result.content, temporary)
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
   _report(result, options)
@@ -90,13 +100,20 @@ def _report(result: formats.Export, options: contract.Options) -> None:
   print("  operators: " + ", ".join(f"{n} {name}" for name, n in counts))
   for note in (f"most axes of a tensor: {findings.rank}", *findings.notes):
     print(f"  {note}")
+  if comparison is None:
+    print(
+      "  NOT VERIFIED: operators, shapes and ranks are checked, answers are "
+      "not, since the format can't be run here"
+    )
+    return
   allowed = verify.TOLERANCE.get(options.precision)
   line = f"largest difference from JAX: {comparison.difference:.2g}"
   if allowed is not None:
     line += f" (allowed: {allowed:g})"
-  if comparison.agreement is not None:
-    line += f"; same class: {comparison.agreement:.1%}"
-  print(f"  {line}; {comparison.images} images")
+  print(
+    f"  {line}; same class: {comparison.agreement:.1%} of "
+    f"{comparison.images} images"
+  )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,7 +154,20 @@ def _parser() -> argparse.ArgumentParser:
     nargs="+",
     type=pathlib.Path,
     metavar="IMAGE_OR_FOLDER",
-    help="what to compare with JAX on; by default, random squares",
+    help="what to compare with JAX on; by default, those of "
+    "--calibration_images, or else coloured squares",
+  )
+  parser.add_argument(
+    "--calibration_images",
+    nargs="+",
+    type=pathlib.Path,
+    metavar="IMAGE_OR_FOLDER",
+    help="for int8, a few hundred images of the training set",
+  )
+  parser.add_argument(
+    "--attention",
+    choices=contract.ATTENTION,
+    help="for int8, the type of attention's products",
   )
   parser.add_argument("--preset", choices=presets.PRESETS)
   return parser

@@ -55,11 +55,13 @@ class Findings:
     operators: how many there are of each kind.
     rank: the most axes that a tensor has.
     notes: on how the engine takes it.
+    outputs: their shapes, where the format can't be run here.
   """
 
   operators: Mapping[str, int]
   rank: int
   notes: tuple[str, ...] = ()
+  outputs: Mapping[str, tuple[int, ...]] | None = None
 
 
 class ExportError(ValueError):

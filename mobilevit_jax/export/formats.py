@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import coreml
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
 from mobilevit_jax.export import onnx
@@ -15,25 +17,33 @@ from mobilevit_jax.export import verify
 from mobilevit_jax.models import mobilevit
 
 
+def _write_file(content: bytes, path: pathlib.Path) -> None:
+  path.write_bytes(content)
+
+
 @dataclasses.dataclass(frozen=True)
 class Format:
   """One row of `FORMATS`.
 
   Attributes:
     suffix: of its files.
-    build: a model, options and metadata to a file's content.
-    run: content, images and options to outputs, in the format's own engine.
+    build: a model, options and metadata, and for int8 images to calibrate on,
+      to a file's content.
+    run: content, images and options to outputs, in the format's own engine;
+      None where that can't run here.
     inspect: looks into the content; raises ExportError for what mustn't be.
     open_batch: whether the number of images can be left open.
     precisions: that it can be written in.
+    write: writes the content at a path.
   """
 
   suffix: str
-  build: Callable[[mobilevit.MobileViT, contract.Options, str], bytes]
-  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs]
+  build: Callable[..., bytes]
+  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs] | None
   inspect: Callable[[bytes], contract.Findings]
-  open_batch: bool
+  open_batch: bool = False
   precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
+  write: Callable[[bytes, pathlib.Path], object] = _write_file
 
 
 FORMATS = {
@@ -45,10 +55,12 @@ FORMATS = {
     litert.build,
     litert.run,
     litert.inspect,
-    open_batch=False,
     precisions=contract.PRECISIONS,
   ),
   "onnx": Format(".onnx", onnx.build, onnx.run, onnx.inspect, open_batch=True),
+  "coreml": Format(
+    ".mlpackage", coreml.build, None, coreml.inspect, write=coreml.write
+  ),
 }
 
 
@@ -59,12 +71,12 @@ class Export:
   Attributes:
     content: to be written.
     findings: of a look into it.
-    comparison: with the model in JAX.
+    comparison: with the model in JAX; None where the format can't be run.
   """
 
   content: bytes
   findings: contract.Findings
-  comparison: verify.Comparison
+  comparison: verify.Comparison | None
 
 
 def check_options(name: str, options: contract.Options) -> None:
@@ -94,6 +106,8 @@ def export(
   options: contract.Options,
   document: dict[str, Any],
   images: np.ndarray,
+  calibration: np.ndarray | None = None,
+  expected: contract.Outputs | None = None,
 ) -> Export:
   """A file's content, verified.
 
@@ -103,6 +117,8 @@ def export(
     options: of the file.
     document: its metadata, from `metadata.describe`.
     images: to compare the file with JAX on, uint8 `[n, size, size, 3]`.
+    calibration: for int8, a few hundred images of the training set, likewise.
+    expected: JAX's answers, where they are known already.
 
   Raises:
     ExportError: if the file isn't as it must be, or answers otherwise than JAX.
@@ -110,12 +126,21 @@ def export(
   """
   check_options(name, options)
   format = FORMATS[name]
-  content = format.build(model, options, metadata.dumps(document))
+  document = document | {"verified": format.run is not None}
+  more = []
+  if calibration is not None:
+    more = [verify.as_input(calibration, options)]
+  content = format.build(model, options, metadata.dumps(document), *more)
   findings = format.inspect(content)
+  if findings.outputs is not None:
+    verify.check_shapes(model, findings.outputs, options)
+  if format.run is None:
+    return Export(content, findings, None)
   found = format.run(content, verify.as_input(images, options), options)
-  expected = verify.answers_of_jax(
-    model, images, features=options.output == "features"
-  )
-  comparison = verify.compare(found, expected, options)
+  if expected is None:
+    expected = verify.answers_of_jax(
+      model, images, features=options.output == "features"
+    )
+  comparison = verify.compare(model, found, expected, options)
   verify.check(comparison, options.precision)
   return Export(content, findings, comparison)

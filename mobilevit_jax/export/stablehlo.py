@@ -13,7 +13,7 @@ needs JAX and nothing of this package.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import io
 import pathlib
@@ -43,13 +43,15 @@ _FORBIDDEN = {"case", "if", "while"}
 _RUNNER = """
 import sys
 import zipfile
-import jax
-from jax import export
-import numpy as np
 
 path, images, answers, batch = sys.argv[1:]
 with zipfile.ZipFile(path) as archive:
   data = bytearray(archive.read("program.jax_export"))
+
+import jax
+from jax import export
+import numpy as np
+
 run, images = jax.jit(export.deserialize(data).call), np.load(images)
 parts = [
   jax.tree.map(np.asarray, run(images[start : start + int(batch)]))
@@ -108,7 +110,7 @@ def _no_source_lines() -> Iterator[None]:
 
 
 def _lower(
-  program: Callable[..., Any], images: jax.ShapeDtypeStruct, platform: str
+  program: Any, images: jax.ShapeDtypeStruct, platform: str
 ) -> export.Exported:
   anywhere = [export.DisabledSafetyCheck.platform()]
   return export.export(

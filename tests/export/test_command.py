@@ -127,9 +127,23 @@ def test_photographs_and_a_backbone_through_the_real_command(weights, tmp_path):
   ]
 
 
+def test_eight_bits_are_judged_by_the_classes(weights, tmp_path, capsys):
+  for index, image in enumerate(np.uint8(random_images(6, 64) * 255)):
+    Image.fromarray(image).save(tmp_path / f"{index}.png")
+  out = tmp_path / "out.tflite"
+  args = _arguments(weights, out, "--precision=int8", "--features")
+  assert command.main([*args, f"--calibration_images={tmp_path}"]) == 0
+  assert "of 6 images" in capsys.readouterr().out
+  kinds = [
+    tensor.type for tensor in litert.read(out.read_bytes()).subgraphs[0].tensors
+  ]
+  assert kinds.count(litert.litert_file.schema().TensorType.INT8) > 100
+
+
 @pytest.mark.parametrize(
   ("name", "more", "message"),
   (
+    ("out.tflite", ["--precision=int8"], "needs --calibration_images"),
     ("out.onnx", ["--precision=int8"], "--precision=int8 needs --format=lit"),
     ("out.tflite", ["--batch=any"], "--batch=any: the batch of litert files"),
     ("out.tflite", ["--batch=0"], "--batch=0 must be at least 1"),
