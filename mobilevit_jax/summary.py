@@ -71,7 +71,7 @@ def summarize(model: Any, height: int, width: int) -> list[Layer]:
     def run(state: Any, x: jax.Array, graphdef: Any = graphdef) -> jax.Array:
       return nnx.merge(graphdef, state)(x)
 
-    if name == "classifier":
+    if name in ("hidden", "classifier"):
       x = jax.ShapeDtypeStruct((1, x.shape[-1]), x.dtype)  # the mean over h, w
     jaxpr, out = jax.make_jaxpr(run, return_shape=True)(state, x)
     params = jax.tree.leaves(nnx.state(module, nnx.Param))
@@ -101,6 +101,8 @@ def _modules(model: mobilevit.MobileViT) -> Iterator[tuple[str, nnx.Module]]:
     for index, block in enumerate(getattr(model, f"stage{number}")):
       yield f"stage{number}.{index}", block
   yield "head", model.head
+  if hasattr(model, "hidden"):  # MobileNetV3's
+    yield "hidden", model.hidden
   yield "classifier", model.classifier
 
 
