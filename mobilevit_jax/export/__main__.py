@@ -41,10 +41,15 @@ def _export(args: argparse.Namespace) -> None:
     raise ValueError(f"--out={args.out} must end in {format.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
   found = source_lib.read(args.weights, which=args.which)
-  fields = {"dtype": "float32", "depthwise": "auto"}
-  if args.output_stride is not None:
-    fields["output_stride"] = args.output_stride
-  model = io.build_model(found, variant=args.variant, **fields)
+  fields = io.find_model(found)
+  stride = args.output_stride or fields.get("output_stride", 32)
+  model = io.build_model(
+    found,
+    variant=args.variant,
+    dtype="float32",
+    depthwise="auto",
+    output_stride=stride,
+  )
   options = contract.Options(
     precision=args.precision,
     size=args.size if args.size is not None else found.image_size or 256,
@@ -70,9 +75,14 @@ def _export(args: argparse.Namespace) -> None:
     images = calibration
   else:
     images = verify.built_in_images(options.size)
-  name = io.find_model(found)["name"]
+  name = fields["name"]
   document = metadata.describe(
-    model, options, name=name, found=found, labels=labels
+    model,
+    options,
+    name=name,
+    found=found,
+    labels=labels,
+    output_stride=stride,
   )
   result = formats.export(
     model, args.format, options, document, images, calibration
