@@ -10,6 +10,8 @@ import sys
 # the one asked for is imported.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
+  "ablation": "what makes a net fast or slow on LiteRT, step by step",
+  "infer": "latency, file size and memory of inference, engine by engine",
 }
 
 

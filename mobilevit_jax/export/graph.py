@@ -3,8 +3,8 @@
 The net is walked with its weights, and some exact rewrites are made on the
 way: BatchNorm lies in the convolutions, LayerNorm's affine and the attention
 scale in the dense layers after them, and q, k and v are layers of their own.
-Only LayerNorms read the transformer's stream, and they take its mean away: so
-the layers that write the stream leave that mean out, and LayerNorm is spared it.
+Only LayerNorms read the transformer's stream, and they take its mean away: the
+layers that write the stream leave the mean out, so that LayerNorm need not.
 No tensor has more than four axes. The tests compare what each format's engine
 answers with the model in JAX.
 """
@@ -173,8 +173,8 @@ def _transformer_block(
 
 def _centred(weights: np.ndarray) -> np.ndarray:
   """Weights whose results have no mean over the last axis."""
-  weights = np.float64(weights)
-  return np.float32(weights - weights.mean(-1, keepdims=True))
+  mean = weights.mean(-1, dtype=np.float64, keepdims=True)
+  return (weights - mean).astype(np.float32)
 
 
 def _after_norm(

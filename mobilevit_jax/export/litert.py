@@ -20,9 +20,7 @@ _SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
 _FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
 
 
-def net(
-  model: mobilevit.MobileViT, options: contract.Options
-) -> quantise.Net:
+def net(model: mobilevit.MobileViT, options: contract.Options) -> quantise.Net:
   """What writes the net, input and outputs as the options say."""
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
@@ -111,10 +109,7 @@ def inspect(data: bytes) -> contract.Findings:
     codes[operator.opcodeIndex] for operator in subgraph.operators
   )
   rank = max(len(tensor.shape) for tensor in subgraph.tensors)
-  interpreter = _interpreter(data)
-  partitions, rest = _executed(
-    interpreter._get_ops_details(), list(subgraph.outputs)
-  )
+  partitions, rest = delegated(data)
   left = ", ".join(f"{n} {name}" for name, n in sorted(rest.items()))
   note = f"XNNPACK partitions: {partitions}; outside them: {left or 'nothing'}"
   notes = (note, *_notes_on_int8(subgraph, codes))
@@ -145,6 +140,13 @@ def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
     "operand whose zero isn't at 0 (XNNPACK would not take them)",
     f"operators that are slow in eight bits: {names or 'none'}",
   )
+
+
+def delegated(data: bytes) -> tuple[int, dict[str, int]]:
+  """XNNPACK's partitions of a file, and the kinds of operators outside them."""
+  interpreter = _interpreter(data)
+  outputs = [detail["index"] for detail in interpreter.get_output_details()]
+  return _executed(interpreter._get_ops_details(), outputs)
 
 
 def _executed(

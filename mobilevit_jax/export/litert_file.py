@@ -189,7 +189,7 @@ class LiteRTFile:
     if grid is None:  # float32 activations, int8 weights
       return {"CONV_2D": 5, "FULLY_CONNECTED": 12, "DEQUANTIZE": 2}[code]
     versions = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5}
-    return versions.get(code, 1 if code == "RESHAPE" else 2)
+    return versions.get(code, 1 if code in ("HARD_SWISH", "RESHAPE") else 2)
 
   def _code(self, number: int, version: int) -> Any:
     code = self._s.OperatorCodeT()

@@ -7,6 +7,7 @@ flow, at most four axes, names that a quantisation recipe can rely on.
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class LiteRTOps(LiteRTFile, Ops):
       x, kernel.transpose(order), bias, name, axis=3 if depthwise else 0
     )
     kind = "DepthwiseConv2D" if depthwise else "Conv2D"
-    fields = {"depthMultiplier": 1} if depthwise else {}
+    fields: dict[str, Any] = {"depthMultiplier": 1} if depthwise else {}
     return self.op(
       "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
       [x, *weights],

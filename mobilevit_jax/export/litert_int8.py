@@ -19,7 +19,7 @@ from mobilevit_jax.export.litert_graph import LiteRTOps
 Ranges = Mapping[str, tuple[float, float]]
 
 PIXELS = Grid(1 / 255, -128)  # images in [0, 1]
-_SIGMOID = Grid(1 / 256, -128)  # what engines take alone
+_UNIT = Grid(1 / 256, -128)  # what engines take alone for results in [0, 1)
 _MOVES = ("PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
 # XNNPACK multiplies int8 matrices only if the second has its zero at 0.
 _SYMMETRIC = re.compile(r"/(key|value)/linear$")
@@ -95,16 +95,14 @@ class Int8Ops(DynamicOps):
       )
     return self._converted[key]
 
-  def op(
-    self, code, inputs, shape, name, options=None, *, grid=None, **fields
-  ):
+  def op(self, code, inputs, shape, name, options=None, *, grid=None, **fields):
     """As `LiteRTFile.op`: what the first input is of, the result is of."""
     first = inputs[0].grid
     if first is not None and code not in ("DEQUANTIZE", "QUANTIZE"):
       if code in _MOVES:
         grid = first
-      elif code == "LOGISTIC":
-        grid = _SIGMOID
+      elif code in ("LOGISTIC", "SOFTMAX"):
+        grid = _UNIT
       else:
         grid = self._grid(name)
     return super().op(code, inputs, shape, name, options, grid=grid, **fields)
@@ -130,7 +128,9 @@ class Int8Ops(DynamicOps):
     if not pixels:
       return self._convert(super().input(shape), PIXELS)
     pixel = Grid(PIXELS.scale, 0)
-    return self._convert(self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS)
+    return self._convert(
+      self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS
+    )
 
   def conv(self, x, kernel, bias, name, **options):
     """See `Ops.conv`."""

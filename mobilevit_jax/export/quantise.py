@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -41,7 +42,9 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
   ops = litert_graph.LiteRTOps()
   net(ops)
   engine = Engine(ops.serialize(ops.results, ""))
-  ends: dict[str, list[tuple[float, float]]] = {name: [] for name in ops.results}
+  ends: dict[str, list[tuple[float, float]]] = {
+    name: [] for name in ops.results
+  }
   for image in images:
     for name, value in engine(image[None]).items():
       ends[name].append((value.min(), value.max()))
@@ -105,10 +108,14 @@ def layer_errors(
   exact = _outputs(net, litert_graph.LiteRTOps(), images)
   errors = []
   for layer in names:
-    ops = litert_int8.Int8Ops(ranges, lambda name: _layer(name) == layer)
-    found = _outputs(net, ops, images)
+    alone = functools.partial(_belongs, layer)
+    found = _outputs(net, litert_int8.Int8Ops(ranges, alone), images)
     errors.append(LayerError(layer, relative_error(found, exact)))
   return sorted(errors, key=lambda item: -item.error)
+
+
+def _belongs(layer: str, name: str) -> bool:
+  return _layer(name) == layer
 
 
 def _layer(name: str) -> str:
