@@ -115,6 +115,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.presets",
     "export.contract",
     "export.formats",
+    "export.litert",
     "export.metadata",
     "export.verify",
     "weights.files",
@@ -236,7 +237,11 @@ ALLOWED: dict[str, set[str]] = {
   },
   # Run by its path in processes of its own, which shall hold nothing of ours.
   "benchmark.infer_worker": set(),
-  "benchmark.nets": {"models", "models.mobilenet_v2"},
+  "benchmark.nets": {
+    "export.random_weights",
+    "models",
+    "models.mobilenet_v2",
+  },
   "benchmark.turns": {"benchmark.infer_worker"},
   "checkpoint": set(),
   "config": set(),

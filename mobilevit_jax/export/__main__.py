@@ -15,6 +15,7 @@ import sys
 from mobilevit_jax.data import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
+from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
 from mobilevit_jax.export import verify
 from mobilevit_jax.weights import files
@@ -92,6 +93,12 @@ def _export(args: argparse.Namespace) -> None:
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
   _report(result, options)
+  if args.layer_errors and calibration is not None:
+    inputs = verify.as_input(calibration, options)
+    for item in litert.layer_errors(model, options, inputs)[
+      : args.layer_errors
+    ]:
+      print(f"  {item.error:8.5f}  {item.layer}")
 
 
 def _batch(text: str | None, format: formats.Format) -> int | None:
@@ -178,6 +185,14 @@ def _parser() -> argparse.ArgumentParser:
     "--attention",
     choices=contract.ATTENTION,
     help="for int8, the type of attention's products",
+  )
+  parser.add_argument(
+    "--layer_errors",
+    type=int,
+    default=0,
+    metavar="N",
+    help="for int8, print the N layers that cost most (a minute or more): the "
+    "relative error of the outputs with that layer alone in eight bits",
   )
   parser.add_argument("--preset", choices=presets.PRESETS)
   return parser

@@ -32,7 +32,6 @@ _FILES: dict[str, tuple[contract.Precision, contract.Attention]] = {
   "int8-dynamic": ("int8-dynamic", "float"),
 }
 _EVAL_SPLITS = {"digits": "test", "folder": "val"}
-_NUM_ERROR_IMAGES = 4  # a file a layer is run on so many
 
 
 def load_images(
@@ -118,10 +117,8 @@ def _main(args: argparse.Namespace) -> None:
   errors: list[quantise.LayerError] = []
   if args.layers:
     options = contract.Options("int8", size=size)
-    net = litert.net(model, options)
     inputs = verify.as_input(calibration, options)
-    ranges = quantise.calibrate(net, inputs)
-    errors = quantise.layer_errors(net, ranges, inputs[:_NUM_ERROR_IMAGES])
+    errors = litert.layer_errors(model, options, inputs)
   if args.json:
     layers = {item.layer: item.error for item in errors}
     print(json.dumps({"files": rows, "layers": layers}, indent=1))

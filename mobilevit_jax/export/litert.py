@@ -17,6 +17,7 @@ from mobilevit_jax.models import mobilevit
 
 # Their int8 kernels run outside XNNPACK (`docs/benchmarks/infer.md`).
 _SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
+_ERROR_IMAGES = 4  # one file a layer is run on so many
 _FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
 
 
@@ -71,6 +72,23 @@ def build(
     return quantise.write_dynamic(write, metadata=metadata)
   ops = litert_graph.LiteRTOps(half=options.precision == "fp16")
   return ops.serialize(write(ops), metadata)
+
+
+def layer_errors(
+  model: mobilevit.MobileViT, options: contract.Options, images: np.ndarray
+) -> list[quantise.LayerError]:
+  """What each layer of an int8 file costs by itself, the worst first.
+
+  Args:
+    model: with its weights.
+    options: of the file.
+    images: to calibrate on, as the file takes them; a few of them, evenly
+      spread, are those that the outputs are compared on.
+  """
+  single = net(model, dataclasses.replace(options, batch=1))
+  ranges = quantise.calibrate(single, images)
+  some = images[:: max(1, len(images) // _ERROR_IMAGES)][:_ERROR_IMAGES]
+  return quantise.layer_errors(single, ranges, some)
 
 
 def _interpreter(data: bytes) -> Any:
