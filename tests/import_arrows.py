@@ -173,7 +173,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.quantise",
     "models.mobilevit",
   },
-  "export.litert_file": set(),
+  "export.litert_file": {"export.contract"},
   "export.litert_graph": {"export.litert_file", "export.ops"},
   "export.litert_int8": {"export.litert_file", "export.litert_graph"},
   "export.matrix": {
@@ -198,7 +198,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.onnx_graph",
     "models.mobilevit",
   },
-  "export.onnx_graph": {"export.ops"},
+  "export.onnx_graph": {"export.contract", "export.ops"},
   "export.ops": set(),
   "export.random_weights": {"weights.trees"},
   "export.stablehlo": {

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+import numpy as np
+
 from mobilevit_jax.data import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
@@ -38,14 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> None:
   format = formats.FORMATS[args.format]
+  if (args.calibration_images is not None) != (args.precision == "int8"):
+    raise ValueError(
+      "--precision=int8 needs --calibration_images, and nothing else does"
+    )
   if args.out.suffix != format.suffix:
     raise ValueError(f"--out={args.out} must end in {format.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
   found = source_lib.read(args.weights, which=args.which)
-  fields = {"dtype": "float32", "depthwise": "auto"}
-  if args.output_stride is not None:
-    fields["output_stride"] = args.output_stride
-  model = io.build_model(found, variant=args.variant, **fields)
+  fields = io.find_model(found)
+  stride = args.output_stride or fields.get("output_stride", 32)
+  model = io.build_model(
+    found,
+    variant=args.variant,
+    dtype="float32",
+    depthwise="auto",
+    output_stride=stride,
+  )
   options = contract.Options(
     precision=args.precision,
     size=args.size if args.size is not None else found.image_size or 256,
@@ -59,21 +70,15 @@ def _export(args: argparse.Namespace) -> None:
   if not args.features:
     num_classes = model.classifier.bias.shape[0]
     labels = labels_lib.class_names(args.labels, found, num_classes)
-  preset = args.preset or presets.preset_of(names.detect(found.tensors))
-  calibration = None
-  if args.precision == "int8" and args.calibration_images is not None:
-    calibration = verify.read_images(
-      args.calibration_images, preset, options.size
-    )
-  if args.verify_images is not None:
-    images = verify.read_images(args.verify_images, preset, options.size)
-  elif calibration is not None:
-    images = calibration
-  else:
-    images = verify.built_in_images(options.size)
-  name = io.find_model(found)["name"]
+  images, calibration = _images(args, found, options.size)
+  name = fields["name"]
   document = metadata.describe(
-    model, options, name=name, found=found, labels=labels
+    model,
+    options,
+    name=name,
+    found=found,
+    labels=labels,
+    output_stride=stride,
   )
   result = formats.export(
     model, args.format, options, document, images, calibration
@@ -89,6 +94,23 @@ def _export(args: argparse.Namespace) -> None:
       : args.layer_errors
     ]:
       print(f"  {item.error:8.5f}  {item.layer}")
+
+
+def _images(
+  args: argparse.Namespace, found: source_lib.Source, size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """What to compare the file on, and what to calibrate it on."""
+  preset = args.preset or presets.preset_of(names.detect(found.tensors))
+  calibration = None
+  if args.calibration_images is not None:
+    calibration = verify.read_images(args.calibration_images, preset, size)
+  if args.verify_images is not None:
+    images = verify.read_images(args.verify_images, preset, size)
+  elif calibration is not None:
+    images = calibration
+  else:
+    images = verify.built_in_images(size)
+  return images, calibration
 
 
 def _batch(text: str | None, format: formats.Format) -> int | None:

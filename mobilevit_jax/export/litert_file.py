@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import contract
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -35,13 +37,9 @@ class Ref:
 
 def schema() -> Any:
   """The file format's classes, from ai-edge-litert (an extra)."""
-  try:
-    return importlib.import_module("ai_edge_litert.schema_py_generated")
-  except ImportError as error:
-    raise ValueError(
-      "--format=litert needs ai-edge-litert "
-      "(pip install -r requirements-export.txt)"
-    ) from error
+  return contract.library(
+    "ai_edge_litert.schema_py_generated", "ai-edge-litert", "litert"
+  )
 
 
 class LiteRTFile:

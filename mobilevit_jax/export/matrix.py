@@ -100,6 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--variants", nargs="+", choices=models.VARIANTS, default=[*models.VARIANTS]
   )
+  parser.add_argument(
+    "--precisions",
+    nargs="+",
+    choices=contract.PRECISIONS,
+    default=[*contract.PRECISIONS],
+  )
   args = parser.parse_args(argv)
   size, output_stride = _BACKBONE
   header = ["format", "precision", "variant", "MB"]
@@ -110,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   failed = False
   for format in args.formats:
     for precision in formats.FORMATS[format].precisions:
-      for name in args.variants:
+      for name in args.variants if precision in args.precisions else ():
         row = _row(format, precision, name)
         failed = failed or any(cell.startswith("no:") for cell in row)
         print("| " + " | ".join(row) + " |", flush=True)

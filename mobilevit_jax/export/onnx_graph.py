@@ -6,11 +6,11 @@ maps go out as `[b, h, w, c]`, as in every other format.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import importlib
 from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import contract
 from mobilevit_jax.export.ops import Ops
 
 OPSET = 18  # the first whose Resize takes axes
@@ -28,12 +28,7 @@ class Ref:
 
 def library() -> Any:
   """The package onnx (an extra)."""
-  try:
-    return importlib.import_module("onnx")
-  except ImportError as error:
-    raise ValueError(
-      "--format=onnx needs onnx (pip install -r requirements-export.txt)"
-    ) from error
+  return contract.library("onnx", "onnx", "onnx")
 
 
 class OnnxOps(Ops):

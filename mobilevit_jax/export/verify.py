@@ -76,7 +76,9 @@ def answers_of_jax(
   compiled = jax.jit(run)
 
   def batch(images: np.ndarray) -> contract.Outputs:
-    return jax.tree.map(np.asarray, compiled(state, images))
+    # By default GPUs and TPUs multiply in less than float32.
+    with jax.default_matmul_precision("highest"):
+      return jax.tree.map(np.asarray, compiled(state, images))
 
   return contract.in_batches(batch, images, None)
 

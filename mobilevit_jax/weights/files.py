@@ -193,9 +193,9 @@ def whole(path: pathlib.Path, *, force: bool = False) -> Iterator[pathlib.Path]:
   with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
     temporary = pathlib.Path(folder) / path.name
     yield temporary
-    if path.is_dir():  # which nothing can be renamed onto
-      path.rename(pathlib.Path(folder) / "old")
     if temporary.is_dir():
+      if path.exists():  # and nothing can be renamed onto a folder
+        path.rename(pathlib.Path(folder) / "old")
       temporary.rename(path)
     else:
       _replace(temporary, path)

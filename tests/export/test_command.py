@@ -143,8 +143,8 @@ def test_eight_bits_are_judged_by_the_classes(weights, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("name", "more", "message"),
   (
-    ("out.tflite", ["--precision=int8"], "needs --calibration_images"),
-    ("out.onnx", ["--precision=int8"], "--precision=int8 needs --format=lit"),
+    ("out.tflite", ["--precision=int8"], "int8 needs --calibration_images"),
+    ("out.onnx", ["--precision=int8-dynamic"], "needs --format=litert"),
     ("out.tflite", ["--batch=any"], "--batch=any: the batch of litert files"),
     ("out.tflite", ["--batch=0"], "--batch=0 must be at least 1"),
     ("out.tflite", ["--size=16"], "--size=16 must be at least 32"),
