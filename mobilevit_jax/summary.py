@@ -95,7 +95,7 @@ def forward_macs(name: str, height: int, width: int, **fields: Any) -> int:
   return sum(layer.macs.total for layer in layers)
 
 
-def _modules(model: mobilevit.MobileViT) -> Iterator[tuple[str, nnx.Module]]:
+def _modules(model: Any) -> Iterator[tuple[str, nnx.Module]]:
   yield "stem", model.stem
   for number in range(1, 6):
     for index, block in enumerate(getattr(model, f"stage{number}")):

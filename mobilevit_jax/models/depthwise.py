@@ -37,7 +37,8 @@ def depthwise_conv(
     `[b, ceil(h / stride), ceil(w / stride), c]`.
   """
   k = kernel.shape[0]
-  pad = ((k // 2 * dilation,) * 2,) * 2
+  reach = k // 2 * dilation
+  pad = ((reach, reach), (reach, reach))
 
   def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(

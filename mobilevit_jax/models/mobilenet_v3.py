@@ -12,7 +12,8 @@ from mobilevit_jax.models import layers
 
 # The paper's Table 1, a row a block, a tuple a stage: (kernel, expanded, out,
 # squeeze-excite, activation, stride). 5,483,032 parameters, as torchvision's.
-_STAGES = (
+_Row = tuple[int, int, int, bool, layers.Activation, int]
+_STAGES: tuple[tuple[_Row, ...], ...] = (
   ((3, 16, 16, False, "relu", 1),),
   ((3, 64, 24, False, "relu", 2), (3, 72, 24, False, "relu", 1)),
   (
