@@ -118,7 +118,8 @@ def _local(name: str) -> bool:
   return "global_rep/" not in name and "fold/" not in name
 
 
-def _files(model: str, size: int) -> dict[str, bytes]:
+def files(model: str, size: int) -> dict[str, bytes]:
+  """The steps' names and their LiteRT files."""
   options = contract.Options("int8", size=size)
   net = litert.net(nets.random(model), options)
   rng = np.random.default_rng(0)
@@ -164,7 +165,7 @@ def main(args: argparse.Namespace) -> int:
   for name in ("size", "rounds"):
     if getattr(args, name) < 1:
       raise ValueError(f"--{name}={getattr(args, name)} must be at least 1")
-  contents = _files(args.model, args.size)
+  contents = files(args.model, args.size)
   with tempfile.TemporaryDirectory() as folder:
     cases = {}
     for index, (step, content) in enumerate(contents.items()):
