@@ -28,8 +28,8 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
   """The range of each activation over images, whatever their order.
 
   An image's own range is that of all its values. Over the images it is the
-  `_RARE` quantile of their ends, which leaves out what only odd ones reach:
-  on photographs that halved the error of the plain minimum and maximum.
+  `_RARE` quantile of their ends, which leaves out what only odd ones reach, and
+  so is finer for all others.
 
   Args:
     net: writes the net, for a batch of one image.
