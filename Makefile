@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test torture parity export check format clean
+.PHONY: help train test torture parity export matrix check format clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -43,7 +43,12 @@ parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes
 
 export: ## Run exported files in their engines, in .venv-export.
 	$(MAKE) .venv-export/.export VENV=.venv-export
-	.venv-export/bin/python -m pytest -m export tests/export $(ARGS)
+	.venv-export/bin/python -m pytest -m export tests/export \
+	  tests/benchmark $(ARGS)
+
+matrix: ## Print which exports work, verified one by one (half an hour).
+	$(MAKE) .venv-export/.export VENV=.venv-export
+	.venv-export/bin/python -m mobilevit_jax.export.matrix $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .

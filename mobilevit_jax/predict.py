@@ -20,17 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax import models
 from mobilevit_jax.data import presets
 from mobilevit_jax.weights import io
+from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
-from mobilevit_jax.weights import trees
-
-_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_TFDS = "tfds:"
-# The published classifiers' classes; TFDS knows them without the images.
-_IMAGENET = ("imagenet2012", 1000)
 
 # (image's name, its classes as (index, probability), likeliest first)
 Prediction = tuple[str, list[tuple[int, float]]]
@@ -76,78 +70,24 @@ def load(
     ValueError, OSError: if anything can't be read or does not fit.
   """
   found = source_lib.read(source, which=which)
-  fields = io.find_model(found)
-  if variant is not None:
-    wanted = f"mobilevit_{variant.removeprefix('mobilevit_')}"
-    if wanted not in models.VARIANTS:
-      raise ValueError(
-        f"--variant={variant} must be one of {', '.join(models.VARIANTS)}"
-      )
-    # The strict reading then lists what differs.
-    fields = {**fields, "name": wanted}
-  # Groups and output dropout belong to training.
-  model = models.abstract_model(**fields)
-  shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
-  values = io.decode(found.tensors, shapes, name=found.name)
+  model = io.build_model(found, variant=variant)
   graphdef, state = nnx.split(model)
-  state = jax.device_put(trees.replace(nnx.to_pure_dict(state), values))
 
   @jax.jit
   def probabilities(state: Any, images: jax.Array) -> jax.Array:
     net = nnx.merge(graphdef, state)
     return jax.nn.softmax(net(images.astype(jnp.float32) / 255))
 
-  dialect = names.detect(found.tensors)
-  preset = preset or (dialect if dialect in presets.PRESETS else "cvnets")
+  preset = preset or presets.preset_of(names.detect(found.tensors))
   if preset not in presets.PRESETS:
     raise ValueError(f"--preset={preset} must be one of {presets.PRESETS}")
-  num_classes = len(values["classifier/bias"])
+  num_classes = model.classifier.bias.shape[0]
   return Classifier(
     lambda images: np.asarray(probabilities(state, images)),
-    class_names(labels, found, num_classes),
+    labels_lib.class_names(labels, found, num_classes),
     preset,
     size if size is not None else found.image_size or 256,
   )
-
-
-def class_names(
-  labels: str | None, found: source_lib.Source, num_classes: int
-) -> Sequence[str]:
-  """From the option, the weights, TFDS's ImageNet, or else numbers."""
-  if labels is not None:
-    result = _read_labels(labels)
-  elif found.labels is not None:
-    result = found.labels
-  elif num_classes == _IMAGENET[1]:
-    result = _tfds_labels(_IMAGENET[0])
-  else:
-    result = tuple(f"class {index}" for index in range(num_classes))
-  if len(result) != num_classes:
-    raise ValueError(
-      f"{labels or found.name}: {len(result)} class names for a classifier of "
-      f"{num_classes} classes; give others with --labels"
-    )
-  return result
-
-
-def _read_labels(labels: str) -> tuple[str, ...]:
-  if labels.startswith(_TFDS):
-    return _tfds_labels(labels.removeprefix(_TFDS))
-  text = pathlib.Path(labels).read_text(encoding="utf-8")
-  if labels.endswith(".json"):
-    return source_lib.check_labels(labels, json.loads(text))
-  return tuple(text.splitlines())
-
-
-def _tfds_labels(name: str) -> tuple[str, ...]:
-  # Imported late: it takes seconds. The names come with the package.
-  import tensorflow_datasets as tfds
-
-  try:
-    features: Any = tfds.builder(name).info.features
-    return tuple(features["label"].names)
-  except (tfds.core.DatasetNotFoundError, KeyError, TypeError) as error:
-    raise ValueError(f"--labels=tfds:{name}: no such classes") from error
 
 
 def classify(
@@ -197,22 +137,6 @@ def _read_images(
     yield str(path), image
 
 
-def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """The files, and every image in the folders, in order of their names."""
-  found: list[pathlib.Path] = []
-  for path in paths:
-    if not path.is_dir():
-      found.append(path)
-      continue
-    inside = sorted(
-      file for file in path.rglob("*") if file.suffix.lower() in _EXTENSIONS
-    )
-    if not inside:
-      raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
-    found += inside
-  return found
-
-
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 if any image could not be read."""
   args = _parser().parse_args(argv)
@@ -224,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   try:
     _check_counts(size=args.size, batch=args.batch, top=args.top)
-    paths = find_images(args.images)
+    paths = presets.find_images(args.images)
     classifier = load(
       args.weights,
       variant=args.variant,

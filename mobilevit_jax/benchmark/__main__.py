@@ -13,6 +13,8 @@ COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
   "train": "steps/s, memory and compile time of a train step",
   "scaling": "when a pod starves, by arithmetic",
+  "infer": "latency, file size and memory of inference, engine by engine",
+  "ablation": "what makes a net fast or slow on LiteRT, step by step",
 }
 
 

@@ -10,8 +10,9 @@ The first and the others differ by tens of the 255 levels on photographs: they
 are different resizes, not roundings of one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
+import pathlib
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,7 @@ from mobilevit_jax.data import augment
 PRESETS = ("cvnets", "timm", "hf")
 
 _TIMM_CROP = 0.9  # `crop_pct` of its pretrained configurations
+_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Longer images are cut first, as in `augment`: a line of pixels would else
 # become gigabytes, of which the crop takes a square.
 _LONGEST = 8
@@ -64,6 +66,27 @@ def preprocess(
   resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
   # torchvision rounds half a pixel to the even side.
   return _center(resized, size, size, round)
+
+
+def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+  """The files, and every image in the folders, in order of their names."""
+  found: list[pathlib.Path] = []
+  for path in paths:
+    if not path.is_dir():
+      found.append(path)
+      continue
+    inside = sorted(
+      file for file in path.rglob("*") if file.suffix.lower() in _EXTENSIONS
+    )
+    if not inside:
+      raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
+    found += inside
+  return found
+
+
+def preset_of(dialect: str) -> str:
+  """The preset that weights in these names were published with."""
+  return dialect if dialect in PRESETS else "cvnets"
 
 
 def check(preset: str, size: int, resize_size: int | None = None) -> None:

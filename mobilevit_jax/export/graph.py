@@ -1,8 +1,10 @@
-"""What a MobileViT computes, layer by layer, for writers of graphs.
+"""What a net computes, layer by layer, for writers of graphs.
 
 The net is walked with its weights, and some exact rewrites are made on the
 way: BatchNorm lies in the convolutions, LayerNorm's affine and the attention
 scale in the dense layers after them, and q, k and v are layers of their own.
+Only LayerNorms read the transformer's stream, and they take its mean away: the
+layers that write the stream leave the mean out, so that LayerNorm need not.
 No tensor has more than four axes. The tests compare what each format's engine
 answers with the model in JAX.
 """
@@ -15,12 +17,21 @@ from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
 from mobilevit_jax.models import layers
+from mobilevit_jax.models import mobilenet_v2
+from mobilevit_jax.models import mobilenet_v3
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import transformer
 
 
 def write(
-  model: mobilevit.MobileViT, ops: Ops, x: Tensor, *, features: bool = False
+  model: mobilevit.MobileViT
+  | mobilenet_v2.MobileNetV2
+  | mobilenet_v3.MobileNetV3,
+  ops: Ops,
+  x: Tensor,
+  *,
+  features: bool = False,
+  probabilities: bool = False,
 ) -> dict[str, Tensor]:
   """Writes the net.
 
@@ -29,9 +40,11 @@ def write(
     ops: writer of a format.
     x: map of RGB images in [0, 1], `[b, h, w, 3]`.
     features: stop at the stages, of which the outputs are returned.
+    probabilities: a softmax after the logits.
 
   Returns:
-    `{"logits": [b, num_classes]}`, or `"stage1"` to `"stage5"`.
+    `{"logits": [b, num_classes]}`, `{"probabilities": ...}`, or `"stage1"` to
+    `"stage5"`.
   """
   model = fold_bn.fold_batch_norms(model)
   x = _conv_norm(model.stem, ops, x, "stem")
@@ -47,8 +60,14 @@ def write(
   if features:
     return {key: ops.rows(x, f"{key}/out") for key, x in stages.items()}
   x = ops.pool(_conv_norm(model.head, ops, x, "head"), "pool")
+  if isinstance(model, mobilenet_v3.MobileNetV3):
+    x = ops.linear(x, *_affine(model.hidden), "hidden")
+    x = ops.hard_swish(x, "hidden/hard_swish")
   kernel, bias = _affine(model.classifier)
-  return {"logits": ops.linear(x, kernel, bias, "classifier")}
+  x = ops.linear(x, kernel, bias, "classifier")
+  if probabilities:
+    return {"probabilities": ops.softmax(x, "classifier/softmax")}
+  return {"logits": x}
 
 
 def _array(value: Any) -> np.ndarray:
@@ -68,14 +87,33 @@ def _conv_norm(
     _array(module.norm.bias),
     f"{name}/conv",
     stride=module.conv.stride,
+    relu6=module.activation == "relu6",
   )
-  return ops.silu(y, f"{name}/silu") if module.activation else y
+  return _activate(module.activation, ops, y, name)
+
+
+def _activate(
+  activation: layers.Activation | None, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  """ReLU6 lies in the convolution."""
+  if activation == "silu":
+    return ops.silu(x, f"{name}/silu")
+  if activation == "relu":
+    return ops.relu(x, f"{name}/relu")
+  if activation == "hard_swish":
+    return ops.hard_swish(x, f"{name}/hard_swish")
+  return x
 
 
 def _inverted_residual(
-  module: layers.InvertedResidual, ops: Ops, x: Tensor, name: str
+  module: layers.InvertedResidual | mobilenet_v3.Block,
+  ops: Ops,
+  x: Tensor,
+  name: str,
 ) -> Tensor:
-  y = _conv_norm(module.expand, ops, x, f"{name}/expand")
+  y = x
+  if module.expansion != 1:
+    y = _conv_norm(module.expand, ops, x, f"{name}/expand")
   y = ops.conv(
     y,
     _array(module.depthwise.kernel),
@@ -84,17 +122,31 @@ def _inverted_residual(
     stride=module.depthwise.stride,
     dilation=module.depthwise.dilation,
     depthwise=True,
+    relu6=module.activation == "relu6",
   )
-  y = ops.silu(y, f"{name}/depthwise/silu")
+  y = _activate(module.activation, ops, y, f"{name}/depthwise")
+  if isinstance(module, mobilenet_v3.Block) and module.squeeze:
+    y = _squeeze_excite(module.gate, ops, y, f"{name}/gate")
   y = _conv_norm(module.project, ops, y, f"{name}/project")
   return ops.add(x, y, f"{name}/residual") if module.residual else y
+
+
+def _squeeze_excite(
+  module: mobilenet_v3.SqueezeExcite, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  y = ops.pool(x, f"{name}/pool")
+  y = ops.linear(y, *_affine(module.reduce), f"{name}/reduce")
+  y = ops.relu(y, f"{name}/relu")
+  y = ops.linear(y, *_affine(module.expand), f"{name}/expand")
+  return ops.scale(x, ops.hard_sigmoid(y, f"{name}/sigmoid"), name)
 
 
 def _mobilevit_block(
   module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   y = _conv_norm(module.local_rep, ops, x, f"{name}/local_rep")
-  y = ops.conv(y, _array(module.expand.kernel), None, f"{name}/expand/conv")
+  kernel = _centred(_array(module.expand.kernel))
+  y = ops.conv(y, kernel, None, f"{name}/expand/conv")
   h, w = ops.size(x)
   even = h + h % 2, w + w % 2
   if even != (h, w):
@@ -147,8 +199,15 @@ def _transformer_block(
   kernel, bias = _after_norm(module.ffn_norm, module.ffn_in)
   y = ops.linear(y, kernel, bias, f"{name}/ffn_in/linear")
   y = ops.silu(y, f"{name}/ffn_in/silu")
-  y = ops.linear(y, *_affine(module.ffn_out), f"{name}/ffn_out/linear")
+  kernel, bias = map(_centred, _affine(module.ffn_out))
+  y = ops.linear(y, kernel, bias, f"{name}/ffn_out/linear")
   return ops.add(x, y, f"{name}/ffn_residual")
+
+
+def _centred(weights: np.ndarray) -> np.ndarray:
+  """Weights whose results have no mean over the last axis."""
+  mean = weights.mean(-1, dtype=np.float64, keepdims=True)
+  return (weights - mean).astype(np.float32)
 
 
 def _after_norm(
@@ -184,4 +243,5 @@ def _attention(
   y = ops.matmul(weights, value, f"{name}/mix")
   y = ops.transpose(y, (0, 2, 1, 3), f"{name}/merge/tokens")
   y = ops.reshape(y, (-1, 4, n, d), f"{name}/merge/width")
-  return ops.linear(y, *_affine(block.attention.out), f"{name}/out/linear")
+  kernel, bias = map(_centred, _affine(block.attention.out))
+  return ops.linear(y, kernel, bias, f"{name}/out/linear")

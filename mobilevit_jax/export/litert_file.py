@@ -7,24 +7,39 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import contract
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The numbers that eight bits stand for: `scale * (integer - zero)`."""
+
+  scale: float
+  zero: int
+
 
 @dataclasses.dataclass(frozen=True)
 class Ref:
-  """A tensor of the graph."""
+  """A tensor of the graph.
+
+  Attributes:
+    index: in the file.
+    shape: of the tensor.
+    name: unique in the file.
+    grid: of an int8 or uint8 activation; None of any other tensor.
+  """
 
   index: int
   shape: tuple[int, ...]
+  name: str = ""
+  grid: Grid | None = None
 
 
 def schema() -> Any:
   """The file format's classes, from ai-edge-litert (an extra)."""
-  try:
-    return importlib.import_module("ai_edge_litert.schema_py_generated")
-  except ImportError as error:
-    raise ValueError(
-      "--format=litert needs ai-edge-litert "
-      "(pip install -r requirements-export.txt)"
-    ) from error
+  return contract.library(
+    "ai_edge_litert.schema_py_generated", "ai-edge-litert", "litert"
+  )
 
 
 class LiteRTFile:
@@ -41,18 +56,28 @@ class LiteRTFile:
     self._buffers = [self._s.BufferT()]  # the first is empty by convention
     self._tensors: list[Any] = []
     self._operators: list[Any] = []
-    self._codes: dict[int, int] = {}
+    self._codes: dict[tuple[int, int], int] = {}
+    self.results: dict[str, Ref] = {}  # of every operator
 
   def tensor(
-    self, shape: Sequence[int], kind: str, name: str, buffer: int = 0
+    self,
+    shape: Sequence[int],
+    kind: str,
+    name: str,
+    buffer: int = 0,
+    grid: Grid | None = None,
   ) -> Ref:
     """A tensor of a type of the schema's `TensorType`."""
     tensor = self._s.TensorT()
     tensor.shape = [int(n) for n in shape]
     tensor.type = getattr(self._s.TensorType, kind)
     tensor.name, tensor.buffer, tensor.hasRank = name, buffer, True
+    if grid is not None:
+      tensor.quantization = self._s.QuantizationParametersT()
+      tensor.quantization.scale = [grid.scale]
+      tensor.quantization.zeroPoint = [grid.zero]
     self._tensors.append(tensor)
-    return Ref(len(self._tensors) - 1, tuple(tensor.shape))
+    return Ref(len(self._tensors) - 1, tuple(tensor.shape), name, grid)
 
   def _data(self, content: bytes) -> int:
     buffer = self._s.BufferT()
@@ -73,6 +98,20 @@ class LiteRTFile:
       return self.op("DEQUANTIZE", [ref], value.shape, f"{name}/float32")
     return ref
 
+  def integers(
+    self, value: np.ndarray, scales: np.ndarray, name: str, axis: int = 0
+  ) -> Ref:
+    """int8 or int32 weights, whose slices along `axis` have `scales`."""
+    kinds = {"int8": "INT8", "int32": "INT32"}
+    data = self._data(np.ascontiguousarray(value).tobytes())
+    ref = self.tensor(value.shape, kinds[value.dtype.name], name, data)
+    quantization = self._s.QuantizationParametersT()
+    quantization.scale = [float(scale) for scale in scales]
+    quantization.zeroPoint = [0] * len(scales)
+    quantization.quantizedDimension = axis
+    self._tensors[ref.index].quantization = quantization
+    return ref
+
   def op(
     self,
     code: str,
@@ -80,11 +119,24 @@ class LiteRTFile:
     shape: Sequence[int],
     name: str,
     options: str | None = None,
+    *,
+    grid: Grid | None = None,
     **fields: Any,
   ) -> Ref:
-    """A builtin operator with one float32 result, and its options."""
+    """A builtin operator with one result, and its options.
+
+    Args:
+      code: of the schema's `BuiltinOperator`.
+      inputs: its operands.
+      shape: of the result.
+      name: of the result.
+      options: of the schema's `BuiltinOptions`.
+      grid: of an int8 result; a float32 one has none.
+      **fields: of the options.
+    """
     operator = self._s.OperatorT()
-    number = getattr(self._s.BuiltinOperator, code)
+    version = self._version(code, inputs, grid)
+    number = getattr(self._s.BuiltinOperator, code), version
     operator.opcodeIndex = self._codes.setdefault(number, len(self._codes))
     operator.inputs = [ref.index for ref in inputs]
     if options is not None:
@@ -92,9 +144,11 @@ class LiteRTFile:
       operator.builtinOptions = getattr(self._s, f"{options}T")()
       for field, value in fields.items():
         setattr(operator.builtinOptions, field, value)
-    output = self.tensor(shape, "FLOAT32", name)
+    kind = "FLOAT32" if grid is None else "INT8"
+    output = self.tensor(shape, kind, name, grid=grid)
     operator.outputs = [output.index]
     self._operators.append(operator)
+    self.results[name] = output
     return output
 
   def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:
@@ -107,7 +161,7 @@ class LiteRTFile:
     subgraph.name = "main"
     model.version, model.description = 3, "mobilevit_jax"
     model.subgraphs = [subgraph]
-    model.operatorCodes = [self._code(number) for number in self._codes]
+    model.operatorCodes = [self._code(*code) for code in self._codes]
     signature = s.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     signature.inputs = [self._entry("images", 0)]
@@ -123,9 +177,23 @@ class LiteRTFile:
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
-  def _code(self, number: int) -> Any:
+  def _version(
+    self, code: str, inputs: Sequence[Ref], grid: Grid | None
+  ) -> int:
+    """The first version of an operator that has its types."""
+    kinds = {self._tensors[ref.index].type for ref in inputs}
+    if code == "DEQUANTIZE" and self._s.TensorType.FLOAT16 in kinds:
+      return 3
+    if self._s.TensorType.INT8 not in kinds:
+      return 1
+    if grid is None:  # float32 activations, int8 weights
+      return {"CONV_2D": 5, "FULLY_CONNECTED": 12, "DEQUANTIZE": 2}[code]
+    versions = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5}
+    return versions.get(code, 1 if code in ("HARD_SWISH", "RESHAPE") else 2)
+
+  def _code(self, number: int, version: int) -> Any:
     code = self._s.OperatorCodeT()
-    code.builtinCode, code.version = number, 1
+    code.builtinCode, code.version = number, version
     code.deprecatedBuiltinCode = min(number, 127)
     return code
 

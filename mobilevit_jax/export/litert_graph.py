@@ -7,6 +7,7 @@ flow, at most four axes, names that a quantisation recipe can rely on.
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mobilevit_jax.export.litert_file import Ref
 from mobilevit_jax.export.ops import Ops
 
 _SAME, _VALID = 0, 1
+_NONE, _RELU6 = 0, 3  # ActivationFunctionType
 
 
 class LiteRTOps(LiteRTFile, Ops):
@@ -29,8 +31,27 @@ class LiteRTOps(LiteRTFile, Ops):
     scale = self.constant(np.array([1 / 255], np.float32), "preprocess/scale")
     return self._binary("MUL", x, scale, "preprocess/images")
 
+  def weights(
+    self, x: Ref, kernel: np.ndarray, bias: np.ndarray, name: str, *, axis: int
+  ) -> list[Ref]:
+    """A layer's kernel and bias; `axis` is the kernel's output channel."""
+    del x, axis  # for layers of eight bits
+    return [
+      self.constant(kernel, f"{name}/kernel", weight=True),
+      self.constant(np.float32(bias), f"{name}/bias"),
+    ]
+
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -51,17 +72,16 @@ class LiteRTOps(LiteRTFile, Ops):
     else:
       _, h, w, _ = x.shape
     order = (2, 0, 1, 3) if depthwise else (3, 0, 1, 2)
-    weights = self.constant(
-      kernel.transpose(order), f"{name}/kernel", weight=True
-    )
     if bias is None:
       bias = np.zeros(out, np.float32)
-    offsets = self.constant(np.float32(bias), f"{name}/bias")
+    weights = self.weights(
+      x, kernel.transpose(order), bias, name, axis=3 if depthwise else 0
+    )
     kind = "DepthwiseConv2D" if depthwise else "Conv2D"
-    fields = {"depthMultiplier": 1} if depthwise else {}
+    fields: dict[str, Any] = {"depthMultiplier": 1} if depthwise else {}
     return self.op(
       "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
-      [x, weights, offsets],
+      [x, *weights],
       (x.shape[0], h, w, out),
       name,
       f"{kind}Options",
@@ -70,16 +90,15 @@ class LiteRTOps(LiteRTFile, Ops):
       strideH=stride,
       dilationWFactor=dilation,
       dilationHFactor=dilation,
+      fusedActivationFunction=_RELU6 if relu6 else _NONE,
       **fields,
     )
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""
-    weights = self.constant(kernel.T, f"{name}/kernel", weight=True)
-    offsets = self.constant(np.float32(bias), f"{name}/bias")
     return self.op(
       "FULLY_CONNECTED",
-      [x, weights, offsets],
+      [x, *self.weights(x, kernel.T, bias, name, axis=0)],
       (*x.shape[:-1], kernel.shape[1]),
       name,
       "FullyConnectedOptions",
@@ -91,8 +110,29 @@ class LiteRTOps(LiteRTFile, Ops):
     gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
     return self._binary("MUL", x, gate, name)
 
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self.op("RELU", [x], x.shape, name)
+
+  def hard_swish(self, x, name):
+    """See `Ops.hard_swish`."""
+    return self.op("HARD_SWISH", [x], x.shape, name, "HardSwishOptions")
+
+  def hard_sigmoid(self, x, name):
+    """See `Ops.hard_sigmoid`."""
+    three = self.constant(np.array([3], np.float32), f"{name}/three")
+    sixth = self.constant(np.array([1 / 6], np.float32), f"{name}/sixth")
+    y = self._binary("ADD", x, three, f"{name}/shift")
+    y = self.op("RELU6", [y], x.shape, f"{name}/clip")
+    return self._binary("MUL", y, sixth, name)
+
+  def scale(self, x, gate, name):
+    """See `Ops.scale`."""
+    gate = self.reshape(gate, (-1, 1, 1, x.shape[-1]), f"{name}/columns")
+    return self._binary("MUL", x, gate, name)
+
   def _binary(self, code, x, y, name):
-    options = {"ADD": "AddOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
+    options = {"ADD": "AddOptions", "MUL": "MulOptions"}
     return self.op(code, [x, y], x.shape, name, options[code])
 
   def add(self, x, y, name):
@@ -130,16 +170,14 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._mean(x, [1, 2], (x.shape[0], x.shape[-1]), name, False)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`."""
+    """See `Ops.layer_norm`; the mean is zero, and isn't taken."""
     axis, shape = [len(x.shape) - 1], (*x.shape[:-1], 1)
-    mean = self._mean(x, axis, shape, f"{name}/mean", True)
-    centred = self._binary("SUB", x, mean, f"{name}/centred")
-    square = self._binary("MUL", centred, centred, f"{name}/square")
-    var = self._mean(square, axis, shape, f"{name}/var", True)
+    square = self._binary("MUL", x, x, f"{name}/square")
+    mean = self._mean(square, axis, shape, f"{name}/mean", True)
     small = self.constant(np.array([epsilon], np.float32), f"{name}/epsilon")
-    var = self._binary("ADD", var, small, f"{name}/var_epsilon")
-    scale = self.op("RSQRT", [var], shape, f"{name}/rsqrt")
-    return self._binary("MUL", centred, scale, name)
+    mean = self._binary("ADD", mean, small, f"{name}/mean_epsilon")
+    scale = self.op("RSQRT", [mean], shape, f"{name}/rsqrt")
+    return self._binary("MUL", x, scale, name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`."""

@@ -1,4 +1,4 @@
-"""Writes ONNX graphs, operator by operator, for any batch.
+"""Writes ONNX graphs, operator by operator, for any batch or a fixed one.
 
 Maps are `[b, c, h, w]` inside, ONNX's own order; images come in and feature
 maps go out as `[b, h, w, c]`, as in every other format.
@@ -6,11 +6,11 @@ maps go out as `[b, h, w, c]`, as in every other format.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import importlib
 from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import contract
 from mobilevit_jax.export.ops import Ops
 
 OPSET = 18  # the first whose Resize takes axes
@@ -28,12 +28,7 @@ class Ref:
 
 def library() -> Any:
   """The package onnx (an extra)."""
-  try:
-    return importlib.import_module("onnx")
-  except ImportError as error:
-    raise ValueError(
-      "--format=onnx needs onnx (pip install -r requirements-export.txt)"
-    ) from error
+  return contract.library("onnx", "onnx", "onnx")
 
 
 class OnnxOps(Ops):
@@ -42,11 +37,13 @@ class OnnxOps(Ops):
   Args:
     half: keep weights in float16, half the size; a Cast makes them float32
       again, which engines do once, when they load the file.
+    batch: images at a time; None leaves it open.
   """
 
-  def __init__(self, *, half: bool = False):
+  def __init__(self, *, half: bool = False, batch: int | None = None):
     self._onnx = library()
     self._half = half
+    self._batch = batch or BATCH
     self._nodes: list[Any] = []
     self._constants: dict[str, Any] = {}
     self._inputs: list[Any] = []
@@ -82,7 +79,7 @@ class OnnxOps(Ops):
     kind = proto.UINT8 if pixels else proto.FLOAT
     self._inputs.append(
       self._onnx.helper.make_tensor_value_info(
-        "images", kind, (BATCH, *shape[1:])
+        "images", kind, (self._batch, *shape[1:])
       )
     )
     x = Ref("images", tuple(shape))
@@ -93,7 +90,16 @@ class OnnxOps(Ops):
     return self.map(x, "preprocess/map")
 
   def conv(
-    self, x, kernel, bias, name, *, stride=1, dilation=1, depthwise=False
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -106,17 +112,22 @@ class OnnxOps(Ops):
     pads = [dilation * (kh // 2), dilation * (kw // 2)]
     b, _, *size = x.shape
     size = [(n - 1) // stride + 1 for n in size]
-    return self._op(
+    shape = (b, out, *size)
+    y = self._op(
       "Conv",
       inputs,
-      (b, out, *size),
-      name,
+      shape,
+      f"{name}/product" if relu6 else name,
       kernel_shape=[kh, kw],
       strides=[stride, stride],
       dilations=[dilation, dilation],
       pads=pads * 2,
       group=out if depthwise else 1,
     )
+    if not relu6:
+      return y
+    bounds = [self._constant(np.float32(n), f"relu6/{n}") for n in (0, 6)]
+    return self._op("Clip", [y, *bounds], shape, name)
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""
@@ -131,6 +142,23 @@ class OnnxOps(Ops):
   def silu(self, x, name):
     """See `Ops.silu`."""
     gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
+    return self._op("Mul", [x, gate], x.shape, name)
+
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self._op("Relu", [x], x.shape, name)
+
+  def hard_swish(self, x, name):
+    """See `Ops.hard_swish`."""
+    return self._op("HardSwish", [x], x.shape, name)
+
+  def hard_sigmoid(self, x, name):
+    """See `Ops.hard_sigmoid`."""
+    return self._op("HardSigmoid", [x], x.shape, name, alpha=1 / 6, beta=0.5)
+
+  def scale(self, x, gate, name):
+    """See `Ops.scale`."""
+    gate = self.reshape(gate, (-1, x.shape[1], 1, 1), f"{name}/columns")
     return self._op("Mul", [x, gate], x.shape, name)
 
   def add(self, x, y, name):
@@ -210,7 +238,7 @@ class OnnxOps(Ops):
       self._op("Identity", [ref], ref.shape, name)
       infos.append(
         helper.make_tensor_value_info(
-          name, proto.FLOAT, (BATCH, *ref.shape[1:])
+          name, proto.FLOAT, (self._batch, *ref.shape[1:])
         )
       )
     graph = helper.make_graph(

@@ -28,6 +28,7 @@ class Ops(abc.ABC):
     stride: int = 1,
     dilation: int = 1,
     depthwise: bool = False,
+    relu6: bool = False,
   ) -> Tensor:
     """Convolution of a map, padded symmetrically by half the kernel.
 
@@ -39,6 +40,7 @@ class Ops(abc.ABC):
       stride: 1 or 2.
       dilation: distance of the taps.
       depthwise: each channel by itself.
+      relu6: clip the result to [0, 6].
     """
 
   @abc.abstractmethod
@@ -69,7 +71,10 @@ class Ops(abc.ABC):
 
   @abc.abstractmethod
   def layer_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:
-    """Zero mean and unit variance over the last axis."""
+    """LayerNorm over the last axis, without affine.
+
+    The mean of x is zero already (see `graph`), which a writer may use.
+    """
 
   @abc.abstractmethod
   def matmul(
@@ -100,3 +105,21 @@ class Ops(abc.ABC):
   @abc.abstractmethod
   def size(self, x: Tensor) -> tuple[int, int]:
     """Height and width of a map."""
+
+  # What follows only MobileNetV3 has, a yardstick; a format may do without.
+
+  def relu(self, x: Tensor, name: str) -> Tensor:
+    """`max(x, 0)`."""
+    raise NotImplementedError(name)
+
+  def hard_swish(self, x: Tensor, name: str) -> Tensor:
+    """`x * clip(x + 3, 0, 6) / 6`."""
+    raise NotImplementedError(name)
+
+  def hard_sigmoid(self, x: Tensor, name: str) -> Tensor:
+    """`clip(x + 3, 0, 6) / 6`."""
+    raise NotImplementedError(name)
+
+  def scale(self, x: Tensor, gate: Tensor, name: str) -> Tensor:
+    """The map x times `[b, c]`."""
+    raise NotImplementedError(name)

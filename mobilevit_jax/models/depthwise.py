@@ -22,15 +22,15 @@ def depthwise_conv(
   dilation: int = 1,
   kind: Kind = "auto",
 ) -> jax.Array:
-  """3x3 convolution of each channel by itself, padding = dilation, no bias.
+  """Convolution of each channel by itself, padded to keep the size, no bias.
 
   XLA has no fast grouped convolution on CPU (15 to 40 times slower than the
-  arithmetic needs), so there the kernel's nine taps become shifted
-  multiply-adds. GPU and TPU keep the native operator, and so do exports.
+  arithmetic needs), so there the kernel's taps become shifted multiply-adds.
+  GPU and TPU keep the native operator, and so do exports.
 
   Args:
     x: `[b, h, w, c]`.
-    kernel: `[3, 3, 1, c]`.
+    kernel: `[k, k, 1, c]`, k odd.
     stride: 1 or 2, the same in both directions.
     dilation: distance between the taps, in pixels.
     kind: `"conv"`, `"shift"`, or `"auto"` to choose by platform at lowering.
@@ -38,13 +38,15 @@ def depthwise_conv(
   Returns:
     `[b, ceil(h / stride), ceil(w / stride), c]`.
   """
+  reach = kernel.shape[0] // 2 * dilation
+  pad = (reach, reach)
 
   def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
       x,
       kernel,
       (stride, stride),
-      ((dilation, dilation), (dilation, dilation)),
+      (pad, pad),
       rhs_dilation=(dilation, dilation),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
       feature_group_count=x.shape[-1],
@@ -105,14 +107,14 @@ def _choose(
 
 
 def _windows(
-  x: jax.Array, height: int, width: int, stride: int, dilation: int
+  x: jax.Array, k: int, height: int, width: int, stride: int, dilation: int
 ) -> Iterator[jax.Array]:
-  """What each of the nine taps sees: `height` x `width` pixels, row by row."""
+  """What each of the k x k taps sees: `height` x `width` pixels, row by row."""
   b, _, _, c = x.shape
-  pad = (dilation, dilation)
-  padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-  for i in range(3):
-    for j in range(3):
+  reach = k // 2 * dilation
+  padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+  for i in range(k):
+    for j in range(k):
       top, left = i * dilation, j * dilation
       bottom = top + stride * (height - 1) + 1
       right = left + stride * (width - 1) + 1
@@ -129,9 +131,10 @@ def _correlate(
 ) -> jax.Array:
   _, h, w, c = x.shape
   size = -(-h // stride), -(-w // stride)
-  taps = kernel.reshape(9, c)
+  k = kernel.shape[0]
+  taps = kernel.reshape(k * k, c)
   total = jnp.zeros((), x.dtype)
-  for tap, window in enumerate(_windows(x, *size, stride, dilation)):
+  for tap, window in enumerate(_windows(x, k, *size, stride, dilation)):
     total = total + window * taps[tap]
   return total
 
@@ -140,9 +143,9 @@ def _correlate(
 def _shift(
   x: jax.Array, kernel: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
-  """The nine shifted multiply-adds, with a gradient of the same form.
+  """A multiply-add for each tap's shift, with a gradient of the same form.
 
-  Derived automatically, the gradient of x would be nine padded arrays and
+  Derived automatically, the gradient of x would be as many padded arrays and
   their sum, each of them written to memory.
   """
   return _correlate(x, kernel, stride, dilation)
@@ -161,6 +164,7 @@ def _shift_backward(
   grad: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = saved
+  k = kernel.shape[0]
   height, width = grad.shape[1:3]
   # Every gradient back at its own pixel of x, zeros between.
   spread = [(0, 0, 0)] * 4
@@ -175,7 +179,7 @@ def _shift_backward(
   )
   sums = [
     jnp.sum(window * grad, axis=(0, 1, 2))
-    for window in _windows(x, height, width, stride, dilation)
+    for window in _windows(x, k, height, width, stride, dilation)
   ]
   return grad_x, jnp.stack(sums).reshape(kernel.shape)
 
@@ -190,12 +194,14 @@ class DepthwiseConv(nnx.Module):
     self,
     channels: int,
     *,
+    kernel_size: int = 3,
     stride: int = 1,
     dilation: int = 1,
     kind: Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
-    self.kernel = nnx.Param(jnp.zeros((3, 3, 1, channels), jnp.float32))
+    shape = (kernel_size, kernel_size, 1, channels)
+    self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     self.stride, self.dilation = stride, dilation
     self.kind: Kind = kind
     self.dtype = dtype

@@ -7,6 +7,8 @@ Sources: MobileNetV2 (arXiv 1801.04381), ml-cvnets v0.1 `cvnets/modules/
 mobilenetv2.py` and `cvnets/layers/conv_layer.py`.
 """
 
+from typing import Literal
+
 from flax import nnx
 import jax
 from jax import lax
@@ -15,6 +17,14 @@ from jax.typing import DTypeLike
 
 from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import normalize
+
+Activation = Literal["silu", "relu", "relu6", "hard_swish"]
+ACTIVATIONS = {
+  "silu": jax.nn.silu,
+  "relu": jax.nn.relu,
+  "relu6": jax.nn.relu6,
+  "hard_swish": jax.nn.hard_swish,
+}
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
@@ -153,7 +163,7 @@ class BatchNorm(nnx.Module):
 
 
 class ConvNormAct(nnx.Module):
-  """Convolution, BatchNorm and, unless asked not to, SiLU."""
+  """Convolution, BatchNorm and an activation, if there is one."""
 
   def __init__(
     self,
@@ -162,7 +172,7 @@ class ConvNormAct(nnx.Module):
     *,
     kernel_size: int = 3,
     stride: int = 1,
-    activation: bool = True,
+    activation: Activation | None = "silu",
     kind: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
@@ -176,17 +186,18 @@ class ConvNormAct(nnx.Module):
       dtype=dtype,
     )
     self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
-    self.activation = activation
+    self.activation: Activation | None = activation
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     x = self.norm(self.conv(x), train)
-    return jax.nn.silu(x) if self.activation else x
+    return ACTIVATIONS[self.activation](x) if self.activation else x
 
 
 class InvertedResidual(nnx.Module):
   """MobileNetV2's block: expand 1x1, depthwise 3x3, project 1x1 linearly.
 
-  The input is added where neither the stride nor the width changes it.
+  The input is added where neither the stride nor the width changes it, and
+  nothing is expanded where `expansion` is 1.
   """
 
   def __init__(
@@ -198,18 +209,21 @@ class InvertedResidual(nnx.Module):
     stride: int = 1,
     dilation: int = 1,
     depthwise: dw.Kind = "auto",
+    activation: Activation = "silu",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
-    self.expand = ConvNormAct(
-      in_channels,
-      hidden,
-      kernel_size=1,
-      kind=depthwise,
-      bn_groups=bn_groups,
-      dtype=dtype,
-    )
+    if expansion != 1:
+      self.expand = ConvNormAct(
+        in_channels,
+        hidden,
+        kernel_size=1,
+        kind=depthwise,
+        activation=activation,
+        bn_groups=bn_groups,
+        dtype=dtype,
+      )
     self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
     )
@@ -218,15 +232,17 @@ class InvertedResidual(nnx.Module):
       hidden,
       out_channels,
       kernel_size=1,
-      activation=False,
+      activation=None,
       kind=depthwise,
       bn_groups=bn_groups,
       dtype=dtype,
     )
+    self.expansion = expansion
+    self.activation: Activation = activation
     self.residual = stride == 1 and in_channels == out_channels
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    y = self.expand(x, train)
-    y = jax.nn.silu(self.norm(self.depthwise(y), train))
+    y = self.expand(x, train) if self.expansion != 1 else x
+    y = ACTIVATIONS[self.activation](self.norm(self.depthwise(y), train))
     y = self.project(y, train)
     return x + y if self.residual else y

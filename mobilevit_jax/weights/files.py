@@ -5,7 +5,8 @@ taken, and nothing is unpickled but PyTorch's own files, by PyTorch, with
 `weights_only=True`. Every complaint is a ValueError that names the file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import importlib
 import json
 import math
@@ -178,6 +179,28 @@ def _read_torch(path: pathlib.Path) -> Tensors:
   return {str(key): value.numpy() for key, value in content.items()}
 
 
+@contextlib.contextmanager
+def whole(path: pathlib.Path, *, force: bool = False) -> Iterator[pathlib.Path]:
+  """A path to write a file or folder at, which becomes `path` at the end.
+
+  So `path` appears whole or, after an error, not at all.
+
+  Raises:
+    FileExistsError: if `path` exists, without `force`.
+  """
+  check_free(path, force)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+    temporary = pathlib.Path(folder) / path.name
+    yield temporary
+    if temporary.is_dir():
+      if path.exists():  # and nothing can be renamed onto a folder
+        path.rename(pathlib.Path(folder) / "old")
+      temporary.rename(path)
+    else:
+      _replace(temporary, path)
+
+
 def write(
   path: pathlib.Path,
   tensors: Mapping[str, np.ndarray],
@@ -191,8 +214,9 @@ def write(
     FileExistsError: if the file exists, without `force`.
     ValueError: for another ending.
   """
-
-  def content(temporary: pathlib.Path) -> None:
+  if path.suffix not in (".safetensors", ".npz"):
+    raise ValueError(f"{path}: must end in .safetensors or .npz")
+  with whole(path, force=force) as temporary:
     if path.suffix == ".npz":
       with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **tensors)
@@ -200,15 +224,6 @@ def write(
       # Not by the library's save_file, which makes the file private.
       data = safetensors.numpy.save(dict(tensors), dict(metadata))
       temporary.write_bytes(data)
-
-  if path.suffix not in (".safetensors", ".npz"):
-    raise ValueError(f"{path}: must end in .safetensors or .npz")
-  check_free(path, force)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-    temporary = pathlib.Path(folder) / path.name
-    content(temporary)
-    _replace(temporary, path)
 
 
 def write_folder(

@@ -222,6 +222,37 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
   return {"name": name, "num_classes": max(num_classes, 1)}
 
 
+def build_model(
+  found: source_lib.Source, *, variant: str | None = None, **fields: Any
+) -> Any:
+  """The model that a source's weights belong to, with them.
+
+  Args:
+    found: from `source.read`.
+    variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
+    **fields: of `create_model`, over the source's own.
+
+  Raises:
+    ValueError: for another variant than the weights', or for weights that
+      don't fit.
+  """
+  fields = {**find_model(found), **fields}
+  if variant is not None:
+    wanted = f"mobilevit_{variant.removeprefix('mobilevit_')}"
+    if wanted not in models.VARIANTS:
+      raise ValueError(
+        f"--variant={variant} must be one of {', '.join(models.VARIANTS)}"
+      )
+    # The strict reading then lists what differs.
+    fields["name"] = wanted
+  model = models.abstract_model(**fields)
+  shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
+  values = decode(found.tensors, shapes, name=found.name)
+  graphdef, state = nnx.split(model)
+  state = trees.replace(nnx.to_pure_dict(state), values)
+  return nnx.merge(graphdef, jax.device_put(state))
+
+
 def model_shapes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
   """Shapes by path of the model that `create_model(**fields)` would make."""
   flat = trees.flat_model(models.abstract_model(**fields))

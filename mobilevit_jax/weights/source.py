@@ -30,6 +30,7 @@ class Source:
     labels: class names, where the source has them.
     model: arguments of `create_model`, where it is a run of ours.
     image_size: that the run is evaluated at, in pixels.
+    file: that holds the tensors, where it is a single one.
   """
 
   name: str
@@ -37,6 +38,7 @@ class Source:
   labels: tuple[str, ...] | None = None
   model: dict[str, Any] | None = None
   image_size: int | None = None
+  file: pathlib.Path | None = None
 
 
 def read(source: str | os.PathLike[str], *, which: Which = "ema") -> Source:
@@ -66,7 +68,8 @@ def read(source: str | os.PathLike[str], *, which: Which = "ema") -> Source:
   if path.is_dir():
     return _read_folder(name, path)
   tensors, metadata = files.read(path)
-  return Source(name, tensors, _labels(name, {"id2label": _json(metadata)}))
+  labels = _labels(name, {"id2label": _json(metadata)})
+  return Source(name, tensors, labels, file=path)
 
 
 def _json(metadata: dict[str, str]) -> Any:
@@ -99,12 +102,13 @@ def _download(name: str) -> pathlib.Path:
 
 
 def _read_folder(name: str, folder: pathlib.Path) -> Source:
-  tensors, metadata = files.read(folder / "model.safetensors")
+  file = folder / "model.safetensors"
+  tensors, metadata = files.read(file)
   config = {"id2label": _json(metadata)}
   path = folder / "config.json"
   if path.is_file():
     config |= _read_json(name, path)
-  return Source(name, tensors, _labels(name, config))
+  return Source(name, tensors, _labels(name, config), file=file)
 
 
 def _read_json(name: str, path: Any) -> dict[str, Any]:

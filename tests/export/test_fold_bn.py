@@ -7,11 +7,11 @@ import pytest
 
 from mobilevit_jax import VARIANTS
 from mobilevit_jax.export import fold_batch_norms
+from mobilevit_jax.export.random_weights import randomize
 from mobilevit_jax.models import layers
 from mobilevit_jax.weights import trees
 from tests.export.random_model import random_images
 from tests.export.random_model import random_model
-from tests.export.random_model import randomize
 from tests.tiny import TinyNet
 
 

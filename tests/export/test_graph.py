@@ -18,6 +18,27 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 # (variant, size, output stride); 224 and 96 have odd maps.
+# Those of ours that LiteRT's GPU delegate knows, from TensorFlow's
+# tensorflow/lite/tools/versioning/gpu_compatibility.cc.
+GPU_OPERATORS = {
+  "ADD",
+  "BATCH_MATMUL",
+  "CONCATENATION",
+  "CONV_2D",
+  "DEPTHWISE_CONV_2D",
+  "FULLY_CONNECTED",
+  "LOGISTIC",
+  "MEAN",
+  "MUL",
+  "PAD",
+  "RESHAPE",
+  "RESIZE_BILINEAR",
+  "RSQRT",
+  "SOFTMAX",
+  "SUB",
+  "TRANSPOSE",
+}
+
 CASES = (
   ("mobilevit_xxs", 64, 32),
   ("mobilevit_xs", 96, 32),
@@ -126,6 +147,8 @@ def test_litert_has_builtin_operators_of_at_most_four_axes():
   builtin = schema.BuiltinOperator
   forbidden = {builtin.CUSTOM, builtin.WHILE, builtin.IF, builtin.DELEGATE}
   assert not forbidden & set(codes)
+  names = {code: name for name, code in vars(builtin).items()}
+  assert {names[code] for code in codes} <= GPU_OPERATORS
   (subgraph,) = model.subgraphs
   assert max(len(tensor.shape) for tensor in subgraph.tensors) <= 4
   kinds = [codes[op.opcodeIndex] for op in subgraph.operators]

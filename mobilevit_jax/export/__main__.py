@@ -1,0 +1,214 @@
+r"""Exports a net to a file that runs on phones, in browsers and elsewhere.
+
+    python -m mobilevit_jax.export --weights=SOURCE --format=litert \
+      --out=s.tflite
+
+The file is run in its own engine and compared with JAX before it is written;
+one that differs is not written, and the exit code is 1.
+"""
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+
+import numpy as np
+
+from mobilevit_jax.data import presets
+from mobilevit_jax.export import contract
+from mobilevit_jax.export import formats
+from mobilevit_jax.export import litert
+from mobilevit_jax.export import metadata
+from mobilevit_jax.export import verify
+from mobilevit_jax.weights import files
+from mobilevit_jax.weights import io
+from mobilevit_jax.weights import labels as labels_lib
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import source as source_lib
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; the exit code is 1 where nothing was written."""
+  args = _parser().parse_args(argv)
+  try:
+    _export(args)
+  except (ValueError, OSError) as error:
+    print(f"export: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _export(args: argparse.Namespace) -> None:
+  format = formats.FORMATS[args.format]
+  if (args.calibration_images is not None) != (args.precision == "int8"):
+    raise ValueError(
+      "--precision=int8 needs --calibration_images, and nothing else does"
+    )
+  if args.out.suffix != format.suffix:
+    raise ValueError(f"--out={args.out} must end in {format.suffix}")
+  files.check_free(args.out, args.force)  # before anything takes its time
+  found = source_lib.read(args.weights, which=args.which)
+  fields = io.find_model(found)
+  stride = args.output_stride or fields.get("output_stride", 32)
+  model = io.build_model(
+    found,
+    variant=args.variant,
+    dtype="float32",
+    depthwise="auto",
+    output_stride=stride,
+  )
+  options = contract.Options(
+    precision=args.precision,
+    size=args.size if args.size is not None else found.image_size or 256,
+    batch=_batch(args.batch, format),
+    input=args.input,
+    output="features" if args.features else args.output,
+    **({} if args.attention is None else {"attention": args.attention}),
+  )
+  formats.check_options(args.format, options)
+  labels = None
+  if not args.features:
+    num_classes = model.classifier.bias.shape[0]
+    labels = labels_lib.class_names(args.labels, found, num_classes)
+  images, calibration = _images(args, found, options.size)
+  name = fields["name"]
+  document = metadata.describe(
+    model,
+    options,
+    name=name,
+    found=found,
+    labels=labels,
+    output_stride=stride,
+  )
+  result = formats.export(
+    model, args.format, options, document, images, calibration
+  )
+  with files.whole(args.out, force=args.force) as temporary:
+    format.write(result.content, temporary)
+  print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
+  print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
+  _report(result, options)
+  if args.layer_errors and calibration is not None:
+    inputs = verify.as_input(calibration, options)
+    errors = litert.layer_errors(model, options, inputs)
+    print("  error of the outputs with one layer alone in eight bits:")
+    for item in errors[: args.layer_errors]:
+      print(f"  {item.error:8.5f}  {item.layer}")
+
+
+def _images(
+  args: argparse.Namespace, found: source_lib.Source, size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """What to compare the file on, and what to calibrate it on."""
+  preset = args.preset or presets.preset_of(names.detect(found.tensors))
+  calibration = None
+  if args.calibration_images is not None:
+    calibration = verify.read_images(args.calibration_images, preset, size)
+  if args.verify_images is not None:
+    images = verify.read_images(args.verify_images, preset, size)
+  elif calibration is not None:
+    images = calibration
+  else:
+    images = verify.built_in_images(size)
+  return images, calibration
+
+
+def _batch(text: str | None, format: formats.Format) -> int | None:
+  if text is None:
+    return None if format.open_batch else 1
+  if text == "any":
+    return None
+  if not text.isdecimal():
+    raise ValueError(f"--batch={text} must be a number, or 'any'")
+  return int(text)
+
+
+def _report(result: formats.Export, options: contract.Options) -> None:
+  findings, comparison = result.findings, result.comparison
+  counts = sorted(findings.operators.items(), key=lambda item: -item[1])
+  print("  operators: " + ", ".join(f"{n} {name}" for name, n in counts))
+  for note in (f"most axes of a tensor: {findings.rank}", *findings.notes):
+    print(f"  {note}")
+  if comparison is None:
+    print(
+      "  NOT VERIFIED: operators, shapes and ranks are checked, answers are "
+      "not, since the format can't be run here"
+    )
+    return
+  allowed = verify.TOLERANCE.get(options.precision)
+  line = f"largest difference from JAX: {comparison.difference:.2g}"
+  if allowed is not None:
+    line += f" (allowed: {allowed:g})"
+  print(
+    f"  {line}; same class: {comparison.agreement:.1%} of "
+    f"{comparison.images} images"
+  )
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mobilevit_jax.export",
+    description="Exports a MobileViT, verified in the format's own engine.",
+  )
+  parser.add_argument(
+    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
+  )
+  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
+  parser.add_argument("--which", choices=("ema", "raw"), default="ema")
+  parser.add_argument("--size", type=int, help="image side in pixels")
+  parser.add_argument("--output_stride", type=int, help="32, 16 or 8")
+  parser.add_argument("--format", choices=tuple(formats.FORMATS), required=True)
+  parser.add_argument(
+    "--precision", choices=contract.PRECISIONS, default="fp32"
+  )
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--force", action="store_true", help="replace OUT")
+  parser.add_argument(
+    "--input",
+    choices=("float32", "uint8"),
+    default="float32",
+    help="RGB images: float32 in [0, 1], or uint8 pixels",
+  )
+  what = parser.add_mutually_exclusive_group()
+  what.add_argument(
+    "--output", choices=("logits", "probabilities"), default="logits"
+  )
+  what.add_argument(
+    "--features", action="store_true", help="the five stages, for a backbone"
+  )
+  parser.add_argument("--batch", help="images at a time, or 'any'")
+  parser.add_argument("--labels", help="file of class names, or tfds:NAME")
+  parser.add_argument(
+    "--verify_images",
+    nargs="+",
+    type=pathlib.Path,
+    metavar="IMAGE_OR_FOLDER",
+    help="what to compare with JAX on; by default, those of "
+    "--calibration_images, or else coloured squares",
+  )
+  parser.add_argument(
+    "--calibration_images",
+    nargs="+",
+    type=pathlib.Path,
+    metavar="IMAGE_OR_FOLDER",
+    help="for int8, a few hundred images of the training set",
+  )
+  parser.add_argument(
+    "--attention",
+    choices=contract.ATTENTION,
+    help="for int8, the type of attention's products",
+  )
+  parser.add_argument(
+    "--layer_errors",
+    type=int,
+    default=0,
+    metavar="N",
+    help="for int8, print the N layers that cost most (a minute or more): the "
+    "relative error of the outputs with that layer alone in eight bits",
+  )
+  parser.add_argument("--preset", choices=presets.PRESETS)
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,106 @@
+"""What each format's `build`, `run` and `inspect` take and give."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import importlib
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8")
+Attention = Literal["int8", "float"]
+ATTENTION: tuple[Attention, ...] = ("int8", "float")
+Input = Literal["float32", "uint8"]
+Output = Literal["logits", "probabilities", "features"]
+Outputs = dict[str, np.ndarray]
+
+# What GPU delegates take: more axes, or control flow, and they refuse a graph.
+MAX_RANK = 4
+_CHUNK = 8  # images at a time where the batch is open
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a file is to hold.
+
+  Attributes:
+    precision: of `PRECISIONS`.
+    size: image side, in pixels.
+    batch: images at a time; None leaves it open.
+    input: `"float32"` in [0, 1], or `"uint8"` pixels.
+    output: `"logits"`, `"probabilities"` or `"features"`, the five stages.
+    attention: type of attention's two products in an int8 file.
+  """
+
+  precision: Precision = "fp32"
+  size: int = 256
+  batch: int | None = 1
+  input: Input = "float32"
+  output: Output = "logits"
+  attention: Attention = "int8"
+
+  @property
+  def shape(self) -> tuple[int, int, int, int]:
+    """Of the images, `[b, h, w, 3]`; b is 1 where it is open."""
+    return (self.batch or 1, self.size, self.size, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What a look into a file finds.
+
+  Attributes:
+    operators: how many there are of each kind.
+    rank: the most axes that a tensor has.
+    notes: on how the engine takes it.
+    outputs: their shapes, where the format can't be run here.
+  """
+
+  operators: Mapping[str, int]
+  rank: int
+  notes: tuple[str, ...] = ()
+  outputs: Mapping[str, tuple[int, ...]] | None = None
+
+
+class ExportError(ValueError):
+  """A file that isn't as it must be, and so isn't written."""
+
+
+def check_graph(findings: Findings, forbidden: set[str]) -> Findings:
+  """Refuses too many axes and operators that don't run everywhere."""
+  found = sorted(forbidden & set(findings.operators))
+  if found:
+    raise ExportError(f"the graph has the operators {', '.join(found)}")
+  if findings.rank > MAX_RANK:
+    raise ExportError(
+      f"the graph has a tensor of {findings.rank} axes, more than {MAX_RANK}"
+    )
+  return findings
+
+
+def library(name: str, package: str, format: str) -> Any:
+  """A module of an extra, or one line that says how to get it."""
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise ValueError(
+      f"--format={format} needs {package} "
+      "(pip install -r requirements-export.txt)"
+    ) from error
+
+
+def in_batches(
+  run: Callable[[np.ndarray], Outputs], images: np.ndarray, batch: int | None
+) -> Outputs:
+  """Runs `images` so many at a time; the last ones are filled up with zeros."""
+  batch = batch or _CHUNK
+  count = math.ceil(len(images) / batch) * batch
+  padded = np.zeros((count, *images.shape[1:]), images.dtype)
+  padded[: len(images)] = images
+  parts = [run(padded[i : i + batch]) for i in range(0, count, batch)]
+  return {
+    name: np.concatenate([part[name] for part in parts])[: len(images)]
+    for name in parts[0]
+  }

@@ -1,0 +1,166 @@
+"""Writes CoreML graphs, operator by operator, in coremltools' MIL.
+
+Maps are `[b, c, h, w]` inside, CoreML's own order. MIL knows each tensor's
+shape itself, so a mistake in one raises where it is made.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import importlib
+import io
+import logging
+import os
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax.export import contract
+from mobilevit_jax.export.ops import Ops
+
+
+def library() -> Any:
+  """The package coremltools (an extra)."""
+  # It warns of versions of other frameworks, which have no part in this.
+  logging.getLogger("coremltools").setLevel(logging.ERROR)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  with contextlib.redirect_stderr(io.StringIO()):
+    return contract.library("coremltools", "coremltools", "coreml")
+
+
+class CoreMLOps(Ops):
+  """Adds operators to the MIL function that is being built; see `program`."""
+
+  def __init__(self):
+    self._mb = importlib.import_module("coremltools.converters.mil").Builder
+
+  def input(self, x: Any, *, pixels: bool = False) -> Any:
+    """The function's input as a map.
+
+    Args:
+      x: float32 `[b, h, w, 3]` in [0, 1]; or, with `pixels`, the
+        `[b, 3, h, w]` that CoreML makes of an image, from 0 to 255.
+      pixels: see above.
+    """
+    if not pixels:
+      return self.map(x, "preprocess/map")
+    return self._mb.mul(x=x, y=np.float32(1 / 255), name="preprocess/images")
+
+  def conv(
+    self,
+    x,
+    kernel,
+    bias,
+    name,
+    *,
+    stride=1,
+    dilation=1,
+    depthwise=False,
+    relu6=False,
+  ):
+    """See `Ops.conv`."""
+    kh, kw, _, out = kernel.shape
+    reach = dilation * (kh // 2), dilation * (kw // 2)
+    if bias is None:
+      bias = np.zeros(out, np.float32)
+    y = self._mb.conv(
+      x=x,
+      weight=np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)),
+      bias=np.float32(bias),
+      strides=[stride] * 2,
+      dilations=[dilation] * 2,
+      pad_type="custom",
+      pad=[reach[0]] * 2 + [reach[1]] * 2,
+      groups=out if depthwise else 1,
+      name=f"{name}/product" if relu6 else name,
+    )
+    return self._mb.relu6(x=y, name=name) if relu6 else y
+
+  def linear(self, x, kernel, bias, name):
+    """See `Ops.linear`."""
+    weight = np.ascontiguousarray(kernel.T)
+    return self._mb.linear(x=x, weight=weight, bias=np.float32(bias), name=name)
+
+  def silu(self, x, name):
+    """See `Ops.silu`."""
+    return self._mb.silu(x=x, name=name)
+
+  def add(self, x, y, name):
+    """See `Ops.add`."""
+    return self._mb.add(x=x, y=y, name=name)
+
+  def concat(self, x, y, name):
+    """See `Ops.concat`."""
+    return self._mb.concat(values=[x, y], axis=1, name=name)
+
+  def resize(self, x, h, w, name):
+    """See `Ops.resize`."""
+    return self._mb.resize_bilinear(
+      x=x,
+      target_size_height=h,
+      target_size_width=w,
+      sampling_mode="UNALIGN_CORNERS",  # half-pixel centres
+      name=name,
+    )
+
+  def pool(self, x, name):
+    """See `Ops.pool`."""
+    return self._mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name=name)
+
+  def layer_norm(self, x, epsilon, name):
+    """See `Ops.layer_norm`."""
+    return self._mb.layer_norm(
+      x=x, axes=[-1], epsilon=np.float32(epsilon), name=name
+    )
+
+  def matmul(self, x, y, name, *, transpose_y=False):
+    """See `Ops.matmul`."""
+    return self._mb.matmul(x=x, y=y, transpose_y=transpose_y, name=name)
+
+  def softmax(self, x, name):
+    """See `Ops.softmax`."""
+    return self._mb.softmax(x=x, axis=-1, name=name)
+
+  def reshape(self, x, shape, name):
+    """See `Ops.reshape`."""
+    return self._mb.reshape(x=x, shape=list(shape), name=name)
+
+  def transpose(self, x, order, name):
+    """See `Ops.transpose`."""
+    return self._mb.transpose(x=x, perm=list(order), name=name)
+
+  def rows(self, x, name):
+    """From `[b, c, h, w]`."""
+    return self.transpose(x, (0, 2, 3, 1), name)
+
+  def map(self, x, name):
+    """To `[b, c, h, w]`."""
+    return self.transpose(x, (0, 3, 1, 2), name)
+
+  def size(self, x):
+    """See `Ops.size`."""
+    return x.shape[2:4]
+
+  def output(self, x: Any, name: str) -> Any:
+    """The same tensor, under the name that the file gives it."""
+    return self._mb.identity(x=x, name=name)
+
+
+def program(
+  shape: Sequence[int], write: Callable[[CoreMLOps, Any], Mapping[str, Any]]
+) -> Any:
+  """A MIL program.
+
+  Args:
+    shape: of the float32 input, `"images"`.
+    write: adds the operators, and returns the outputs by name.
+  """
+  mil = importlib.import_module("coremltools.converters.mil.mil")
+  ops = CoreMLOps()
+  images = mil.Builder.placeholder(shape=tuple(shape))
+  function = mil.Function({"images": images})
+  with function:
+    outputs = write(ops, function.inputs["images"])
+    function.set_outputs([ops.output(x, key) for key, x in outputs.items()])
+  result = mil.Program()
+  result.add_function("main", function)
+  return result

@@ -1,0 +1,146 @@
+"""The file formats, and the way from a model to a verified file."""
+
+from collections.abc import Callable
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax.export import contract
+from mobilevit_jax.export import coreml
+from mobilevit_jax.export import litert
+from mobilevit_jax.export import metadata
+from mobilevit_jax.export import onnx
+from mobilevit_jax.export import stablehlo
+from mobilevit_jax.export import verify
+from mobilevit_jax.models import mobilevit
+
+
+def _write_file(content: bytes, path: pathlib.Path) -> None:
+  path.write_bytes(content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """One row of `FORMATS`.
+
+  Attributes:
+    suffix: of its files.
+    build: a model, options and metadata, and for int8 images to calibrate on,
+      to a file's content.
+    run: content, images and options to outputs, in the format's own engine;
+      None where that can't run here.
+    inspect: looks into the content; raises ExportError for what mustn't be.
+    open_batch: whether the number of images can be left open.
+    precisions: that it can be written in.
+    write: writes the content at a path.
+  """
+
+  suffix: str
+  build: Callable[..., bytes]
+  run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs] | None
+  inspect: Callable[[bytes], contract.Findings]
+  open_batch: bool = False
+  precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
+  write: Callable[[bytes, pathlib.Path], object] = _write_file
+
+
+FORMATS = {
+  "stablehlo": Format(
+    ".zip", stablehlo.build, stablehlo.run, stablehlo.inspect, open_batch=True
+  ),
+  "litert": Format(
+    ".tflite",
+    litert.build,
+    litert.run,
+    litert.inspect,
+    precisions=contract.PRECISIONS,
+  ),
+  "onnx": Format(".onnx", onnx.build, onnx.run, onnx.inspect, open_batch=True),
+  "coreml": Format(
+    ".mlpackage", coreml.build, None, coreml.inspect, write=coreml.write
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """A file's content, seen and compared.
+
+  Attributes:
+    content: to be written.
+    findings: of a look into it.
+    comparison: with the model in JAX; None where the format can't be run.
+  """
+
+  content: bytes
+  findings: contract.Findings
+  comparison: verify.Comparison | None
+
+
+def check_options(name: str, options: contract.Options) -> None:
+  """Raises ValueError for what the format `name` has no files of."""
+  format = FORMATS[name]
+  if options.precision not in format.precisions:
+    having = [
+      n for n, f in FORMATS.items() if options.precision in f.precisions
+    ]
+    raise ValueError(
+      f"--precision={options.precision} needs --format={' or '.join(having)}, "
+      f"not {name}"
+    )
+  if options.batch is None and not format.open_batch:
+    raise ValueError(f"--batch=any: the batch of {name} files is fixed")
+  if options.batch is not None and options.batch < 1:
+    raise ValueError(f"--batch={options.batch} must be at least 1, or 'any'")
+  if options.size < mobilevit.MIN_IMAGE_SIZE:
+    raise ValueError(
+      f"--size={options.size} must be at least {mobilevit.MIN_IMAGE_SIZE}"
+    )
+
+
+def export(
+  model: mobilevit.MobileViT,
+  name: str,
+  options: contract.Options,
+  document: dict[str, Any],
+  images: np.ndarray,
+  calibration: np.ndarray | None = None,
+  expected: contract.Outputs | None = None,
+) -> Export:
+  """A file's content, verified.
+
+  Args:
+    model: with its weights; it is run in JAX as it is.
+    name: a key of `FORMATS`.
+    options: of the file.
+    document: its metadata, from `metadata.describe`.
+    images: to compare the file with JAX on, uint8 `[n, size, size, 3]`.
+    calibration: for int8, a few hundred images of the training set, likewise.
+    expected: JAX's answers, where they are known already.
+
+  Raises:
+    ExportError: if the file isn't as it must be, or answers otherwise than JAX.
+    ValueError: for options that the format doesn't have, or a missing package.
+  """
+  check_options(name, options)
+  format = FORMATS[name]
+  document = document | {"verified": format.run is not None}
+  more = []
+  if calibration is not None:
+    more = [verify.as_input(calibration, options)]
+  content = format.build(model, options, metadata.dumps(document), *more)
+  findings = format.inspect(content)
+  if findings.outputs is not None:
+    verify.check_shapes(model, findings.outputs, options)
+  if format.run is None:
+    return Export(content, findings, None)
+  found = format.run(content, verify.as_input(images, options), options)
+  if expected is None:
+    expected = verify.answers_of_jax(
+      model, images, features=options.output == "features"
+    )
+  comparison = verify.compare(model, found, expected, options)
+  verify.check(comparison, options.precision)
+  return Export(content, findings, comparison)

@@ -1,0 +1,36 @@
+"""Nets none of whose tensors has its first, telling value.
+
+A new net's norms change nothing and some of its branches are nearly silent, so
+a graph that gets them wrong would agree with it.
+"""
+
+from typing import TypeVar
+
+from flax import nnx
+import jax
+import numpy as np
+
+from mobilevit_jax.weights import trees
+
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+def randomize(model: Model, seed: int = 0) -> Model:
+  """A copy with every parameter and statistic drawn anew."""
+  rng = np.random.default_rng(seed)
+  graphdef, state = nnx.split(model)
+  values = {}
+  for path, leaf in trees.flatten(nnx.to_pure_dict(state)).items():
+    shape = leaf.shape
+    if path.endswith("/var"):
+      value = rng.uniform(0.5, 2, shape)
+    elif path.endswith("/scale"):
+      value = rng.uniform(0.7, 1.3, shape) * rng.choice([-1, 1], shape)
+    elif path.endswith("/kernel"):
+      fan_in = np.prod(shape[:-1])
+      value = rng.normal(0, fan_in**-0.5, shape)
+    else:
+      value = rng.normal(0, 0.2, shape)
+    values[path] = value.astype(np.float32)
+  tree = trees.replace(nnx.to_pure_dict(state), values)
+  return nnx.merge(graphdef, jax.device_put(tree))
