@@ -71,7 +71,7 @@ def summarize(model: Any, height: int, width: int) -> list[Layer]:
     def run(state: Any, x: jax.Array, graphdef: Any = graphdef) -> jax.Array:
       return nnx.merge(graphdef, state)(x)
 
-    if name == "classifier":
+    if name in ("hidden", "classifier"):
       x = jax.ShapeDtypeStruct((1, x.shape[-1]), x.dtype)  # the mean over h, w
     jaxpr, out = jax.make_jaxpr(run, return_shape=True)(state, x)
     params = jax.tree.leaves(nnx.state(module, nnx.Param))
@@ -95,12 +95,14 @@ def forward_macs(name: str, height: int, width: int, **fields: Any) -> int:
   return sum(layer.macs.total for layer in layers)
 
 
-def _modules(model: mobilevit.MobileViT) -> Iterator[tuple[str, nnx.Module]]:
+def _modules(model: Any) -> Iterator[tuple[str, nnx.Module]]:
   yield "stem", model.stem
   for number in range(1, 6):
     for index, block in enumerate(getattr(model, f"stage{number}")):
       yield f"stage{number}.{index}", block
   yield "head", model.head
+  if hasattr(model, "hidden"):  # MobileNetV3's
+    yield "hidden", model.hidden
   yield "classifier", model.classifier
 
 

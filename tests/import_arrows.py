@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
   "models.layers": {"models.depthwise"},
   # What MobileViT is compared with; not one of `create_model`'s.
   "models.mobilenet_v2": {"models.depthwise", "models.layers"},
+  "models.mobilenet_v3": {"models.depthwise", "models.layers"},
   "models.mobilevit": {
     "models.depthwise",
     "models.layers",
@@ -159,6 +160,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.ops",
     "models.layers",
     "models.mobilenet_v2",
+    "models.mobilenet_v3",
     "models.mobilevit",
     "models.transformer",
   },
@@ -241,6 +243,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.random_weights",
     "models",
     "models.mobilenet_v2",
+    "models.mobilenet_v3",
   },
   "benchmark.turns": {"benchmark.infer_worker"},
   "checkpoint": set(),

@@ -8,6 +8,7 @@ from flax import nnx
 from mobilevit_jax import models
 from mobilevit_jax.export import random_weights
 from mobilevit_jax.models import mobilenet_v2
+from mobilevit_jax.models import mobilenet_v3
 
 NETS: dict[str, Callable[..., nnx.Module]] = {
   **{
@@ -15,6 +16,7 @@ NETS: dict[str, Callable[..., nnx.Module]] = {
     for name in models.VARIANTS
   },
   "mobilenetv2": mobilenet_v2.MobileNetV2,
+  "mobilenetv3": mobilenet_v3.MobileNetV3,
 }
 
 

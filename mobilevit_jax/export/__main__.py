@@ -90,9 +90,9 @@ def _export(args: argparse.Namespace) -> None:
   _report(result, options)
   if args.layer_errors and calibration is not None:
     inputs = verify.as_input(calibration, options)
-    for item in litert.layer_errors(model, options, inputs)[
-      : args.layer_errors
-    ]:
+    errors = litert.layer_errors(model, options, inputs)
+    print("  error of the outputs with one layer alone in eight bits:")
+    for item in errors[: args.layer_errors]:
       print(f"  {item.error:8.5f}  {item.layer}")
 
 

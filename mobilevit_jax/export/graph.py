@@ -18,12 +18,15 @@ from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
 from mobilevit_jax.models import layers
 from mobilevit_jax.models import mobilenet_v2
+from mobilevit_jax.models import mobilenet_v3
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import transformer
 
 
 def write(
-  model: mobilevit.MobileViT | mobilenet_v2.MobileNetV2,
+  model: mobilevit.MobileViT
+  | mobilenet_v2.MobileNetV2
+  | mobilenet_v3.MobileNetV3,
   ops: Ops,
   x: Tensor,
   *,
@@ -57,6 +60,9 @@ def write(
   if features:
     return {key: ops.rows(x, f"{key}/out") for key, x in stages.items()}
   x = ops.pool(_conv_norm(model.head, ops, x, "head"), "pool")
+  if isinstance(model, mobilenet_v3.MobileNetV3):
+    x = ops.linear(x, *_affine(model.hidden), "hidden")
+    x = ops.hard_swish(x, "hidden/hard_swish")
   kernel, bias = _affine(model.classifier)
   x = ops.linear(x, kernel, bias, "classifier")
   if probabilities:
@@ -83,11 +89,27 @@ def _conv_norm(
     stride=module.conv.stride,
     relu6=module.activation == "relu6",
   )
-  return ops.silu(y, f"{name}/silu") if module.activation == "silu" else y
+  return _activate(module.activation, ops, y, name)
+
+
+def _activate(
+  activation: layers.Activation | None, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  """ReLU6 lies in the convolution."""
+  if activation == "silu":
+    return ops.silu(x, f"{name}/silu")
+  if activation == "relu":
+    return ops.relu(x, f"{name}/relu")
+  if activation == "hard_swish":
+    return ops.hard_swish(x, f"{name}/hard_swish")
+  return x
 
 
 def _inverted_residual(
-  module: layers.InvertedResidual, ops: Ops, x: Tensor, name: str
+  module: layers.InvertedResidual | mobilenet_v3.Block,
+  ops: Ops,
+  x: Tensor,
+  name: str,
 ) -> Tensor:
   y = x
   if module.expansion != 1:
@@ -102,10 +124,21 @@ def _inverted_residual(
     depthwise=True,
     relu6=module.activation == "relu6",
   )
-  if module.activation == "silu":
-    y = ops.silu(y, f"{name}/depthwise/silu")
+  y = _activate(module.activation, ops, y, f"{name}/depthwise")
+  if isinstance(module, mobilenet_v3.Block) and module.squeeze:
+    y = _squeeze_excite(module.gate, ops, y, f"{name}/gate")
   y = _conv_norm(module.project, ops, y, f"{name}/project")
   return ops.add(x, y, f"{name}/residual") if module.residual else y
+
+
+def _squeeze_excite(
+  module: mobilenet_v3.SqueezeExcite, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  y = ops.pool(x, f"{name}/pool")
+  y = ops.linear(y, *_affine(module.reduce), f"{name}/reduce")
+  y = ops.relu(y, f"{name}/relu")
+  y = ops.linear(y, *_affine(module.expand), f"{name}/expand")
+  return ops.scale(x, ops.hard_sigmoid(y, f"{name}/sigmoid"), name)
 
 
 def _mobilevit_block(

@@ -110,6 +110,27 @@ class LiteRTOps(LiteRTFile, Ops):
     gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
     return self._binary("MUL", x, gate, name)
 
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self.op("RELU", [x], x.shape, name)
+
+  def hard_swish(self, x, name):
+    """See `Ops.hard_swish`."""
+    return self.op("HARD_SWISH", [x], x.shape, name, "HardSwishOptions")
+
+  def hard_sigmoid(self, x, name):
+    """See `Ops.hard_sigmoid`."""
+    three = self.constant(np.array([3], np.float32), f"{name}/three")
+    sixth = self.constant(np.array([1 / 6], np.float32), f"{name}/sixth")
+    y = self._binary("ADD", x, three, f"{name}/shift")
+    y = self.op("RELU6", [y], x.shape, f"{name}/clip")
+    return self._binary("MUL", y, sixth, name)
+
+  def scale(self, x, gate, name):
+    """See `Ops.scale`."""
+    gate = self.reshape(gate, (-1, 1, 1, x.shape[-1]), f"{name}/columns")
+    return self._binary("MUL", x, gate, name)
+
   def _binary(self, code, x, y, name):
     options = {"ADD": "AddOptions", "MUL": "MulOptions"}
     return self.op(code, [x, y], x.shape, name, options[code])

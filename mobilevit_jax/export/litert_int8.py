@@ -174,6 +174,20 @@ class Int8Ops(DynamicOps):
     """See `Ops.softmax`."""
     return super().softmax(self._float(x), name)
 
+  def relu(self, x, name):
+    """See `Ops.relu`; of a map, a grid that has nothing below zero."""
+    if len(x.shape) == 2 or not self._select(name):
+      return super().relu(self._float(x), name)
+    return self._int8(x, self._grid(name))
+
+  def hard_swish(self, x, name):
+    """See `Ops.hard_swish`; XNNPACK has none of eight bits."""
+    return super().hard_swish(self._float(x), name)
+
+  def scale(self, x, gate, name):
+    """See `Ops.scale`."""
+    return super().scale(self._chosen(x, name), gate, name)
+
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`."""
     x, y = self._chosen(x, name), self._chosen(y, name)

@@ -144,6 +144,23 @@ class OnnxOps(Ops):
     gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
     return self._op("Mul", [x, gate], x.shape, name)
 
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self._op("Relu", [x], x.shape, name)
+
+  def hard_swish(self, x, name):
+    """See `Ops.hard_swish`."""
+    return self._op("HardSwish", [x], x.shape, name)
+
+  def hard_sigmoid(self, x, name):
+    """See `Ops.hard_sigmoid`."""
+    return self._op("HardSigmoid", [x], x.shape, name, alpha=1 / 6, beta=0.5)
+
+  def scale(self, x, gate, name):
+    """See `Ops.scale`."""
+    gate = self.reshape(gate, (-1, x.shape[1], 1, 1), f"{name}/columns")
+    return self._op("Mul", [x, gate], x.shape, name)
+
   def add(self, x, y, name):
     """See `Ops.add`."""
     return self._op("Add", [x, y], x.shape, name)

@@ -105,3 +105,21 @@ class Ops(abc.ABC):
   @abc.abstractmethod
   def size(self, x: Tensor) -> tuple[int, int]:
     """Height and width of a map."""
+
+  # What follows only MobileNetV3 has, a yardstick; a format may do without.
+
+  def relu(self, x: Tensor, name: str) -> Tensor:
+    """`max(x, 0)`."""
+    raise NotImplementedError(name)
+
+  def hard_swish(self, x: Tensor, name: str) -> Tensor:
+    """`x * clip(x + 3, 0, 6) / 6`."""
+    raise NotImplementedError(name)
+
+  def hard_sigmoid(self, x: Tensor, name: str) -> Tensor:
+    """`clip(x + 3, 0, 6) / 6`."""
+    raise NotImplementedError(name)
+
+  def scale(self, x: Tensor, gate: Tensor, name: str) -> Tensor:
+    """The map x times `[b, c]`."""
+    raise NotImplementedError(name)

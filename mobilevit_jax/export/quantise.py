@@ -28,8 +28,8 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
   """The range of each activation over images, whatever their order.
 
   An image's own range is that of all its values. Over the images it is the
-  `_RARE` quantile of their ends, which leaves out what only odd ones reach:
-  on photographs that halved the error of the plain minimum and maximum.
+  `_RARE` quantile of their ends, which leaves out what only odd ones reach, and
+  so is finer for all others.
 
   Args:
     net: writes the net, for a batch of one image.
@@ -38,6 +38,9 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
 
   Returns:
     For each operator's result, the least and the largest value.
+
+  Raises:
+    ExportError: if a value is NaN or infinite.
   """
   ops = litert_graph.LiteRTOps()
   net(ops)
@@ -51,6 +54,10 @@ def calibrate(net: Net, images: np.ndarray) -> litert_int8.Ranges:
   ranges = {"images": (0.0, 1.0)}
   for name, values in ends.items():
     low, high = np.sort(values, axis=0).T
+    if not np.all(np.isfinite((low, high))):
+      raise contract.ExportError(
+        f"{name} is NaN or infinite for an image of the calibration"
+      )
     ranges[name] = (
       float(np.quantile(low, _RARE)),
       float(np.quantile(high, 1 - _RARE)),

@@ -1,4 +1,4 @@
-"""Depthwise 3x3 convolution that is fast on every platform."""
+"""Depthwise convolution that is fast on every platform."""
 
 from typing import Literal
 
@@ -20,15 +20,15 @@ def depthwise_conv(
   dilation: int = 1,
   kind: Kind = "auto",
 ) -> jax.Array:
-  """3x3 convolution of each channel by itself, padding = dilation, no bias.
+  """Convolution of each channel by itself, padded to keep the size, no bias.
 
   XLA has no fast grouped convolution on CPU (15 to 40 times slower than the
-  arithmetic needs), so there the kernel's nine taps become shifted
-  multiply-adds. GPU and TPU keep the native operator, and so do exports.
+  arithmetic needs), so there the kernel's taps become shifted multiply-adds.
+  GPU and TPU keep the native operator, and so do exports.
 
   Args:
     x: `[b, h, w, c]`.
-    kernel: `[3, 3, 1, c]`.
+    kernel: `[k, k, 1, c]`, k odd.
     stride: 1 or 2, the same in both directions.
     dilation: distance between the taps, in pixels.
     kind: `"conv"`, `"shift"`, or `"auto"` to choose by platform at lowering.
@@ -36,7 +36,9 @@ def depthwise_conv(
   Returns:
     `[b, ceil(h / stride), ceil(w / stride), c]`.
   """
-  pad = ((dilation, dilation), (dilation, dilation))
+  k = kernel.shape[0]
+  reach = k // 2 * dilation
+  pad = ((reach, reach), (reach, reach))
 
   def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
@@ -54,8 +56,8 @@ def depthwise_conv(
     padded = jnp.pad(x, ((0, 0), *pad, (0, 0)))
     rows, cols = h - 1, w - 1  # the reach of the centre tap's window
     total = jnp.zeros((), x.dtype)
-    for i in range(3):
-      for j in range(3):
+    for i in range(k):
+      for j in range(k):
         top, left = i * dilation, j * dilation
         window = lax.slice(
           padded,
@@ -84,12 +86,14 @@ class DepthwiseConv(nnx.Module):
     self,
     channels: int,
     *,
+    kernel_size: int = 3,
     stride: int = 1,
     dilation: int = 1,
     kind: Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
-    self.kernel = nnx.Param(jnp.zeros((3, 3, 1, channels), jnp.float32))
+    shape = (kernel_size, kernel_size, 1, channels)
+    self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     self.stride, self.dilation = stride, dilation
     self.kind: Kind = kind
     self.dtype = dtype

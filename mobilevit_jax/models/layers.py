@@ -17,8 +17,13 @@ from jax.typing import DTypeLike
 
 from mobilevit_jax.models import depthwise as dw
 
-Activation = Literal["silu", "relu6"]
-_ACTIVATIONS = {"silu": jax.nn.silu, "relu6": jax.nn.relu6}
+Activation = Literal["silu", "relu", "relu6", "hard_swish"]
+ACTIVATIONS = {
+  "silu": jax.nn.silu,
+  "relu": jax.nn.relu,
+  "relu6": jax.nn.relu6,
+  "hard_swish": jax.nn.hard_swish,
+}
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
@@ -175,7 +180,7 @@ class ConvNormAct(nnx.Module):
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     x = self.norm(self.conv(x), train)
-    return _ACTIVATIONS[self.activation](x) if self.activation else x
+    return ACTIVATIONS[self.activation](x) if self.activation else x
 
 
 class InvertedResidual(nnx.Module):
@@ -226,6 +231,6 @@ class InvertedResidual(nnx.Module):
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     y = self.expand(x, train) if self.expansion != 1 else x
-    y = _ACTIVATIONS[self.activation](self.norm(self.depthwise(y), train))
+    y = ACTIVATIONS[self.activation](self.norm(self.depthwise(y), train))
     y = self.project(y, train)
     return x + y if self.residual else y

@@ -135,6 +135,13 @@ def test_without_images_to_calibrate_on_there_is_no_file(model):
     litert.build(model, options(), "")
 
 
+def test_a_value_that_is_no_number_is_refused(images):
+  broken = images[:2, :16, :16].copy()
+  broken[1, 0, 0] = np.nan
+  with pytest.raises(contract.ExportError, match="a/conv is NaN or infinite"):
+    quantise.calibrate(_small_net, broken)
+
+
 def _small_net(ops):
   rng = np.random.default_rng(0)
   x = ops.input((1, 16, 16, 3))

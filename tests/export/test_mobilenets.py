@@ -1,4 +1,4 @@
-"""The yardstick's files, whose ReLU6 lies in the convolutions."""
+"""The files of the CNNs that MobileViT is measured against."""
 
 import jax
 import numpy as np
@@ -16,8 +16,9 @@ pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
 
 
-def test_files_answer_as_jax():
-  model = nets.random("mobilenetv2")
+@pytest.mark.parametrize("name", ("mobilenetv2", "mobilenetv3"))
+def test_files_answer_as_jax(name):
+  model = nets.random(name)
   images = random_images(6, 64)
   exact = np.asarray(jax.jit(model.__call__)(images))
   assert np.ptp(exact) > 0.1
