@@ -3,9 +3,9 @@
     python -m mobilevit_jax.export.matrix
 
 Every file is built and verified as `python -m mobilevit_jax.export` does, and
-thrown away. By default the nets have random weights and are asked about
-coloured squares, which shows whether a graph is right; what eight bits cost a
-trained net, `python -m mobilevit_jax.export.accuracy` says.
+thrown away. The nets have random weights and are asked about coloured squares,
+which shows whether a graph is right; what eight bits cost a trained net,
+`python -m mobilevit_jax.export.accuracy` says.
 """
 
 import argparse
@@ -66,11 +66,13 @@ def try_export(
     return f"no: {error}", None
   if result.comparison is None:
     return "not run", len(result.content)
-  if options.precision in verify.TOLERANCE:
-    cell = f"{result.comparison.difference:.0e}"
-  else:
-    cell = f"{result.comparison.agreement:.0%}"
-  return cell, len(result.content)
+  return f"{result.comparison.difference:.0e}", len(result.content)
+
+
+def _spread(name: str) -> str:
+  """How far logits of different images are apart: what a cell is beside."""
+  logits = _answers(name, _BACKBONE[0], 32, False)["logits"]
+  return f"{np.mean(np.std(logits, axis=0)):.0e}"
 
 
 def _row(format: str, precision: contract.Precision, name: str) -> list[str]:
@@ -85,7 +87,8 @@ def _row(format: str, precision: contract.Precision, name: str) -> list[str]:
   sizes = [bytes for _, bytes in cells[:-1] if bytes is not None]
   largest = f"{np.max(sizes) / 1e6:.2f}" if sizes else ""
   variant = name.removeprefix("mobilevit_")
-  return [format, precision, variant, largest, *(cell for cell, _ in cells)]
+  row = [format, precision, variant, largest, _spread(name)]
+  return [*row, *(cell for cell, _ in cells)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   args = parser.parse_args(argv)
   size, output_stride = _BACKBONE
-  header = ["format", "precision", "variant", "MB"]
+  header = ["format", "precision", "variant", "MB", "spread"]
   header += [f"{size} px" for size in SIZES]
   header.append(f"stages, {size} px, stride {output_stride}")
   print("| " + " | ".join(header) + " |")

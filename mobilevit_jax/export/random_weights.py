@@ -12,6 +12,8 @@ import numpy as np
 
 from mobilevit_jax.weights import trees
 
+_GAIN = 1.45
+
 Model = TypeVar("Model", bound=nnx.Module)
 
 
@@ -27,8 +29,10 @@ def randomize(model: Model, seed: int = 0) -> Model:
     elif path.endswith("/scale"):
       value = rng.uniform(0.7, 1.3, shape) * rng.choice([-1, 1], shape)
     elif path.endswith("/kernel"):
-      fan_in = np.prod(shape[:-1])
-      value = rng.normal(0, fan_in**-0.5, shape)
+      # Convolutions make up for what SiLU takes away, or else hardly anything
+      # of the image would be left at the end, and any graph would agree.
+      gain = _GAIN if len(shape) == 4 else 1
+      value = rng.normal(0, gain * np.prod(shape[:-1]) ** -0.5, shape)
     else:
       value = rng.normal(0, 0.2, shape)
     values[path] = value.astype(np.float32)

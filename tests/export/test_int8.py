@@ -51,7 +51,7 @@ def _tensors(content):
 def test_is_close_to_float32(content, images, exact):
   found = litert.run(content, images[8:], options())["logits"]
   assert found.dtype == np.float32
-  assert 0 < quantise.relative_error(found, exact) < 0.05
+  assert 0 < quantise.relative_error(found, exact) < 0.1
 
 
 def test_the_order_of_the_calibration_images_does_not_matter(
@@ -95,14 +95,14 @@ def test_attention_can_stay_in_float32(model, images, exact):
   assert tensors["stage3/1/global_rep/0/attention/scores"].type == kind.FLOAT32
   assert tensors["stage3/1/global_rep/0/ffn_in/linear"].type == kind.INT8
   found = litert.run(content, images[8:], float_attention)["logits"]
-  assert quantise.relative_error(found, exact) < 0.05
+  assert quantise.relative_error(found, exact) < 0.1
 
 
 def test_dynamic_keeps_activations_in_float32(model, images, exact):
   dynamic = options("int8-dynamic")
   content = litert.build(model, dynamic, "")
   found = litert.run(content, images[8:], dynamic)["logits"]
-  assert 0 < quantise.relative_error(found, exact) < 0.05
+  assert 0 < quantise.relative_error(found, exact) < 0.1
   whole = litert.build(model, options("fp32"), "")
   assert len(content) < 0.4 * len(whole)
   assert "outside them: nothing" in litert.inspect(content).notes[0]
@@ -127,7 +127,7 @@ def test_feature_pyramid(model, images):
   exact = litert.run(litert.build(model, fp32, ""), images[8:], fp32)
   assert found.keys() == exact.keys()
   for stage, value in exact.items():
-    assert quantise.relative_error(found[stage], value) < 0.05, stage
+    assert quantise.relative_error(found[stage], value) < 0.1, stage
 
 
 def test_without_images_to_calibrate_on_there_is_no_file(model):
