@@ -56,7 +56,9 @@ def main(argv: list[str]) -> int:
   # Compiled programs are kept from run to run, since a step takes XLA 20 s.
   cache = pathlib.Path.home() / ".cache" / "mobilevit_jax"
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+  # TensorFlow only writes events here, and is to say nothing.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
   from mobilevit_jax import distributed
   from mobilevit_jax import evaluate
