@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import functools
+import logging
+import pathlib
 import sys
 from typing import Any, TypeVar
 
@@ -26,6 +28,11 @@ _T = TypeVar("_T")
 
 class CheckpointError(RuntimeError):
   """A checkpoint can't be written, or none can be read."""
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+  """Its threads log each error with a traceback, and we raise the error."""
+  return "orbax" not in pathlib.PurePath(record.pathname).parts
 
 
 def exists(workdir: epath.PathLike) -> bool:
@@ -60,6 +67,7 @@ class Checkpoints:
         f"{workdir} holds no checkpoints; train there first, or correct "
         "--workdir"
       )
+    logging.getLogger("absl").addFilter(_is_not_orbax)
     self._say = say or functools.partial(print, file=sys.stderr)
     self._latest = ocp.CheckpointManager(
       root / "checkpoints",

@@ -274,6 +274,7 @@ ALLOWED: dict[str, set[str]] = {
     "export.contract",
     "export.fold_bn",
     "models.depthwise",
+    "models.layers",
     "models.mobilevit",
   },
   "export.quantise": {

@@ -34,6 +34,7 @@ import numpy as np
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import fold_bn
 from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.models import layers
 from mobilevit_jax.models import mobilevit
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -122,7 +123,7 @@ def _lower(
 def _program(model: mobilevit.MobileViT, options: contract.Options):
   model = fold_bn.fold_batch_norms(model)
   for _, module in nnx.iter_modules(model):
-    if isinstance(module, dw.DepthwiseConv):
+    if isinstance(module, dw.DepthwiseConv | layers.Conv):
       module.kind = "conv"
   graphdef, state = nnx.split(model)
   half = options.precision == "fp16"

@@ -45,7 +45,7 @@ class MobileNetV2(nnx.Module):
           width = channels
       setattr(self, f"stage{number}", nnx.List(blocks))
     self.head = layers.ConvNormAct(
-      width, _HEAD, kernel_size=1, activation="relu6"
+      width, _HEAD, kernel_size=1, activation="relu6", kind=depthwise
     )
     self.classifier = layers.Linear(_HEAD, num_classes)
 

@@ -71,7 +71,11 @@ class Block(nnx.Module):
     self.expansion = 1 if hidden == in_channels else hidden / in_channels
     if self.expansion != 1:
       self.expand = layers.ConvNormAct(
-        in_channels, hidden, kernel_size=1, activation=activation
+        in_channels,
+        hidden,
+        kernel_size=1,
+        activation=activation,
+        kind=depthwise,
       )
     self.depthwise = dw.DepthwiseConv(
       hidden, kernel_size=kernel_size, stride=stride, kind=depthwise
@@ -81,7 +85,7 @@ class Block(nnx.Module):
       self.gate = SqueezeExcite(hidden)
     self.squeeze = squeeze
     self.project = layers.ConvNormAct(
-      hidden, out_channels, kernel_size=1, activation=None
+      hidden, out_channels, kernel_size=1, activation=None, kind=depthwise
     )
     self.activation: layers.Activation = activation
     self.residual = stride == 1 and in_channels == out_channels
@@ -117,7 +121,7 @@ class MobileNetV3(nnx.Module):
         width = channels
       setattr(self, f"stage{number}", nnx.List(blocks))
     self.head = layers.ConvNormAct(
-      width, _HEAD, kernel_size=1, activation="hard_swish"
+      width, _HEAD, kernel_size=1, activation="hard_swish", kind=depthwise
     )
     self.hidden = layers.Linear(_HEAD, _HIDDEN)
     self.classifier = layers.Linear(_HIDDEN, num_classes)
