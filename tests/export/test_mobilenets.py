@@ -29,5 +29,5 @@ def test_files_answer_as_jax(name):
     np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
   content = litert.build(model, int8, "", images)
   found = litert.run(content, images, int8)["logits"]
-  assert 0 < quantise.relative_error(found, exact) < 0.1
+  assert 0 < quantise.relative_error(found, exact) < 0.2
   assert litert.delegated(content) == (1, {})
