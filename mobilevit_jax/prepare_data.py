@@ -6,9 +6,10 @@
 
 The first downloads what is free, takes the rest from `--manual_dir` (for
 imagenet2012 the two official archives), and leaves a finished set alone. The
-second turns a set of TFRecord files into one of ArrayRecord files; started
-again, it goes on where it was interrupted. The third counts the records of a
-prepared set, decodes a sample of its images, and names what is broken.
+second turns a set of TFRecord files into one of ArrayRecord files. Started
+again, imagenet2012 and the second go on where they were interrupted. The third
+counts the records of a prepared set, decodes a sample of its images, and names
+what is broken.
 """
 
 import argparse

@@ -89,8 +89,14 @@ ALLOWED: dict[str, set[str]] = {
   "data.plan": {"data.batch_rules"},
   "data.presets": {"data.augment"},
   "data.sources": {"data.examples", "data.folder", "data.tfds_source"},
-  "data.tfds_convert": {"data.tfds_prepare", "data.tfds_source"},
-  "data.tfds_prepare": set(),
+  "data.tfds_convert": {
+    "data.tfds_prepare",
+    "data.tfds_shards",
+    "data.tfds_source",
+  },
+  "data.tfds_imagenet": {"data.tfds_shards"},
+  "data.tfds_prepare": {"data.tfds_imagenet"},
+  "data.tfds_shards": set(),
   "data.tfds_source": {"data.examples", "data.tfds_prepare"},
   "data.tfds_verify": {
     "data.augment",

@@ -1,4 +1,4 @@
-"""A tiny `imagenet2012`, prepared by TFDS itself from archives made here.
+"""A tiny `imagenet2012`, prepared from archives that are made here.
 
 `python -m tests.tiny_imagenet FOLDER` prepares one: the two official archives
 with a few small images, labelled by the synsets they are filed under.

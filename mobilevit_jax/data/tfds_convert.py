@@ -7,7 +7,7 @@ Records are copied byte for byte, file by file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-import importlib
+import functools
 import json
 import os
 import re
@@ -15,17 +15,13 @@ from typing import Any
 
 from etils import epath
 import tensorflow_datasets as tfds
-import tqdm
 
 from mobilevit_jax.data import tfds_prepare
+from mobilevit_jax.data import tfds_shards
 from mobilevit_jax.data import tfds_source
 
 _INFO = tfds_prepare.INFO_FILE
 _FEATURES = "features.json"
-# A compiled module, which type checkers can't see.
-_array_record: Any = importlib.import_module(
-  "array_record.python.array_record_module"
-)
 # Names that make up the target's path; they come from a file.
 _SAFE = re.compile(r"\w[\w.+-]*")
 
@@ -47,7 +43,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
   Raises:
     ValueError: if `source` is no prepared set of labelled images in TFRecord
       files, misses records, or the target exists.
-    OSError: if the disk has too little space.
+    OSError: if the disk has too little space, or another run is at work.
   """
   source = epath.Path(source)
   for name in (_INFO, _FEATURES):
@@ -74,17 +70,17 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
   todo = [old for _, old, new, _ in files if not new.exists()]
   sizes = (old.stat().length for old in todo if old.exists())
   tfds_prepare.check_space(part, sum(sizes))
-  part.mkdir(parents=True, exist_ok=True)
-  print(f"{len(files)} files, {len(files) - len(todo)} of them converted")
-  total = sum(length for *_, length in files)
-  with tqdm.tqdm(total=total, unit=" images", mininterval=1) as bar:
-    for number, (split, old, new, length) in enumerate(files, start=1):
-      bar.set_description(f"{split}, file {number} of {len(files)}")
-      if not new.exists():
-        _convert_file(old, new, length)
-      bar.update(length)
-  _copy_metadata(source, part)
-  part.rename(target)
+  with tfds_shards.only_run(part):
+    tfds_shards.write_missing(
+      [
+        tfds_shards.Shard(
+          split, new, length, functools.partial(_convert_file, old, new, length)
+        )
+        for split, old, new, length in files
+      ]
+    )
+    _copy_metadata(source, part)
+    part.rename(target)
   return target
 
 
@@ -120,23 +116,15 @@ def _files(
 def _convert_file(old: epath.Path, new: epath.Path, length: int) -> None:
   if not old.exists():
     raise ValueError(f"{old} is missing: the set can't be converted in whole")
-  unfinished = new.with_name(f"{new.name}.part")
-  # What TFDS itself writes: a record can be read without its neighbours.
-  writer = _array_record.ArrayRecordWriter(
-    os.fspath(unfinished), "group_size:1"
-  )
   count = 0
-  try:
+  with tfds_shards.new_file(new) as writer:
     for record in _records(old):
       writer.write(record)
       count += 1
-  finally:
-    writer.close()
-  if count != length:
-    raise ValueError(
-      f"{old} must hold {length} records, as {_INFO} says; it has {count}"
-    )
-  unfinished.replace(new)
+    if count != length:
+      raise ValueError(
+        f"{old} must hold {length} records, as {_INFO} says; it has {count}"
+      )
 
 
 def _records(path: epath.Path) -> Iterator[Any]:

@@ -1,8 +1,9 @@
 """Downloading a TFDS set and writing it as ArrayRecord files.
 
-TFDS writes to a folder of another name, which it gives its own at the end: a
-version's folder is there in whole, or not at all. What a killed run leaves
-can't be gone on with, as TFDS gives each run another folder; downloads can.
+A set is written to a folder of another name, which gets its own at the end: a
+version's folder is there in whole, or not at all. ImageNet goes on where a
+killed run stopped (`tfds_imagenet`). What TFDS itself left of other sets can't
+be gone on with, as it gives each run another folder; downloads can.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
+from mobilevit_jax.data import tfds_imagenet
+
 FILE_FORMAT = "array_record"
 INFO_FILE = "dataset_info.json"
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -28,7 +31,7 @@ def prepare_set(
   manual_dir: os.PathLike[str] | None = None,
   num_shards: int | None = None,
 ) -> None:
-  """Prepares a data set, from its start.
+  """Prepares a data set.
 
   Args:
     name: what the data set was asked for as, for errors.
@@ -39,7 +42,7 @@ def prepare_set(
   Raises:
     ValueError: if something has to be downloaded by hand first, or something
       else is in the way.
-    OSError: if the disk has too little space.
+    OSError: if the disk has too little space, or another run is at work.
   """
   target = epath.Path(builder.data_path)
   if target.exists():
@@ -50,15 +53,20 @@ def prepare_set(
     )
   if manual_dir is None:
     manual_dir = epath.Path(builder.data_dir_root) / "downloads" / "manual"
-  if builder.name == "imagenet2012":
-    archives = _imagenet_archives(name, manual_dir)
-    # Records are the archives' files as they are. TFDS sorts them in files,
-    # each of which it deletes as soon as it is written in order.
-    check_space(target, sum(path.stat().length for path in archives))
-  config = tfds.download.DownloadConfig(
-    manual_dir=manual_dir, num_shards=num_shards
-  )
+  # TFDS refuses to prepare old versions.
+  current = builder.version == builder.canonical_version
   try:
+    if builder.name == "imagenet2012" and current:
+      archives = _imagenet_archives(name, manual_dir)
+      part = tfds_imagenet.part_folder(target)
+      # Records are the archives' files as they are.
+      needed = sum(path.stat().length for path in archives)
+      check_space(target, needed - (_size(part) if part.exists() else 0))
+      tfds_imagenet.prepare(builder, manual_dir, num_shards)
+      return
+    config = tfds.download.DownloadConfig(
+      manual_dir=manual_dir, num_shards=num_shards
+    )
     builder.download_and_prepare(
       file_format=FILE_FORMAT, download_config=config
     )
@@ -107,7 +115,8 @@ def gigabytes(size: int) -> str:
 def leftovers(data_path: os.PathLike[str]) -> list[tuple[epath.Path, int]]:
   """What killed runs left beside a version's folder, and its bytes.
 
-  A run that is at work just now has such a folder too.
+  A run that is at work just now has such a folder too. Folders that the next
+  run goes on with (`incomplete.prepare_`, `incomplete.convert_`) are none.
   """
   path = epath.Path(data_path)
   if not path.parent.exists():
