@@ -13,6 +13,8 @@
 #   JEMALLOC=FILE        where no accelerator is: libjemalloc.so.2, if installed.
 #                        XLA frees all it used after each step; this allocator
 #                        keeps it. docs/benchmarks/train.md. JEMALLOC= for none.
+#   CPU_DEVICES=N        only if you set it: the CPU as N devices, which keeps N
+#                        cores busier; N has to divide every batch.
 #
 # DRY_RUN=1 prints the command.
 set -euo pipefail
@@ -29,6 +31,10 @@ jemalloc="${JEMALLOC-$(find_jemalloc)}"
 if [[ -n "$jemalloc" && -z "${LD_PRELOAD:-}" ]]; then
   keep="dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
   settings+=("LD_PRELOAD=$jemalloc" "MALLOC_CONF=${MALLOC_CONF:-$keep}")
+fi
+if [[ -n "${CPU_DEVICES:-}" ]]; then
+  devices="--xla_force_host_platform_device_count=$CPU_DEVICES"
+  settings+=("XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }$devices")
 fi
 command=(env "${settings[@]}" "$python" -m mobilevit_jax.main "$@")
 if ((DRY_RUN)); then

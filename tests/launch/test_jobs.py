@@ -110,6 +110,15 @@ def test_jemalloc_is_preloaded_where_asked_for(launch, settings, preloaded):
   assert any(word.startswith("MALLOC_CONF=") for word in words) == preloaded
 
 
+def test_cpu_becomes_as_many_devices_as_asked_for(launch):
+  settings = {"CPU_DEVICES": "2", "XLA_FLAGS": "--xla_dump_to=/x"}
+  result = launch("local.sh", *RUN, DRY_RUN="1", **settings)
+  flag = "--xla_force_host_platform_device_count=2"
+  assert flag in result.stdout
+  assert "--xla_dump_to=/x" in result.stdout
+  assert flag not in launch("local.sh", *RUN, DRY_RUN="1").stdout
+
+
 def test_sigterm_reaches_the_trainer_inside_xpks_shell(launch, trainer):
   launch(
     "xpk.sh",
