@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from mobilevit_jax import atomic
+
 # An `ml_collections.ConfigDict`; type checkers can't know its fields.
 Config = Any
 
@@ -79,9 +81,8 @@ def save(
   """Writes the configuration and the class names, each whole or not at all."""
   contents = {CONFIG_FILE: _plain(config), LABELS_FILE: list(class_names)}
   for name, content in contents.items():
-    part = epath.Path(workdir) / f"{name}.part"
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(epath.Path(workdir) / name)
+    text = json.dumps(content, indent=2) + "\n"
+    atomic.write_text(epath.Path(workdir) / name, text)
 
 
 def _plain(config: Config) -> dict[str, Any]:

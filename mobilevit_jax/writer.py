@@ -13,6 +13,8 @@ from clu import metric_writers
 from clu import parameter_overview
 from etils import epath
 
+from mobilevit_jax import atomic
+
 
 class Writer:
   """Writes scalars as TensorBoard events and lines of `metrics.jsonl`.
@@ -41,9 +43,8 @@ class Writer:
     if not self._enabled or not self._jsonl.exists():
       return
     lines = self._jsonl.read_text().splitlines(keepends=True)
-    part = self._jsonl.with_name("metrics.jsonl.part")
-    part.write_text("".join(line for line in lines if _is_before(line, step)))
-    part.replace(self._jsonl)
+    kept = "".join(line for line in lines if _is_before(line, step))
+    atomic.write_text(self._jsonl, kept)
 
   def note_start(self, step: int) -> float:
     """Adds a start at `step` to `starts.jsonl`; returns the first one's time.
@@ -56,10 +57,7 @@ class Writer:
     path = self._jsonl.with_name("starts.jsonl")
     lines = path.read_text().splitlines() if path.exists() else []
     lines.append(json.dumps({"time": now, "step": step}))
-    # Whole or not at all: a kill must not cost the first line.
-    part = path.with_name("starts.jsonl.part")
-    part.write_text("\n".join([*lines, ""]))
-    part.replace(path)
+    atomic.write_text(path, "\n".join([*lines, ""]))
     return float(json.loads(lines[0])["time"])
 
   def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:

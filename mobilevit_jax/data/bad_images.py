@@ -14,6 +14,7 @@ import json
 from etils import epath
 import numpy as np
 
+from mobilevit_jax import atomic
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 
@@ -142,9 +143,7 @@ class Report:
     if self._path is not None and unlisted:
       self._lines |= {index: self._line(index) for index in unlisted}
       lines = [self._lines[index] + "\n" for index in sorted(self._lines)]
-      part = self._path.with_name(f"{self._path.name}.part")
-      part.write_text("".join(lines))
-      part.replace(self._path)
+      atomic.write_text(self._path, "".join(lines))
     return self.count
 
   def _line(self, example_id: int) -> str:

@@ -19,7 +19,7 @@ from etils import epath
 import tqdm
 
 # A compiled module, which type checkers can't see.
-_array_record: Any = importlib.import_module(
+array_record: Any = importlib.import_module(
   "array_record.python.array_record_module"
 )
 
@@ -52,9 +52,7 @@ def new_file(path: epath.Path) -> Iterator[Any]:
   """Gives a writer; the file has its name only if the block ends well."""
   unfinished = path.with_name(f"{path.name}.part")
   # What TFDS itself writes: a record can be read without its neighbours.
-  writer = _array_record.ArrayRecordWriter(
-    os.fspath(unfinished), "group_size:1"
-  )
+  writer = array_record.ArrayRecordWriter(os.fspath(unfinished), "group_size:1")
   try:
     yield writer
   finally:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent import futures
 import dataclasses
-import importlib
 import os
-from typing import Any
 
 from etils import epath
 import numpy as np
@@ -17,12 +15,8 @@ import tqdm
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import tfds_prepare
+from mobilevit_jax.data import tfds_shards
 from mobilevit_jax.data import tfds_source
-
-# A compiled module, which type checkers can't see.
-_array_record: Any = importlib.import_module(
-  "array_record.python.array_record_module"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +89,7 @@ def _count(file: epath.Path, length: int) -> str:
   if not file.exists():
     return f"{file} is missing"
   try:
-    reader = _array_record.ArrayRecordReader(os.fspath(file))
+    reader = tfds_shards.array_record.ArrayRecordReader(os.fspath(file))
     count = reader.num_records()
     reader.close()
   except RuntimeError as error:
