@@ -72,7 +72,10 @@ class Checkpoints:
     self._latest = ocp.CheckpointManager(
       root / "checkpoints",
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=create, cleanup_tmp_directories=create
+        max_to_keep=keep,
+        create=create,
+        cleanup_tmp_directories=create,
+        multiprocessing_options=_barriers("checkpoints"),
       ),
     )
     try:
@@ -83,6 +86,7 @@ class Checkpoints:
           best_fn=lambda metrics: metrics[_BEST_METRIC],
           create=True,
           cleanup_tmp_directories=create,
+          multiprocessing_options=_barriers("best"),
         ),
       )
     except ValueError as error:  # it reads the metrics
@@ -132,7 +136,8 @@ class Checkpoints:
   def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
       yield
-    # What storage raises through Orbax and TensorStore.
+    except jax.errors.JaxRuntimeError:
+      raise  # another process is lost; a RuntimeError too
     except (OSError, RuntimeError, ValueError) as error:
       raise CheckpointError(
         f"can't save to {manager.directory}: {_first_line(error)}. What was "
@@ -259,16 +264,20 @@ class Checkpoints:
     return self._latest.reached_preemption(step)
 
   def wait(self) -> None:
-    """Blocks until what was saved is complete on disk; raises as `save`."""
-    for manager in (self._latest, self._best):
-      with self._saving(manager):
-        manager.wait_until_finished()
+    """Blocks until the last states are on disk; raises as `save`."""
+    with self._saving(self._latest):
+      self._latest.wait_until_finished()
 
   def close(self) -> None:
     """Finishes saving and stops the background threads; raises as `save`."""
     for manager in (self._latest, self._best):
       with self._saving(manager):
         manager.close()
+
+
+def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
+  """Processes meet by name, and both managers may be saving at a time."""
+  return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
 
 
 def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:
@@ -286,5 +295,4 @@ def _parts(state: Any, progress: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[0] if lines else type(error).__name__
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

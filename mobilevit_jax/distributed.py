@@ -77,7 +77,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def leave_if_lost(error: RuntimeError) -> None:
+def leave_if_lost(error: BaseException) -> None:
   """Ends a process of several whose device failed, maybe for a peer's end."""
   if jax.process_count() > 1:
     print(
@@ -94,6 +94,8 @@ def _leave_at_once(
   error: BaseException,
   trace: types.TracebackType | None,
 ) -> None:
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    leave_if_lost(error)
   traceback.print_exception(kind, error, trace)
   leave(1)
 

@@ -151,7 +151,8 @@ def test_damaged_file_never_gives_other_values(tmp_path, layout, how):
     reader = checkpoint.Checkpoints(workdir, create=False)
     assert reader.restore(shapes)[0] == 2
     reader.close()
-  gc.collect()
+  for _ in range(3):  # what one collection frees may hold more
+    gc.collect()
   assert 1 in given, "no file matters"
 
 
