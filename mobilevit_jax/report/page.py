@@ -124,7 +124,7 @@ def _header(
   recall = statistics.per_class(counts).recall[support > 0].mean()
   found = statistics.calibration(probabilities, measured.labels)
   cards = [
-    _card("top-1", f"{right / total:.1%}", f"95 %: {low:.1%} to {high:.1%}"),
+    _card("top-1", f"{right / total:.1%}", f"95%: {low:.1%} to {high:.1%}"),
     _card("mean of classes", f"{recall:.1%}", "each counted alike"),
     _card(
       "guessing",
@@ -160,7 +160,7 @@ def _header(
       "p",
       tag("b", f"{right / total:.1%}"),
       f" of {total:,} images in {present} classes are classified right "
-      f"(95 % interval {low:.1%} to {high:.1%}), after ",
+      f"(95% interval {low:.1%} to {high:.1%}), after ",
       f"{measured.step:,} training steps." if measured.step else "training.",
       class_="lead",
     ),
@@ -243,7 +243,7 @@ def _recorded(
     )
   head = [
     tag("th", text)
-    for text in ("weights", "step", "top-1", "95 % interval", "loss")
+    for text in ("weights", "step", "top-1", "95% interval", "loss")
   ]
   return tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
 

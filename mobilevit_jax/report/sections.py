@@ -14,7 +14,7 @@ from mobilevit_jax.report.markup import Markup
 from mobilevit_jax.report.markup import tag
 
 _MATRIX = 26  # rows that fit on a screen
-_PAIRS = 20
+_PAIRS = 12
 _TALL = 30  # rows of a table before it scrolls
 
 
@@ -128,8 +128,12 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Markup:
     "confusion",
     "Confusion",
     tag("p", about, class_="note"),
-    tag("div", _matrix(shown, titles), class_="scroll"),
-    commonest,
+    tag(
+      "div",
+      tag("div", _matrix(shown, titles), class_="scroll"),
+      commonest and tag("div", commonest),
+      class_="beside",
+    ),
   )
 
 
