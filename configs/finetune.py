@@ -11,7 +11,8 @@ no weights, and more epochs. A number sets the image size in pixels, as in
 
 Classes come from the data. Rates are for 1024 images and follow the square root
 of the batch: the paper's 2e-3 would be 5e-4 at 64 (Malladi et al. 2022, arXiv
-2205.10287). Small sets take half of it from weights and twice from scratch. What isn't set here is the paper's recipe, of `imagenet.py`.
+2205.10287). Here it is half of that from weights, and twice from scratch. What
+isn't set here is the paper's recipe, of `imagenet.py`.
 """
 
 from typing import Any
