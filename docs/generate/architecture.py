@@ -25,21 +25,21 @@ def block(name: str = "mobilevit_s", stage: int = 4, size: int = 256) -> str:
   depth, heads = mobilevit.DEPTHS[stage - 3], mobilevit.HEADS
   side = size // 2**stage
   n = side * side // 4
-  here = f"{side} × {side} × "
+  here = f"{side} x {side} x "
   rows = [
-    ("3 × 3 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
-    ("1 × 1 convolution", "no bias, no norm, no activation", f"{here}{d}"),
-    ("unfold", "place in the patch, patch, width", f"4 × {n} × {d}"),
+    ("3 x 3 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
+    ("1 x 1 convolution", "no bias, no norm, no activation", f"{here}{d}"),
+    ("unfold", "place in the patch, patch, width", f"4 x {n} x {d}"),
     (
       f"{depth} transformer layers",
       f"{heads} heads of {d // heads} numbers; MLP {d} → {2 * d} → {d}",
-      f"4 × {n} × {d}",
+      f"4 x {n} x {d}",
     ),
-    ("LayerNorm", "", f"4 × {n} × {d}"),
+    ("LayerNorm", "", f"4 x {n} x {d}"),
     ("fold", "back to where the pixels were", f"{here}{d}"),
-    ("1 × 1 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
+    ("1 x 1 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
     ("beside the block's input", "", f"{here}{2 * c}"),
-    ("3 × 3 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
+    ("3 x 3 convolution, BatchNorm, SiLU", "", f"{here}{c}"),
   ]
   left, width, high, step = 60, 290, 40, 66
   middle = left + width / 2
@@ -94,7 +94,7 @@ def unfold(side: int = 6, chosen: int = 15) -> str:
       drawing.rect(x + 3, y + 3, cell - 6, cell - 6, kind)
 
   at = left + (count - side) * cell // 2
-  drawing.text(at + cell * side / 2, 22, "the map, h × w")
+  drawing.text(at + cell * side / 2, 22, "the map, h x w")
   for pixel in range(side * side):
     put(at + pixel % side * cell, 34 + pixel // side * cell, pixel)
   for line in range(0, side + 1, 2):
@@ -138,7 +138,7 @@ def stages(name: str = "mobilevit_s", size: int = 256) -> str:
     y = top + step * index
     hybrid = layer.name in ("stage3.1", "stage4.1", "stage5.1")
     drawing.text(columns[0], y + 14, layer.name, "text", "start")
-    shape = " × ".join(str(n) for n in layer.shape[1:])
+    shape = " x ".join(str(n) for n in layer.shape[1:])
     drawing.text(columns[1], y + 14, shape, "text", "start")
     values = [(layer.params, "{:,}"), (layer.macs.total / 1e6, "{:,.1f} M")]
     scales = [most[0], most[1] / 1e6]

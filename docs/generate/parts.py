@@ -26,7 +26,7 @@ def make(request: str) -> str:
   """Markdown of a part.
 
   Args:
-    request: its name in `PARTS`, and the words it takes, by spaces.
+    request: its name in `PARTS`, and the words and numbers it takes, by spaces.
 
   Raises:
     ValueError: if there is no such part, or its words are wrong.
@@ -35,6 +35,6 @@ def make(request: str) -> str:
   if name not in PARTS:
     raise ValueError(f"no part {name!r}, only {', '.join(PARTS)}")
   try:
-    return PARTS[name](*words)
-  except TypeError as error:
+    return PARTS[name](*(int(w) if w.isdecimal() else w for w in words))
+  except (LookupError, TypeError) as error:
     raise ValueError(f"{request}: {error}") from error
