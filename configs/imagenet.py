@@ -44,7 +44,7 @@ def get_config(variant: str = "s") -> Any:
       },
       "weights": {  # to start from, or to evaluate
         "source": config_dict.placeholder(str),  # None: drawn from the seed
-        "which": "ema",  # or "raw", of a run's workdir
+        "which": "auto",  # or "ema", "raw", "best", of a run's workdir
         "head": "keep",  # or "reset": a new classifier
       },
       "data": {
@@ -55,6 +55,14 @@ def get_config(variant: str = "s") -> Any:
         "crop_scale": (0.08, 1.0),
         "crop_ratio": (3 / 4, 4 / 3),
         "flip": 0.5,
+        "randaugment_ops": 0,  # what follows is off in the paper
+        "randaugment_magnitude": 9.0,  # of 10
+        "color_jitter": 0.0,
+        "erase": 0.0,  # a probability
+        "mixup": 0.0,  # alpha, as the next
+        "cutmix": 0.0,
+        "few_shot": config_dict.placeholder(int),  # images a class; None: all
+        "check": False,  # read every image before training
         "on_bad_image": "error",  # or "replace", by another image
         "num_workers": 8,  # processes on each host; 0 for threads
         "prefetch_batches": 2,
@@ -73,7 +81,9 @@ def get_config(variant: str = "s") -> Any:
         "init_lr": 2e-4,
         "peak_lr": 2e-3,
         "final_lr": 2e-4,
+        "lr_batch": config_dict.placeholder(int),  # of these rates
         "warmup_steps": 3000,
+        "warmup_epochs": config_dict.placeholder(float),  # in place of steps
         "cosine_unit": "epoch",  # or "step"
         "weight_decay": 0.01,
         "decay": "all",
@@ -82,7 +92,10 @@ def get_config(variant: str = "s") -> Any:
         "eps": 1e-8,
         "clip_norm": config_dict.placeholder(float),
         "accum_steps": 1,
+        "layer_decay": 1.0,  # of the rate, at each stage from the last
+        "freeze": "none",  # or "backbone": train the classifier alone
         "label_smoothing": 0.1,
+        "class_weights": "none",  # or "balanced"
         "ema": {"momentum": 5e-4, "warmup": False},
       },
       "eval": {
@@ -92,6 +105,10 @@ def get_config(variant: str = "s") -> Any:
         "batch": 1024,
         "every_epochs": 1,
       },
+      "early_stop": {  # after so many evaluations without a better EMA top-1
+        "patience": config_dict.placeholder(int),  # None: never
+      },
+      "report": False,  # an HTML page in WORKDIR/report at the end
       "checkpoint": {"every_steps": 1000, "keep": 3},
       "profile": {  # an XProf trace in WORKDIR/profile
         "start_step": config_dict.placeholder(int),  # None: no trace

@@ -172,7 +172,7 @@ class Checkpoints:
       checksums.check(sums, _parts(state, progress))
       return state, progress
 
-    step, (state, progress), broken = self._newest(read)
+    step, (state, progress), broken = self._newest(self._latest, read)
     self._move_away(broken)
     return step, state, progress
 
@@ -184,22 +184,25 @@ class Checkpoints:
     Args:
       params: their `ShapeDtypeStruct`s, with shardings.
       batch_stats: likewise.
-      which: `"ema"` for the averages, `"raw"` for the trained weights.
+      which: `"ema"` for the averages, `"raw"` for the trained weights, both of
+        the newest checkpoint that is whole; `"best"` for the averages of the
+        one that evaluated best.
 
     Returns:
-      The step of the newest checkpoint that is whole, and the two trees.
+      The checkpoint's step, and the two trees.
 
     Raises:
       CheckpointError: if there is none, or not of these shapes.
     """
-    prefixes = {"ema": "ema_", "raw": ""}
+    prefixes = {"ema": "ema_", "raw": "", "best": "ema_"}
     if which not in prefixes:
-      raise ValueError(f"which={which!r} must be 'ema' or 'raw'")
+      raise ValueError(f"which={which!r} must be one of {', '.join(prefixes)}")
+    manager = self._best if which == "best" else self._latest
     names = [prefixes[which] + name for name in ("params", "batch_stats")]
     item = dict(zip(names, (params, batch_stats), strict=True))
 
     def read(step: int) -> dict[str, Any]:
-      restored = self._latest.restore(
+      restored = manager.restore(
         step,
         args=ocp.args.Composite(
           state=ocp.args.PyTreeRestore(
@@ -213,20 +216,22 @@ class Checkpoints:
       checksums.check(restored["progress"]["checksums"], restored["state"])
       return restored["state"]
 
-    step, state, _ = self._newest(read)
+    step, state, _ = self._newest(manager, read)
     return step, state[names[0]], state[names[1]]
 
-  def _newest(self, read: Callable[[int], _T]) -> tuple[int, _T, list[int]]:
+  def _newest(
+    self, manager: ocp.CheckpointManager, read: Callable[[int], _T]
+  ) -> tuple[int, _T, list[int]]:
     """What `read` gives for the newest step it can, and the steps it can't."""
     broken: list[int] = []
     first: Exception | None = None
-    for step in sorted(self._latest.all_steps(), reverse=True):
+    for step in sorted(manager.all_steps(), reverse=True):
       try:
         result = read(step)
       except Exception as error:  # whatever a file gives that isn't as it was
         self._say(
-          f"warning: checkpoint {step} in {self._latest.directory} can't be "
-          f"read: {_first_line(error)}"
+          f"warning: checkpoint {step} in {manager.directory} can't be read: "
+          f"{_first_line(error)}"
         )
         first = first or error
         broken.append(step)
@@ -235,11 +240,9 @@ class Checkpoints:
         self._say(f"warning: using the checkpoint before, of step {step}")
       return step, result, broken
     if first is None:
-      raise CheckpointError(
-        f"{self._latest.directory} holds no complete checkpoint"
-      )
+      raise CheckpointError(f"{manager.directory} holds no complete checkpoint")
     raise CheckpointError(
-      f"no checkpoint in {self._latest.directory} can be read: they are "
+      f"no checkpoint in {manager.directory} can be read: they are "
       "broken, or of another configuration. Use the configuration they were "
       f"made with, or another --workdir. The newest: {_first_line(first)}"
     ) from first

@@ -46,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--to", choices=names.DIALECTS, required=True)
   parser.add_argument(
     "--which",
-    choices=("ema", "raw"),
-    default="ema",
-    help="of a run's workdir, the averaged or the raw weights",
+    choices=source_lib.WHICH,
+    default="auto",
+    help="of a run's workdir; auto: best if it stops early, else ema",
   )
   parser.add_argument("--force", action="store_true", help="replace OUT")
   return parser

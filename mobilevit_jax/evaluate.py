@@ -174,9 +174,11 @@ def evaluate_workdir(
   Returns:
     The checkpoint's step, and the metrics of `Evaluator`.
   """
-  config_lib.check_model_unchanged(config, workdir)
+  config = config.copy_and_resolve_references()
   layout = sharding.Layout()
   source = experiment.open_source(config, config.data.eval_split)
+  experiment.fill_num_classes(config, source)
+  config_lib.check_model_unchanged(config, workdir)
   model = experiment.abstract_model(config, source)
   evaluator = make_evaluator(config, model, layout)
   if config.weights.source and not checkpoint.exists(workdir):

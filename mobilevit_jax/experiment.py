@@ -10,9 +10,12 @@ from typing import Any
 
 from flax import nnx
 import jax
+import optax
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import flops
+from mobilevit_jax import losses
+from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import sharding
@@ -48,6 +51,10 @@ class Experiment:
 def build(config: config_lib.Config) -> Experiment:
   """Checks the whole training configuration and opens its data.
 
+  Args:
+    config: gets the number of classes, where it says None; see
+      `fill_num_classes`.
+
   Raises:
     config_lib.ConfigError: naming the field, its value and what is allowed.
   """
@@ -59,16 +66,23 @@ def build(config: config_lib.Config) -> Experiment:
     "eval.every_epochs",
     "optim.accum_steps",
     "profile.num_steps",
+    *["early_stop.patience"] * (config.early_stop.patience is not None),
   )
   layout = sharding.Layout()
   source = open_source(config, config.data.train_split)
+  if config.data.few_shot is not None:
+    with config_lib.section("data"):
+      source = sources.few_shot(source, config.data.few_shot, seed=config.seed)
+  fill_num_classes(config, source)
   model = abstract_model(config, source)
   with config_lib.section("data"):
     augmentation = pipeline.Augmentation(
-      crop_scale=config.data.crop_scale,
-      crop_ratio=config.data.crop_ratio,
-      flip=config.data.flip,
+      **{
+        field.name: config.data[field.name]
+        for field in dataclasses.fields(pipeline.Augmentation)
+      }
     )
+    mix = mix_lib.Mix(config.data.mixup, config.data.cutmix)
   with config_lib.section("plan"):
     fields = config.plan.to_dict()
     if fields["num_steps"] is not None:
@@ -77,7 +91,9 @@ def build(config: config_lib.Config) -> Experiment:
     plan.check_devices(layout.num_devices)
   _check_batches(config, plan, layout)
   with config_lib.section("optim"):
-    recipe = make_recipe(config, plan)
+    recipe = make_recipe(config, plan, source, model)
+    if mix != mix_lib.Mix():
+      recipe = dataclasses.replace(recipe, mix=mix)
   return Experiment(source, plan, augmentation, layout, model, recipe)
 
 
@@ -91,6 +107,12 @@ def open_source(config: config_lib.Config, split: str) -> sources.Source:
       data_dir=config.data.dir,
       prepare=jax.process_index() == 0,
     )
+
+
+def fill_num_classes(config: config_lib.Config, source: sources.Source) -> None:
+  """Sets `config.model.num_classes` to the data's, where it is None."""
+  if config.model.num_classes is None:
+    config.model.num_classes = source.num_classes
 
 
 def abstract_model(
@@ -108,14 +130,26 @@ def abstract_model(
 
 
 def make_recipe(
-  config: config_lib.Config, plan: plan_lib.BatchPlan
+  config: config_lib.Config,
+  plan: plan_lib.BatchPlan,
+  source: sources.Source,
+  model: Any,
 ) -> steps.Recipe:
   """Optimiser, schedule, loss and EMA."""
   fields = config.optim.to_dict()
-  schedule = optim.warmup_cosine(
-    epoch_starts=plan.epoch_starts,
-    num_steps=plan.num_steps,
+  schedule = _make_schedule(
+    plan,
+    base_batch=config.plan.base_batch * config.plan.groups,
+    reference=fields.pop("lr_batch"),
+    warmup_epochs=fields.pop("warmup_epochs"),
     **{name: fields.pop(name) for name in _SCHEDULE_FIELDS},
+  )
+  rates = {
+    "layer_decay": fields.pop("layer_decay"),
+    "freeze": fields.pop("freeze"),
+  }
+  weights = _class_weights(
+    fields.pop("class_weights"), source, config.model.num_classes
   )
   ema_momentum = functools.partial(optim.ema_momentum, **fields.pop("ema"))
   ema_momentum(0)  # it checks its arguments
@@ -125,14 +159,52 @@ def make_recipe(
     raise ValueError(
       f"label_smoothing={label_smoothing} must be at least 0 and below 1"
     )
+  optimizer = optim.adamw(schedule, **fields)
+  if rates != {"layer_decay": 1.0, "freeze": "none"}:
+    shares = optim.layer_rates(model.LAYERS, **rates)
+    optimizer = optax.chain(optimizer, optim.scale_updates(shares))
   return steps.Recipe(
-    optimizer=optim.adamw(schedule, **fields),
+    optimizer=optimizer,
     schedule=schedule,
     ema_momentum=ema_momentum,
     seed=config.seed,
     label_smoothing=label_smoothing,
+    class_weights=weights,
+    freeze_backbone=rates["freeze"] == "backbone",
     accum_steps=accum_steps,
   )
+
+
+def _make_schedule(
+  plan: plan_lib.BatchPlan,
+  *,
+  base_batch: int,
+  reference: int | None,
+  warmup_epochs: float | None,
+  **fields: Any,
+) -> optax.Schedule:
+  for name in ("init_lr", "peak_lr", "final_lr"):
+    fields[name] = optim.scale_rate(
+      fields[name], batch=base_batch, reference=reference
+    )
+  if warmup_epochs is not None:
+    if warmup_epochs < 0:
+      raise ValueError(f"warmup_epochs={warmup_epochs} must not be negative")
+    share = min(warmup_epochs / plan.num_epochs, 1)
+    fields["warmup_steps"] = round(share * plan.num_steps)
+  return optim.warmup_cosine(
+    epoch_starts=plan.epoch_starts, num_steps=plan.num_steps, **fields
+  )
+
+
+def _class_weights(
+  kind: str, source: sources.Source, num_classes: int
+) -> tuple[float, ...] | None:
+  if kind not in ("none", "balanced"):
+    raise ValueError(f"class_weights={kind!r} must be 'none' or 'balanced'")
+  if kind == "none":
+    return None
+  return losses.balanced_weights(source.labels(), num_classes)
 
 
 def _check_batches(

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def cross_entropy(
@@ -27,6 +28,19 @@ def cross_entropy(
     return nll
   uniform = -jnp.mean(log_p, axis=-1)
   return (1 - label_smoothing) * nll + label_smoothing * uniform
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+  """Class weights under which every class counts as much as any other.
+
+  They are inverse to the classes' counts, and 1 in the mean over the examples,
+  so that the loss keeps its scale. A class without examples gets 0.
+  """
+  counts = np.bincount(labels, minlength=num_classes)
+  present = max(np.count_nonzero(counts), 1)
+  with np.errstate(divide="ignore"):
+    weights = np.where(counts > 0, len(labels) / (present * counts), 0.0)
+  return tuple(weights.tolist())
 
 
 def metric_sums(

@@ -4,7 +4,7 @@ Source: ml-cvnets v0.1, `optim/scheduler/cosine.py`, `optim/base_optim.py`,
 `cvnets/misc/averaging_utils.py` and the `mobilevit_*.yaml` recipes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,6 +15,7 @@ import optax
 
 CosineUnit = Literal["epoch", "step"]
 DecayMask = Literal["all", "no_norm_bias"]
+Freeze = Literal["none", "backbone"]
 
 
 def warmup_cosine(
@@ -116,6 +117,62 @@ def adamw(
   if clip_norm is None:
     return optimizer
   return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def scale_rate(rate: float, *, batch: int, reference: int | None) -> float:
+  """The learning rate of a batch, from that of a reference batch.
+
+  Adam's rate goes with the square root of the batch (Malladi et al. 2022,
+  arXiv 2205.10287): the paper's 2e-3 for 1024 images is 5e-4 for 64.
+
+  Args:
+    rate: of the reference batch.
+    batch: images in a step.
+    reference: images in a step of the reference; None leaves the rate as it is.
+  """
+  if reference is None:
+    return rate
+  if reference < 1:
+    raise ValueError(f"lr_batch={reference} must be an integer from 1, or None")
+  return rate * (batch / reference) ** 0.5
+
+
+def layer_rates(
+  layers: Sequence[str], *, layer_decay: float, freeze: Freeze
+) -> dict[str, float]:
+  """Shares of the learning rate that a model's parts train with.
+
+  Args:
+    layers: the parts' names, from the image to the logits.
+    layer_decay: what the rate is multiplied by at each part, from the last.
+    freeze: `"backbone"` trains the last part alone.
+
+  Returns:
+    Name to share, 0 for what is frozen.
+  """
+  if not 0 < layer_decay <= 1:
+    raise ValueError(f"layer_decay={layer_decay} must be above 0, at most 1")
+  if freeze not in ("none", "backbone"):
+    raise ValueError(f"freeze={freeze!r} must be 'none' or 'backbone'")
+  last = len(layers) - 1
+  if freeze == "backbone":
+    return {name: float(index == last) for index, name in enumerate(layers)}
+  return {
+    name: layer_decay ** (last - index) for index, name in enumerate(layers)
+  }
+
+
+def scale_updates(rates: Mapping[str, float]) -> optax.GradientTransformation:
+  """Multiplies the updates of each part, weight decay and all."""
+
+  def scale(updates: Any, params: Any) -> Any:
+    del params
+    return {
+      name: optax.tree.scale(rates[name], part)
+      for name, part in updates.items()
+    }
+
+  return optax.stateless(scale)
 
 
 def ema_momentum(

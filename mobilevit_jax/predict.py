@@ -51,7 +51,7 @@ def load(
   source: str,
   *,
   variant: str | None = None,
-  which: source_lib.Which = "ema",
+  which: source_lib.Which = "auto",
   preset: str | None = None,
   size: int | None = None,
   labels: str | None = None,
@@ -61,7 +61,7 @@ def load(
   Args:
     source: see `load_weights`.
     variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
-    which: of a run's workdir, the `"ema"` or the `"raw"` weights.
+    which: of a run's workdir; see `weights.source.read`.
     preset: how images are cropped; by default as the weights' dialect was.
     size: image side; by default the run's own, or 256.
     labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     "--weights", required=True, help="file, folder, hf://owner/name or workdir"
   )
   parser.add_argument("--variant", help="xxs, xs or s, to insist on")
-  parser.add_argument("--which", choices=("ema", "raw"), default="ema")
+  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
   parser.add_argument("--preset", choices=presets.PRESETS)
   parser.add_argument("--size", type=int, help="image side in pixels")
   parser.add_argument("--batch", type=int, default=32)

@@ -4,7 +4,7 @@ No files, no configuration and no devices here: whoever calls decides what is
 jitted, sharded and donated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import optax
 
 from mobilevit_jax import losses
+from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import optim
 
 Tree = Any  # nested dict of arrays
+
+_MIX_STREAM = 1  # apart from the dropout's draws
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +45,10 @@ class Recipe:
     ema_momentum: EMA momentum by step.
     seed: of the dropout.
     label_smoothing: of the loss, in [0, 1).
+    mix: Mixup and CutMix within each micro-batch, if any.
+    class_weights: what the losses of each class's images are multiplied by.
+    freeze_backbone: run everything but the classifier as in evaluation, its
+      BatchNorm statistics and dropout included, and without a gradient.
     accum_steps: micro-batches that a batch is split into. The gradient is
       their mean, and each starts from the same running statistics, whose
       updates are averaged: BatchNorm sees them as so many more groups.
@@ -52,6 +59,9 @@ class Recipe:
   ema_momentum: Callable[[jax.Array], jax.Array]
   seed: int = 0
   label_smoothing: float = 0.0
+  mix: mix_lib.Mix | None = None
+  class_weights: tuple[float, ...] | None = None
+  freeze_backbone: bool = False
   accum_steps: int = 1
 
 
@@ -116,13 +126,20 @@ def train_step(
   def loss_fn(params: Tree, images: jax.Array, labels: jax.Array, key: Any):
     model = merge(graphdef, params, state.batch_stats)
     rngs = nnx.Rngs(dropout=key)
-    logits = model(to_unit(images), train=True, rngs=rngs)
-    loss = losses.cross_entropy(
-      logits, labels, label_smoothing=recipe.label_smoothing
-    )
-    hits = jnp.argmax(logits, axis=-1) == labels
+    images = to_unit(images)
+    targets = [(labels, 1.0)]
+    if recipe.mix:
+      mix_key = jax.random.fold_in(key, _MIX_STREAM)
+      images, others, share = recipe.mix(images, labels, mix_key)
+      targets = [(labels, share), (others, 1 - share)]
+    if recipe.freeze_backbone:
+      pooled = jax.lax.stop_gradient(model.pool(images))
+      logits = model.classify(pooled, train=True, rngs=rngs)
+    else:
+      logits = model(images, train=True, rngs=rngs)
+    loss, hits = _loss_and_hits(logits, targets, recipe)
     stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-    return jnp.mean(loss), (jnp.mean(hits.astype(loss.dtype)), stats)
+    return loss, (hits, stats)
 
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
@@ -159,6 +176,22 @@ def train_step(
     "learning_rate": recipe.schedule(state.step),
   }
   return new, metrics
+
+
+def _loss_and_hits(
+  logits: jax.Array, targets: Sequence[tuple[jax.Array, Any]], recipe: Recipe
+) -> tuple[jax.Array, jax.Array]:
+  """Mean loss and share of right answers, over labels and their shares."""
+  loss = hits = jnp.zeros(len(logits), logits.dtype)
+  for labels, share in targets:
+    part = losses.cross_entropy(
+      logits, labels, label_smoothing=recipe.label_smoothing
+    )
+    if recipe.class_weights is not None:
+      part *= jnp.asarray(recipe.class_weights, part.dtype)[labels]
+    loss += share * part
+    hits += share * (jnp.argmax(logits, axis=-1) == labels)
+  return jnp.mean(loss), jnp.mean(hits)
 
 
 def _mean_over_micro_batches(

@@ -1,19 +1,17 @@
 """Training: one loop, read from top to bottom."""
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
-import functools
 import time
-from typing import Any
 
 from etils import epath
 from flax import nnx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mobilevit_jax import best as best_lib
 from mobilevit_jax import checkpoint
+from mobilevit_jax import compiling
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import distributed
 from mobilevit_jax import evaluate
@@ -45,6 +43,7 @@ def train_and_evaluate(
     stop.Stopped: after a signal, once the run is saved.
     window_lib.NonFiniteError: with the step and the last good checkpoint.
   """
+  config = config.copy_and_resolve_references()
   run = experiment.build(config)
   evaluator = evaluate.make_evaluator(config, run.model, run.layout)
   # Weights to start from are read before anything is written.
@@ -116,7 +115,12 @@ def _loop(
     initial = initial or experiment.initial_model(config, run.model)
     state = experiment.initial_state(initial, run.recipe, run.layout)
     start = 0
-    progress = {"window": {}, "bad_images": 0, "useful_seconds": 0.0}
+    progress = {
+      "window": {},
+      "bad_images": 0,
+      "useful_seconds": 0.0,
+      "best": dataclasses.asdict(best_lib.Best()),
+    }
   else:
     start, state, progress = checkpoints.restore(shapes)
     if start > num_steps:
@@ -127,9 +131,12 @@ def _loop(
     say(f"resuming at step {start} of {num_steps}")
   window = window_lib.Window(**progress["window"])
   report.count = progress["bad_images"]
+  best = best_lib.Best(**progress["best"])
   writer.rewind(start)
   began = writer.note_start(start)
-  compiled = compile_steps(run, shapes) if start < num_steps else {}
+  compiled = (
+    compiling.compile_steps(run, shapes, say) if start < num_steps else {}
+  )
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
@@ -138,20 +145,26 @@ def _loop(
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
     say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
+    best.add(step, metrics["ema_top1"])
+    # It may hold one of the future: a killed run got further than this.
     if metrics["ema_top1"] > checkpoints.best_top1():
       checkpoints.save_best(step, state, metrics["ema_top1"])
     return metrics
 
   due = eval_steps(run, config.eval.every_epochs)
+  patience = config.early_stop.patience
   # An evaluation follows its checkpoint, so it may have been cut off.
   results = evaluate_now(start) if start in due else None
   macs, peak_flops = experiment.costs(run, config)
   useful = progress["useful_seconds"]
   clock = timing.Clock(start, num_steps, began, useful, peak_flops)
+  done = start
   with _batches(run, config, start) as batches:
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
+      if best.is_over(patience):
+        break
       # The order is a contract: step, log, checkpoint, evaluate.
       size, images = plan.size(step), plan.batch(step)
       with tools.trace.step(step):
@@ -180,12 +193,15 @@ def _loop(
       if jax.process_count() > 1:
         stopping = checkpoints.reached_preemption(done)
       is_due = done % config.checkpoint.every_steps == 0
+      # A run that stops after an evaluation is found finished there again.
+      is_due |= patience is not None and done in due
       if is_due or stopping or done == num_steps:
         window.flush()  # a state that is not finite is not saved
         progress = {
           "window": {"sums": window.sums, "count": window.count},
           "bad_images": report.update(),
           "useful_seconds": clock.useful_seconds,
+          "best": dataclasses.asdict(best),
         }
         with clock.pause():
           checkpoints.save(done, state, progress)
@@ -197,39 +213,13 @@ def _loop(
   if results is None:  # every run ends in an evaluation: its last step's
     raise RuntimeError(f"step {num_steps} was not evaluated")
   say(clock.summary())
-  say(evaluate.summary(results, num_steps))
-  return results
-
-
-def compile_steps(
-  run: experiment.Experiment, shapes: steps.TrainState
-) -> dict[tuple[int, int], Callable[..., Any]]:
-  """One train step compiled for each (size, batch) of the plan.
-
-  What is compiled ahead of time can't be recompiled: another shape is an
-  error. The state is donated, so that it is held in memory once.
-  """
-  graphdef = steps.split(run.model)[0]
-  step = functools.partial(
-    steps.train_step, graphdef=graphdef, recipe=run.recipe
-  )
-  replicated = run.layout.replicated
-  jitted = jax.jit(
-    step, donate_argnums=0, out_shardings=(replicated, replicated)
-  )
-  compiled = {}
-  for number, (size, batch) in enumerate(run.plan.shapes, start=1):
-    begin = time.monotonic()
-    compiled[size, batch] = jitted.lower(
-      shapes,
-      images=run.layout.batch_shape((batch, size, size, 3), jnp.uint8),
-      labels=run.layout.batch_shape((batch,), jnp.int32),
-    ).compile()
+  if done < num_steps:
     say(
-      f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
-      f"in {time.monotonic() - begin:.1f} s"
+      f"stopped early at step {done} of {num_steps}: {patience} evaluations "
+      f"without a better EMA top-1 than {best.top1:.4f}, of step {best.step}"
     )
-  return compiled
+  say(evaluate.summary(results, done))
+  return results
 
 
 def eval_steps(run: experiment.Experiment, every_epochs: int) -> set[int]:

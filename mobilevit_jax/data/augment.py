@@ -19,6 +19,8 @@ from mobilevit_jax.data import examples
 EVAL_RESIZE = 288 / 256
 
 _CROP_TRIES = 10
+_ERASE_SCALE = (0.02, 0.4)
+_ERASE_RATIO = (0.3, 1 / 0.3)
 
 # Images longer than this many times their width are cut to it before the
 # evaluation resize, which would else make gigabytes of a one-pixel line. The
@@ -168,6 +170,35 @@ def horizontal_flip(
   """Mirrors the image left to right with probability `p`."""
   # Always draws, so that `p` has no effect on later draws.
   return cv2.flip(image, 1) if rng.random() < p else image
+
+
+def random_erase(
+  image: np.ndarray, rng: np.random.Generator, p: float
+) -> np.ndarray:
+  """Overwrites a random box with noise, with probability `p`.
+
+  Source: Zhong et al. 2017 (arXiv 1708.04896): an area from 0.02 to 0.4 of the
+  image, of a ratio from 0.3 to 1 / 0.3.
+
+  Args:
+    image: uint8 [h, w, 3].
+    rng: source of randomness.
+    p: probability.
+
+  Returns:
+    uint8 [h, w, 3]; the argument is left as it was.
+  """
+  if rng.random() >= p:
+    return image
+  height, width = image.shape[:2]
+  top, left, h, w = crop_box(
+    height, width, rng, scale=_ERASE_SCALE, ratio=_ERASE_RATIO
+  )
+  image = image.copy()
+  image[top : top + h, left : left + w] = rng.integers(
+    256, size=(h, w, 3), dtype=np.uint8
+  )
+  return image
 
 
 def resize_and_center_crop(

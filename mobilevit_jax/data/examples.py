@@ -52,6 +52,10 @@ class Source(Protocol):
     """The example of that number, from 0; `ImageError` if it is broken."""
     ...
 
+  def labels(self) -> np.ndarray:
+    """The class of every example, int [len(self)]."""
+    ...
+
   def place(self, index: int) -> tuple[str, int | None]:
     """The file of an example, and its record there where it has many."""
     ...

@@ -56,6 +56,10 @@ class FolderSource:
       ) from error
     return examples.Example(image, label, index, path)
 
+  def labels(self) -> np.ndarray:
+    """The class of every image."""
+    return self._labels
+
   def place(self, index: int) -> tuple[str, None]:
     """The file of an image."""
     return f"{self._root}/{self._paths[index]}", None

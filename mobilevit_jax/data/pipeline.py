@@ -18,6 +18,7 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import presets
+from mobilevit_jax.data import randaugment
 from mobilevit_jax.data import sources
 
 BatchIterator = loading.BatchIterator
@@ -31,11 +32,19 @@ class Augmentation:
     crop_scale: least and most area of the random crop, as parts of the image.
     crop_ratio: least and most width / height of the crop.
     flip: probability of a horizontal flip.
+    randaugment_ops: operations of RandAugment; 0 for none.
+    randaugment_magnitude: their strength, from 0 to 10.
+    color_jitter: strength of random brightness, contrast and saturation.
+    erase: probability of overwriting a random box with noise.
   """
 
   crop_scale: tuple[float, float] = (0.08, 1.0)
   crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
   flip: float = 0.5
+  randaugment_ops: int = 0
+  randaugment_magnitude: float = 9.0
+  color_jitter: float = 0.0
+  erase: float = 0.0
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -47,8 +56,42 @@ class Augmentation:
     low, high = self.crop_ratio
     if not 0 < low <= high:
       raise ValueError(f"crop_ratio={self.crop_ratio} must rise from above 0")
-    if not 0 <= self.flip <= 1:
-      raise ValueError(f"flip={self.flip} must be a probability")
+    for name in ("flip", "erase"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(f"{name}={getattr(self, name)} must be a probability")
+    if self.randaugment_ops < 0:
+      raise ValueError(
+        f"randaugment_ops={self.randaugment_ops} must be at least 0"
+      )
+    if not 0 <= self.randaugment_magnitude <= randaugment.MAX_MAGNITUDE:
+      raise ValueError(
+        f"randaugment_magnitude={self.randaugment_magnitude} must lie in "
+        f"[0, {randaugment.MAX_MAGNITUDE}]"
+      )
+    if not 0 <= self.color_jitter <= 1:
+      raise ValueError(f"color_jitter={self.color_jitter} must lie in [0, 1]")
+
+  def __call__(
+    self, pixels: np.ndarray, size: int, rng: np.random.Generator
+  ) -> np.ndarray:
+    """From uint8 [h, w, 3] to uint8 [size, size, 3]."""
+    image = augment.random_resized_crop(
+      pixels, size, rng, scale=self.crop_scale, ratio=self.crop_ratio
+    )
+    image = augment.horizontal_flip(image, rng, self.flip)
+    # What is off draws nothing: the paper's recipe needs two draws.
+    if self.randaugment_ops:
+      image = randaugment.rand_augment(
+        image,
+        rng,
+        num_ops=self.randaugment_ops,
+        magnitude=self.randaugment_magnitude,
+      )
+    if self.color_jitter:
+      image = randaugment.color_jitter(image, rng, self.color_jitter)
+    if self.erase:
+      image = augment.random_erase(image, rng, self.erase)
+    return image
 
 
 def train_batches(
@@ -115,14 +158,7 @@ def train_batches(
     def prepare(index: int, out: np.ndarray) -> tuple[int, bool]:
       loaded = bad_images.load(source, index, replace=replace)
       rng = augment.example_rng(seed, planned.epoch, index)
-      image = augment.random_resized_crop(
-        loaded.pixels,
-        planned.size,
-        rng,
-        scale=augmentation.crop_scale,
-        ratio=augmentation.crop_ratio,
-      )
-      out[...] = augment.horizontal_flip(image, rng, augmentation.flip)
+      out[...] = augmentation(loaded.pixels, planned.size, rng)
       return loaded.label, loaded.id == index
 
     batch = map_images(prepare, planned.ids[share], planned.size)

@@ -7,6 +7,7 @@ name, a TensorFlow Datasets classification set (`tfds_source`).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -18,6 +19,7 @@ Example = examples.Example
 Source = examples.Source
 
 _NUM_TEST_DIGITS = 360
+_FEW_SHOT_STREAM = 1  # apart from the seed's other draws
 
 
 def make_source(
@@ -83,8 +85,64 @@ class _ArraySource:
     label = int(self._labels[index])
     return Example(self._images[index], label, index, f"{self.name}#{index}")
 
+  def labels(self) -> np.ndarray:
+    return self._labels
+
   def place(self, index: int) -> tuple[str, int]:
     return self.name, index
+
+
+class _Subset:
+  """Some examples of another source."""
+
+  def __init__(self, source: Source, ids: np.ndarray, name: str):
+    self.name = name
+    self.class_names = source.class_names
+    self._source, self._ids = source, ids
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+  def __len__(self) -> int:
+    return len(self._ids)
+
+  def __getitem__(self, index: int) -> Example:
+    example = self._source[int(self._ids[index])]
+    return dataclasses.replace(example, id=index)
+
+  def labels(self) -> np.ndarray:
+    return self._source.labels()[self._ids]
+
+  def place(self, index: int) -> tuple[str, int | None]:
+    return self._source.place(int(self._ids[index]))
+
+
+def few_shot(source: Source, count: int, *, seed: int) -> Source:
+  """A source with at most `count` random examples of each class.
+
+  Args:
+    source: all examples, whose labels are read: for a TFDS set, every record.
+    count: examples a class; a smaller class stays whole.
+    seed: of the choice. A larger count adds examples to a smaller one's.
+
+  Returns:
+    The source, in the order of the whole.
+
+  Raises:
+    ValueError: if `count` is not an integer from 1.
+  """
+  if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    raise ValueError(f"few_shot={count!r} must be an integer from 1")
+  labels = source.labels()
+  order = np.random.default_rng([seed, _FEW_SHOT_STREAM]).permutation(
+    len(labels)
+  )
+  chosen = [
+    order[labels[order] == label][:count] for label in np.unique(labels)
+  ]
+  ids = np.sort(np.concatenate(chosen))
+  return _Subset(source, ids, f"{source.name}, {count} a class")
 
 
 def digits(split: str) -> Source:

@@ -18,6 +18,7 @@ import re
 import shlex
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from mobilevit_jax.data import examples
@@ -67,6 +68,10 @@ class TfdsSource:
         f"split={self.name!r} must be labelled; {name} has no label"
       )
     return examples.Example(record["image"], label, index, name)
+
+  def labels(self) -> np.ndarray:
+    """The class of every example; reads all records, some seconds a GB."""
+    return np.array([self[index].label for index in range(len(self))], np.int32)
 
   def read(self, index: int) -> dict[str, Any]:
     """All features of an example, its image still encoded.

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     "--weights", required=True, help="file, folder, hf://owner/name or workdir"
   )
   parser.add_argument("--variant", help="xxs, xs or s, to insist on")
-  parser.add_argument("--which", choices=("ema", "raw"), default="ema")
+  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
   parser.add_argument("--size", type=int, help="image side in pixels")
   parser.add_argument("--output_stride", type=int, help="32, 16 or 8")
   parser.add_argument("--format", choices=tuple(formats.FORMATS), required=True)

@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--weights", required=True, help="file, folder, hf://owner/name or workdir"
   )
-  parser.add_argument("--which", choices=("ema", "raw"), default="ema")
+  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
   parser.add_argument(
     "--data", required=True, help="digits, folder, or a TFDS name"
   )

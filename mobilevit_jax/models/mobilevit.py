@@ -153,7 +153,15 @@ class MobileViT(nnx.Module):
     bn_groups: see `layers.BatchNorm`.
     depthwise: kind of depthwise and 1x1 convolutions; see `models.depthwise`.
     dtype: compute type; parameters stay float32.
+
+  Attributes:
+    LAYERS: names of the parts, from the image to the logits.
   """
+
+  LAYERS = (
+    *("stem", "stage1", "stage2", "stage3", "stage4", "stage5"),
+    *("head", "classifier"),
+  )
 
   def __init__(
     self,
@@ -241,10 +249,26 @@ class MobileViT(nnx.Module):
     Returns:
       float32 or wider logits.
     """
-    x = self.features(images, train, rngs)["stage5"]
-    x = self.head(x, train)
-    x = jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
-    x = self.dropout(x, deterministic=not train, rngs=rngs)
+    return self.classify(self.pool(images, train, rngs), train, rngs)
+
+  def pool(
+    self,
+    images: jax.Array,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> jax.Array:
+    """The backbone's `[b, c]`: what the classifier sees of the images."""
+    x = self.head(self.features(images, train, rngs)["stage5"], train)
+    return jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
+
+  def classify(
+    self,
+    pooled: jax.Array,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> jax.Array:
+    """Logits of what `pool` gives."""
+    x = self.dropout(pooled, deterministic=not train, rngs=rngs)
     return self.classifier(x)
 
   def features(

@@ -27,7 +27,7 @@ def load_weights(
   source: str | os.PathLike[str],
   *,
   head: Head = "keep",
-  which: source_lib.Which = "ema",
+  which: source_lib.Which = "auto",
 ) -> Model:
   """A copy of `model` with the weights of `source`; it takes RGB images.
 
@@ -41,7 +41,7 @@ def load_weights(
       with `model.safetensors`, `hf://owner/name`, or a run's workdir.
     head: `"reset"` keeps the model's own classifier, whatever the source's,
       as fine-tuning on other classes needs.
-    which: of a run's workdir, the `"ema"` or the `"raw"` weights.
+    which: of a run's workdir; see `weights.source.read`.
 
   Returns:
     The model with the weights, in the types of its own.

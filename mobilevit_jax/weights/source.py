@@ -16,7 +16,8 @@ from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import trees
 
-Which = str  # "ema" or "raw"
+WHICH = ("auto", "ema", "raw", "best")
+Which = str  # one of these
 _HUB = "hf://"
 
 
@@ -41,21 +42,23 @@ class Source:
   file: pathlib.Path | None = None
 
 
-def read(source: str | os.PathLike[str], *, which: Which = "ema") -> Source:
+def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
   """Reads weights.
 
   Args:
     source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
       with `model.safetensors`, `hf://owner/name[@revision]`, or a run's
       workdir, local or `gs://`.
-    which: of a run, the averaged (`"ema"`) or the `"raw"` weights.
+    which: of a run, the averaged (`"ema"`) or the `"raw"` weights of its last
+      step, or the averaged ones that evaluated `"best"`; `"auto"` is the best
+      of a run that stops early, and the averaged ones of another.
 
   Raises:
     FileNotFoundError: if there is nothing.
     ValueError: if it can't be read; the message says why.
   """
-  if which not in ("ema", "raw"):
-    raise ValueError(f"which={which!r} must be 'ema' or 'raw'")
+  if which not in WHICH:
+    raise ValueError(f"which={which!r} must be one of {', '.join(WHICH)}")
   name = os.fspath(source)
   if name.startswith(_HUB):
     return _read_folder(name, _download(name))
@@ -155,6 +158,10 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
   fields = {k: v for k, v in fields.items() if v is not None}
+  if which == "auto":
+    early_stop = config.get("early_stop") or {}
+    stops_early = early_stop.get("patience") is not None
+    which = "best" if stops_early else "ema"
   params, stats = trees.split(models.abstract_model(**fields))
   # On one device, whatever mesh the run was on.
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
