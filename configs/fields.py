@@ -8,12 +8,16 @@ every field; a test holds the two together.
 FIELDS: dict[str, tuple[str, str]] = {
   "seed": ("", "of the first weights, the batch plan, augmentation, dropout"),
   "log_every_steps": ("steps", "between log lines"),
+  "report": ("", "write an HTML page to `WORKDIR/report` at the end"),
   "model.name": (
     "",
     "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
     "argument (`imagenet.py:xs`)",
   ),
-  "model.num_classes": ("classes", "outputs; at least those of the data"),
+  "model.num_classes": (
+    "classes",
+    "outputs; at least those of the data, or none: the data's",
+  ),
   "model.dropout": (
     "probability",
     "inside the transformer blocks; the paper's is 0.05 for XXS",
@@ -43,7 +47,12 @@ FIELDS: dict[str, tuple[str, str]] = {
     "weights to start from or to evaluate: a file, a folder, "
     "`hf://owner/name` or a run's workdir; none: drawn from the seed",
   ),
-  "weights.which": ("", "of a run's workdir: `ema` or `raw` weights"),
+  "weights.which": (
+    "",
+    "of a run's workdir: `ema` or `raw` weights of its last step, or the EMA "
+    "weights that evaluated `best`; `auto` is the best of a run that stops "
+    "early, else `ema`",
+  ),
   "weights.head": (
     "",
     "`keep` the source's classifier, or `reset` to a new one",
@@ -64,6 +73,24 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "data.crop_ratio": ("width / height", "least and most of a random crop"),
   "data.flip": ("probability", "of a horizontal flip"),
+  "data.randaugment_ops": ("operations", "of RandAugment; 0 for none"),
+  "data.randaugment_magnitude": ("0 to 10", "strength of RandAugment"),
+  "data.color_jitter": (
+    "0 to 1",
+    "brightness, contrast and saturation are multiplied by factors that lie "
+    "within this of 1",
+  ),
+  "data.erase": ("probability", "of a random box of noise"),
+  "data.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
+  "data.cutmix": (
+    "alpha",
+    "of CutMix's; 0 for none. With both on, either is drawn for each image",
+  ),
+  "data.few_shot": (
+    "images",
+    "of each class to train on, drawn by the seed; none: all",
+  ),
+  "data.check": ("", "read every image before training, and refuse bad sets"),
   "data.on_bad_image": (
     "",
     "`error` ends the run at a broken image, `replace` takes another",
@@ -94,7 +121,13 @@ FIELDS: dict[str, tuple[str, str]] = {
   "optim.init_lr": ("rate", "learning rate at step 0"),
   "optim.peak_lr": ("rate", "learning rate at the end of the warm-up"),
   "optim.final_lr": ("rate", "learning rate at the end of the run"),
+  "optim.lr_batch": (
+    "images",
+    "that the three rates are for: they follow the square root of the batch; "
+    "none: they hold for any",
+  ),
   "optim.warmup_steps": ("steps", "of a linear rise; 0 for none"),
+  "optim.warmup_epochs": ("epochs", "of the rise, in place of steps"),
   "optim.cosine_unit": (
     "",
     "whether the cosine moves once an `epoch`, as the paper's, or at every "
@@ -114,7 +147,22 @@ FIELDS: dict[str, tuple[str, str]] = {
     "parts",
     "that a batch is computed in, one after another, to save memory",
   ),
+  "optim.layer_decay": (
+    "factor",
+    "of the rate, at each part of the net from the classifier to the stem; 1 "
+    "for one rate",
+  ),
+  "optim.freeze": (
+    "",
+    "`backbone` trains the classifier alone, with the backbone's BatchNorm "
+    "statistics frozen too; or `none`",
+  ),
   "optim.label_smoothing": ("probability", "spread over all classes"),
+  "optim.class_weights": (
+    "",
+    "`balanced`: every class counts as much as any other, whatever its images; "
+    "or `none`",
+  ),
   "optim.ema.momentum": (
     "share",
     "of the new weights in the average after each step",
@@ -135,6 +183,10 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "eval.batch": ("images", "evaluated at a time, over all devices"),
   "eval.every_epochs": ("epochs", "between evaluations; the last step has one"),
+  "early_stop.patience": (
+    "evaluations",
+    "without a better EMA top-1, after which the run ends; none: never",
+  ),
   "checkpoint.every_steps": ("steps", "between checkpoints"),
   "checkpoint.keep": ("checkpoints", "the last ones that stay"),
   "profile.start_step": ("step", "where a trace begins; none: no trace"),

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import inspect
 import io
 import os
 import pathlib
@@ -11,6 +10,8 @@ from typing import Any
 from unittest import mock
 
 from absl import flags
+
+from docs.generate import docstring
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mobilevit_jax"
 _MAIN = "mobilevit_jax.main"
@@ -49,7 +50,7 @@ def reference() -> str:
     folder = _PACKAGE.parent.joinpath(*name.split(".")).is_dir()
     module = importlib.import_module(f"{name}.__main__" if folder else name)
     title = name.removeprefix("mobilevit_jax.")
-    lines += [f"## {title}", "", inspect.cleandoc(module.__doc__ or ""), ""]
+    lines += [f"## {title}", "", docstring.markdown(module), ""]
     if name == _MAIN:
       lines += [*_absl_flags(), ""]
       continue

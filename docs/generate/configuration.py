@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 import importlib
-import inspect
 from typing import Any
 
 from configs import fields
 from configs import imagenet
+from docs.generate import docstring
 
 # Configurations to compare with imagenet.py's, with what they are asked for.
-CHANGES = {"digits": ("",)}
+CHANGES = {"digits": ("",), "finetune": ("xxs", "xxs,scratch")}
 
 
 def flat(config: Any) -> dict[str, tuple[str, Any]]:
@@ -73,8 +73,7 @@ def changes(name: str) -> str:
   variant = next(iter(columns.values())).model.name.removeprefix("mobilevit_")
   base = flat(imagenet.get_config(variant))
   found = {title: flat(config) for title, config in columns.items()}
-  summary = inspect.cleandoc(module.__doc__ or "").replace("\n  ", "\n      ")
-  lines = [summary, ""]
+  lines = [docstring.markdown(module), ""]
   lines += _head("field", f"imagenet.py:{variant}", *found)
   for field, (_, value) in base.items():
     values = [config[field][1] for config in found.values()]
