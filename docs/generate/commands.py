@@ -50,7 +50,10 @@ def reference() -> str:
     folder = _PACKAGE.parent.joinpath(*name.split(".")).is_dir()
     module = importlib.import_module(f"{name}.__main__" if folder else name)
     title = name.removeprefix("mobilevit_jax.")
-    lines += [f"## {title}", "", docstring.markdown(module), ""]
+    about = docstring.markdown(module)
+    if name == _MAIN:
+      about = about.partition("\n\n")[0]  # the rest is for its readers
+    lines += [f"## {title}", "", about, ""]
     if name == _MAIN:
       lines += [*_absl_flags(), ""]
       continue

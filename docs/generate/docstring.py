@@ -10,5 +10,7 @@ def markdown(module: Any) -> str:
   text = inspect.cleandoc(module.__doc__ or "")
   # Python has joined the lines that ended in a backslash.
   text = re.sub(r"(?<=\S) {3,}(?=--)", " \\\n    ", text)
-  # Two spaces set a command apart here, four do in Markdown.
-  return text.replace("\n  ", "\n      ")
+  # Some set commands apart by two spaces, where Markdown wants four.
+  indents = [len(found) for found in re.findall(r"^ +", text, re.MULTILINE)]
+  missing = " " * max(0, 4 - min(indents, default=4))
+  return re.sub(r"^(?= )", missing, text, flags=re.MULTILINE)
