@@ -3,6 +3,8 @@
 `make docs` builds the pages themselves, strictly.
 """
 
+import importlib
+import inspect
 import pathlib
 import re
 from xml.etree import ElementTree
@@ -155,6 +157,32 @@ def test_plan_tables_have_the_published_numbers():
   assert batches["320"][2] == "648"
   steps = int(_cells(training.lengths())["cvnets_v01"][-1].replace(",", ""))
   assert abs(steps - 257_000) < 1_000
+
+
+def _undocumented(name: str) -> list[str]:
+  """The object of a dotted name, and its public methods, without docstrings."""
+  module, _, last = name.rpartition(".")
+  found = getattr(importlib.import_module(module), last)
+  methods = vars(found) if inspect.isclass(found) else {}
+  parts_of = {name: found} | {
+    f"{name}.{method}": value
+    for method, value in methods.items()
+    if inspect.isfunction(value) and not method.startswith("_")
+  }
+  return [part for part, value in parts_of.items() if not value.__doc__]
+
+
+def test_names_of_the_reference_have_docstrings():
+  page = (DOCS / "reference" / "api.md").read_text()
+  names = re.findall("^::: (.+)$", page, re.MULTILINE)
+  assert len(names) > 30
+  assert [part for name in names for part in _undocumented(name)] == []
+
+
+def test_a_missing_docstring_is_found(monkeypatch):
+  monkeypatch.setattr(mobilevit.MobileViT.features, "__doc__", None)
+  name = "mobilevit_jax.models.mobilevit.MobileViT"
+  assert _undocumented(name) == [f"{name}.features"]
 
 
 def test_unknown_parts_are_refused():
