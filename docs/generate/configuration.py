@@ -54,11 +54,11 @@ def reference() -> str:
     section = name.partition(".")[0] if "." in name else "The run"
     cells = (f"`{name}`", kind, f"`{_show(default)}`", unit, meaning)
     sections.setdefault(section, []).append(_row(cells))
-  lines = []
+  lines = ['<div class="fields" markdown>', ""]
   for section, rows in sections.items():
     lines += [f"### {section}", ""]
     lines += [*_head("field", "type", "default", "unit", "meaning"), *rows, ""]
-  return "\n".join(lines)
+  return "\n".join([*lines, "</div>"])
 
 
 def changes(name: str) -> str:
@@ -75,10 +75,10 @@ def changes(name: str) -> str:
   found = {title: flat(config) for title, config in columns.items()}
   lines = [docstring.markdown(module), ""]
   lines += _head("field", f"imagenet.py:{variant}", *found)
-  for field, (_, value) in base.items():
-    values = [config[field][1] for config in found.values()]
-    if any(other != value for other in values):
-      shown = [f"`{_show(item)}`" for item in (value, *values)]
+  for field in fields.FIELDS:
+    values = [config[field][1] for config in (base, *found.values())]
+    if len(set(values)) > 1:
+      shown = [f"`{_show(value)}`" for value in values]
       lines.append(_row((f"`{field}`", *shown)))
   return "\n".join(lines)
 
