@@ -21,6 +21,7 @@ _INTERNAL = {"mobilevit_jax.benchmark.infer_worker"}
 COMMANDS = (
   _MAIN,
   "mobilevit_jax.prepare_data",
+  "mobilevit_jax.report",
   "mobilevit_jax.predict",
   "mobilevit_jax.export",
   "mobilevit_jax.export.accuracy",
