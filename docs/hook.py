@@ -1,7 +1,7 @@
 """What MkDocs can't do by itself: pages from elsewhere, and generated parts.
 
 A page asks for a part by a line of its own, `<!-- generate: NAME WORDS -->`,
-which GitHub does not show; `generate.PARTS` makes it from the code.
+which GitHub does not show; `generate/parts.py` makes it from the code.
 """
 
 import pathlib

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import importlib
+import pathlib
 from typing import Any
 
 from configs import fields
@@ -42,6 +43,11 @@ def check() -> None:
     raise ValueError(f"configs/fields.py does not describe {missing}")
   if extra := sorted(described - there):
     raise ValueError(f"configs/fields.py describes {extra}, which is no field")
+  files = {
+    path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")
+  }
+  if files - {"fields", "imagenet"} != CHANGES.keys():
+    raise ValueError(f"CHANGES must have the configurations of {sorted(files)}")
 
 
 def reference() -> str:
