@@ -75,8 +75,8 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _from_scratch(config: ml_collections.ConfigDict) -> None:
-  config.plan.num_epochs = 100
+  config.plan.num_epochs = 80
   config.optim.update(
     init_lr=1e-4, peak_lr=2e-3, warmup_epochs=5.0, layer_decay=1.0
   )
-  config.early_stop.patience = 30
+  config.early_stop.patience = 20

@@ -105,6 +105,8 @@ class Checkpoints:
 
   def best_top1(self) -> float:
     """EMA top-1 of the best checkpoint, -1 where there is none."""
+    with self._saving(self._best):  # its metrics are written last
+      self._best.wait_until_finished()
     step = self.best_step()
     if step is None:
       return -1.0

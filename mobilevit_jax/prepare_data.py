@@ -3,20 +3,22 @@
     python -m mobilevit_jax.prepare_data NAME --manual_dir=TARS --data_dir=OUT
     python -m mobilevit_jax.prepare_data convert OLD/NAME/VERSION --data_dir=OUT
     python -m mobilevit_jax.prepare_data verify OUT/NAME/VERSION --sample=all
+    python -m mobilevit_jax.prepare_data check --data=folder --data_dir=PHOTOS
 
 The first downloads what is free, takes the rest from `--manual_dir` (for
 imagenet2012 the two official archives), and leaves a finished set alone. The
 second turns a set of TFRecord files into one of ArrayRecord files. Started
 again, imagenet2012 and the second go on where they were interrupted. The third
 counts the records of a prepared set, decodes a sample of its images, and names
-what is broken.
+what is broken. The last reads every image of a set that training can read, and
+says whether it can be learnt from: classes, copies, broken and tiny images.
 """
 
 import argparse
 from collections.abc import Sequence
 import sys
 
-_COMMANDS = ("prepare", "convert", "verify")
+_COMMANDS = ("prepare", "convert", "verify", "check")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +97,36 @@ def _verify(args: argparse.Namespace) -> int:
   return 1 if faults else 0
 
 
+def _check(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data import check
+  from mobilevit_jax.data import sources
+
+  default = ("train", "test") if args.data == "digits" else ("train", "val")
+  if args.data not in ("digits", "folder"):
+    default = ("train", "validation")
+  names = (args.train_split or default[0], args.eval_split or default[1])
+  if names[0] == names[1]:
+    raise ValueError(
+      f"--eval_split={names[1]} must differ from --train_split: accuracy on "
+      "images that were learnt by heart says nothing"
+    )
+  splits = {
+    name: sources.make_source(
+      args.data, name, data_dir=args.data_dir, prepare=False
+    )
+    for name in names
+  }
+  report = check.check_splits(splits, size=args.size, progress=True)
+  for line in report.table():
+    print(line)
+  for warning in report.warnings:
+    print(f"warning: {warning}")
+  if report.problems:
+    reasons = ". ".join(report.problems)
+    raise ValueError(f"this data can't be trained on: {reasons}")
+  return 0
+
+
 def _sample(text: str) -> int | None:
   """`--sample`: None is all."""
   if text == "all":
@@ -107,7 +139,7 @@ def _sample(text: str) -> int | None:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m mobilevit_jax.prepare_data",
-    description="Prepares TFDS image sets as ArrayRecord files.",
+    description="Prepares image sets, and looks for what is wrong with them.",
   )
   commands = parser.add_subparsers(required=True)
   prepare = commands.add_parser("prepare", help="the default: NAME alone")
@@ -136,6 +168,19 @@ def _parser() -> argparse.ArgumentParser:
     type=_sample,
     default=1000,
     help="images of each split to decode, or all; default: %(default)s",
+  )
+  check = commands.add_parser("check", help="can it be learnt from?")
+  check.set_defaults(run=_check)
+  check.add_argument(
+    "--data", default="folder", help="folder, digits or a TFDS name"
+  )
+  check.add_argument("--data_dir", help="the folder; where TFDS keeps its sets")
+  check.add_argument("--train_split", help="default: train")
+  check.add_argument(
+    "--eval_split", help="default: val; test of digits, validation of TFDS"
+  )
+  check.add_argument(
+    "--size", type=int, help="the least size to train at, in pixels"
   )
   return parser
 

@@ -74,7 +74,9 @@ ALLOWED: dict[str, set[str]] = {
   "data.augment": {"data.examples"},
   "data.bad_images": {"atomic", "data.augment", "data.examples"},
   "data.batch_rules": set(),
+  "data.check": {"atomic", "data.examples", "data.findings", "data.scan"},
   "data.examples": set(),
+  "data.findings": {"data.scan"},
   "data.folder": {"data.examples"},
   "data.loading": set(),
   "data.pipeline": {
@@ -88,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "data.plan": {"data.batch_rules"},
   "data.presets": {"data.augment"},
+  "data.scan": {"data.augment", "data.examples"},
   "data.sources": {"data.examples", "data.folder", "data.tfds_source"},
   "data.tfds_convert": {
     "data.tfds_prepare",
@@ -140,6 +143,8 @@ ALLOWED: dict[str, set[str]] = {
     "weights.source",
   },
   "prepare_data": {
+    "data.check",
+    "data.sources",
     "data.tfds_convert",
     "data.tfds_prepare",
     "data.tfds_source",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import digits
+from configs import finetune
 from configs import imagenet
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import create_model
@@ -39,7 +40,7 @@ def test_imagenet_is_the_recipe_of_v01(variant):
     (160, 2624), (192, 1792), (256, 1024), (288, 1024), (320, 1024),
   ]  # fmt: skip
   assert plan.num_epochs == 300
-  recipe = experiment.make_recipe(config, plan)
+  recipe = experiment.make_recipe(config, plan, None, None)
   rates = [float(recipe.schedule(step)) for step in (0, 1500, 2999)]
   assert rates == pytest.approx([2e-4, 1.1e-3, 1.9994e-3], rel=1e-5)
   last = float(recipe.schedule(plan.num_steps - 1))
@@ -66,6 +67,9 @@ def test_unknown_variant_is_refused():
     ("model.typo", 5, "config.model: .*typo"),
     ("data.name", "folder", "config.data: .*data_dir"),
     ("data.train_split", "val", "config.data: .*'val'"),
+    ("data.few_shot", 0, "config.data: few_shot=0 must be an integer"),
+    ("data.mixup", -1.0, "config.data: mixup=-1.0 must be"),
+    ("data.erase", 2.0, "config.data: erase=2.0 must be"),
     ("data.flip", 2.0, "config.data: .*flip"),
     ("data.crop_scale", (0.0, 1.0), "config.data: .*crop_scale"),
     ("plan.rule", "v9", "config.plan: .*'v9'.*cvnets_v01"),
@@ -79,6 +83,12 @@ def test_unknown_variant_is_refused():
     ("optim.cosine_unit", "day", "config.optim: cosine_unit='day'"),
     ("optim.ema.momentum", 0.0, "config.optim: momentum=0.0"),
     ("optim.clip_norm", -1.0, "config.optim: clip_norm=-1.0"),
+    ("optim.lr_batch", 0, "config.optim: lr_batch=0 must be"),
+    ("optim.warmup_epochs", -1.0, "config.optim: warmup_epochs=-1.0"),
+    ("optim.layer_decay", 1.5, "config.optim: layer_decay=1.5 must be"),
+    ("optim.freeze", "stem", "config.optim: freeze='stem' must be 'none'"),
+    ("optim.class_weights", "x", "config.optim: class_weights='x' must be"),
+    ("early_stop.patience", 0, "config.early_stop.patience=0 must be"),
   ],
 )
 def test_bad_field_is_named_with_its_value(field, value, message):
@@ -87,6 +97,43 @@ def test_bad_field_is_named_with_its_value(field, value, message):
     _set(config, field, value)
   with pytest.raises(config_lib.ConfigError, match=message):
     experiment.build(config)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "size"), [("xxs,scratch,32", 32), ("s,64", 64), ("xs", 256)]
+)
+def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
+  config = finetune.get_config(arguments)
+  config.data.update(name="digits", eval_split="test")
+  config = config.copy_and_resolve_references()
+  run = experiment.build(config)
+  assert config.model.num_classes == 10
+  assert run.model.classifier.bias.shape == (10,)
+  assert run.plan.shapes == [(size, 64)] and config.eval.size == size
+  scratch = "scratch" in arguments
+  warm = round((5 / 80 if scratch else 2 / 30) * run.plan.num_steps)
+  # The root of 64 / 1024 is a quarter.
+  assert float(run.recipe.schedule(warm)) == pytest.approx(
+    5e-4 if scratch else 2.5e-4, rel=0.02
+  )
+  assert float(run.recipe.schedule(0)) == pytest.approx(
+    2.5e-5 if scratch else 2.5e-6
+  )
+
+
+@pytest.mark.parametrize("arguments", ["s,big", "s,scratch,9,9", "s,scratch,x"])
+def test_bad_arguments_of_finetune_are_refused(arguments):
+  with pytest.raises(ValueError, match=r"must be VARIANT\[,scratch\]\[,SIZE\]"):
+    finetune.get_config(arguments)
+
+
+def test_few_shot_and_balance_reach_the_recipe():
+  config = finetune.get_config("xxs,scratch,32")
+  config.data.update(name="digits", eval_split="test", few_shot=3)
+  config.optim.class_weights = "balanced"
+  run = experiment.build(config.copy_and_resolve_references())
+  assert len(run.source) == 30
+  assert run.recipe.class_weights == pytest.approx([1.0] * 10)
 
 
 def test_run_starts_from_weights_with_a_new_head(tmp_path):

@@ -58,3 +58,12 @@ def test_constant_and_broken_nets_are_not_right():
   assert float(constant["top1"]) == 1  # class 0 comes first, and only once
   broken = losses.metric_sums(jnp.full((4, 8), jnp.nan), labels, ones)
   assert float(broken["top1"]) == float(broken["top5"]) == 0
+
+
+def test_balanced_weights_even_out_the_classes():
+  labels = np.array([0] * 6 + [1] * 3 + [3])
+  weights = np.array(losses.balanced_weights(labels, 4))
+  counts = np.bincount(labels, minlength=4)
+  np.testing.assert_allclose((weights * counts)[[0, 1, 3]], 10 / 3)
+  assert weights[2] == 0
+  np.testing.assert_allclose(weights[labels].mean(), 1)

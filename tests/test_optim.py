@@ -45,6 +45,33 @@ def test_bad_schedule_is_refused(fields, message):
     _schedule(**fields)
 
 
+def test_rate_follows_the_root_of_the_batch():
+  # The paper's 2e-3 for 1024 images.
+  assert optim.scale_rate(2e-3, batch=64, reference=1024) == 5e-4
+  assert optim.scale_rate(2e-3, batch=64, reference=None) == 2e-3
+  with pytest.raises(ValueError, match="lr_batch=0"):
+    optim.scale_rate(2e-3, batch=64, reference=0)
+
+
+def test_parts_train_at_their_share_of_the_rate():
+  layers = ("stem", "stage1", "classifier")
+  shares = optim.layer_rates(layers, layer_decay=0.5, freeze="none")
+  assert shares == {"stem": 0.25, "stage1": 0.5, "classifier": 1.0}
+  frozen = optim.layer_rates(layers, layer_decay=0.5, freeze="backbone")
+  assert frozen == {"stem": 0.0, "stage1": 0.0, "classifier": 1.0}
+  params = {name: {"kernel": jnp.ones((2, 3))} for name in layers}
+  grads = jax.tree.map(lambda leaf: 3 * leaf, params)
+  plain = optim.adamw(lambda step: 0.1, weight_decay=0.5)
+  scaled = optax.chain(plain, optim.scale_updates(shares))
+  expected, _ = plain.update(grads, plain.init(params), params)
+  found, _ = scaled.update(grads, scaled.init(params), params)
+  for name, share in shares.items():
+    # Weight decay and all.
+    np.testing.assert_allclose(
+      found[name]["kernel"], share * expected[name]["kernel"], rtol=1e-6
+    )
+
+
 def _run(optimizer, params, grads):
   state = optimizer.init(params)
   for grad in grads:

@@ -162,3 +162,12 @@ def test_leftovers_are_reported_and_removed_on_request(prepared, capsys):
   assert not killed.exists()
   for name in others:
     prepared.with_name(name).rmdir()
+
+
+def test_check_reads_prepared_sets(prepared, capsys):
+  command = ["check", f"--data={NAME}", f"--data_dir={prepared.parents[1]}"]
+  # Eighteen images of a thousand classes.
+  assert prepare_data.main(command) == 1
+  seen = capsys.readouterr()
+  assert "no usable image to train on in 9" in seen.err
+  assert "(960 more classes)" in seen.out

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 from flax import nnx
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from mobilevit_jax import losses
+from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import sharding
@@ -174,3 +176,69 @@ def test_evaluation_ignores_padding():
   actual = evaluate(*weights, images, labels, mask.astype(np.float32))
   _assert_equal(actual, expected)
   assert float(actual["count"]) == 11
+
+
+def test_frozen_backbone_stays_to_the_last_bit():
+  shares = optim.layer_rates(
+    models.MobileViT.LAYERS, layer_decay=1.0, freeze="backbone"
+  )
+  recipe = _recipe(freeze_backbone=True)
+  optimizer = optax.chain(recipe.optimizer, optim.scale_updates(shares))
+  recipe = dataclasses.replace(recipe, optimizer=optimizer)
+  model = models.create_model("mobilevit_xxs", num_classes=4)
+  graphdef, *weights = steps.split(model)
+  state = steps.init_state(*weights, optimizer)
+  step = jax.jit(
+    functools.partial(steps.train_step, graphdef=graphdef, recipe=recipe)
+  )
+  new = state
+  images = np.repeat(np.repeat(IMAGES[0], 2, axis=1), 2, axis=2)
+  for _ in range(3):
+    new, metrics = step(new, images, LABELS[0])
+  _assert_equal(new.batch_stats, state.batch_stats)
+  for name, part in new.params.items():
+    if name == "classifier":
+      assert not np.array_equal(part["kernel"], state.params[name]["kernel"])
+    else:
+      _assert_equal(part, state.params[name])
+  # Dropout is off in the backbone: the loss is that of its evaluation.
+  logits = models.create_model("mobilevit_xxs", num_classes=4)(images / 255.0)
+  expected = losses.cross_entropy(logits, LABELS[0], label_smoothing=0.1)
+  assert abs(float(metrics["loss"]) - float(jnp.mean(expected))) < 0.05
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5, 4.0)])
+def test_mixed_loss_is_that_of_both_labels(weights):
+  mix = mix_lib.Mix(mixup=1.0)
+  recipe = _recipe(mix=mix, class_weights=weights)
+  step, state, graphdef = _build(recipe=recipe)
+  _, metrics = step(state, IMAGES[0], LABELS[0])
+  key = jax.random.fold_in(jax.random.key(recipe.seed), 0)
+  images, others, share = mix(
+    jnp.asarray(IMAGES[0], jnp.float32) / 255,
+    jnp.asarray(LABELS[0]),
+    jax.random.fold_in(key, 1),
+  )
+  model = steps.merge(graphdef, state.params, state.batch_stats)
+  log_p = np.asarray(jax.nn.log_softmax(model(images, train=True)), np.float64)
+  share = np.asarray(share, np.float64)
+  target = np.zeros((BATCH, 4))
+  by_class = np.ones(4) if weights is None else np.array(weights)
+  for labels, part in ((LABELS[0], share), (np.asarray(others), 1 - share)):
+    smoothed = 0.9 * np.eye(4)[labels] + 0.1 / 4
+    target += (part * by_class[labels])[:, None] * smoothed
+  expected = -np.mean(np.sum(target * log_p, axis=1))
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
+  best = log_p.argmax(1)
+  hits = share * (best == LABELS[0]) + (1 - share) * (best == others)
+  np.testing.assert_allclose(metrics["top1"], hits.mean(), rtol=1e-4)
+
+
+def test_mixing_does_not_depend_on_the_devices():
+  recipe = _recipe(mix=mix_lib.Mix(mixup=0.2, cutmix=1.0))
+  one, eight = (
+    _train(3, sharding.Layout(devices), recipe)[1]
+    for devices in (jax.devices()[:1], jax.devices())
+  )
+  for a, b in zip(one, eight, strict=True):
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)

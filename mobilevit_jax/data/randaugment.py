@@ -84,7 +84,7 @@ def color_jitter(
 def _affine(image: Image.Image, matrix: _Matrix) -> Image.Image:
   """Moves pixels by the inverse map, about the image's centre."""
   a, b, c, d, e, f = matrix
-  x, y = (image.width - 1) / 2, (image.height - 1) / 2
+  x, y = image.width / 2, image.height / 2  # from the first pixel's corner
   centred = (a, b, c + x - a * x - b * y, d, e, f + y - d * x - e * y)
   return image.transform(
     image.size,

@@ -32,6 +32,8 @@ class Source:
     model: arguments of `create_model`, where it is a run of ours.
     image_size: that the run is evaluated at, in pixels.
     file: that holds the tensors, where it is a single one.
+    which: of a run, the weights: "ema", "raw" or "best".
+    step: of a run, that of the checkpoint.
   """
 
   name: str
@@ -40,6 +42,8 @@ class Source:
   model: dict[str, Any] | None = None
   image_size: int | None = None
   file: pathlib.Path | None = None
+  which: str | None = None
+  step: int | None = None
 
 
 def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
@@ -174,9 +178,10 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
 
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:
-    _, params, stats = checkpoints.restore_weights(*shapes, which=which)
+    step, *restored = checkpoints.restore_weights(*shapes, which=which)
   finally:
     checkpoints.close()
+  params, stats = restored
   flat = trees.flatten(params) | trees.flatten(stats)
   labels_file = workdir / "labels.json"
   labels = None
@@ -189,4 +194,6 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     labels,
     fields,
     size if isinstance(size, int) else None,
+    which=which,
+    step=step,
   )

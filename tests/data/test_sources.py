@@ -184,3 +184,33 @@ def test_flowers_split():
   assert (len(train), len(val)) == (4317 - 865, 865)
   classes = ("daisy", "dandelion", "rose", "sunflower", "tulip")
   assert train.class_names == val.class_names == classes
+
+
+def test_few_shot_is_so_many_of_each_class_and_grows():
+  whole = sources.make_source("digits", "train")
+  np.testing.assert_array_equal(
+    whole.labels(), [whole[index].label for index in range(len(whole))]
+  )
+  few = sources.few_shot(whole, 3, seed=0)
+  assert np.bincount(few.labels()).tolist() == [3] * 10
+  assert [few[i].label for i in range(30)] == few.labels().tolist()
+  assert [few[i].id for i in range(30)] == list(range(30))
+  names = {few[i].name for i in range(30)}
+  more = sources.few_shot(whole, 4, seed=0)
+  assert names < {more[i].name for i in range(len(more))}
+  other = sources.few_shot(whole, 3, seed=1)
+  assert names != {other[i].name for i in range(30)}
+
+
+def test_few_shot_keeps_small_classes_whole(tmp_path):
+  files = [f"train/a/{i}.png" for i in range(9)] + ["train/b/0.png"]
+  _write(tmp_path, files)
+  few = sources.few_shot(_open(tmp_path, "train"), 4, seed=0)
+  assert few.labels().tolist() == [0] * 4 + [1]
+  assert few.place(4)[0].endswith("train/b/0.png")
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True])
+def test_bad_few_shot_is_refused(count):
+  with pytest.raises(ValueError, match="few_shot="):
+    sources.few_shot(sources.make_source("digits", "test"), count, seed=0)

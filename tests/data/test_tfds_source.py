@@ -35,6 +35,7 @@ def test_bytes_and_labels_come_back(tiny_imagenet_dir):
     assert source.class_names[label] == synset
   assert [e.id for e in examples] == list(range(len(examples)))
   file = f"{NAME}-train.array_record-00000-of-00001"
+  assert source.labels().tolist() == [e.label for e in examples]
   assert examples[4].name == f"tfds:{NAME}/train#4 ({file}, record 4)"
 
 

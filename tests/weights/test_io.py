@@ -174,8 +174,8 @@ def test_other_sources(blank, tmp_path):
   (tmp_path / "w.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
   with pytest.raises(ValueError, match="must end in one of"):
     load_weights(blank, tmp_path / "w.pkl")
-  with pytest.raises(ValueError, match="which='best'"):
-    load_weights(blank, tmp_path, which="best")
+  with pytest.raises(ValueError, match="which='last' must be one of auto"):
+    load_weights(blank, tmp_path, which="last")
 
 
 @pytest.mark.parametrize(

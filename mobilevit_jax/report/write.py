@@ -1,0 +1,86 @@
+"""From a run's folder to its report."""
+
+import csv
+import datetime
+import io
+import os
+
+from etils import epath
+
+from mobilevit_jax import atomic
+from mobilevit_jax.data import check
+from mobilevit_jax.report import history as history_lib
+from mobilevit_jax.report import measure as measure_lib
+from mobilevit_jax.report import page
+from mobilevit_jax.report import statistics
+from mobilevit_jax.weights import source as source_lib
+
+CHECK_FILE = "data_check.json"
+
+
+def write(
+  workdir: epath.PathLike,
+  *,
+  which: source_lib.Which = "auto",
+  data_dir: str | None = None,
+  most_mistakes: int = 24,
+) -> epath.Path:
+  """Writes `WORKDIR/report/index.html` and `predictions.csv` beside it.
+
+  Args:
+    workdir: the run's folder, local or `gs://`.
+    which: the weights; see `weights.source.read`.
+    data_dir: where the data is, if no longer where the run found it.
+    most_mistakes: pictures of mistakes to show.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    ValueError, OSError: if the run or its data can't be read.
+  """
+  history = history_lib.read(workdir)
+  measured = measure_lib.measure(
+    workdir, history, which=which, data_dir=data_dir
+  )
+  text = page.page(
+    measured,
+    history,
+    _checked(epath.Path(workdir) / CHECK_FILE),
+    now=datetime.datetime.now(datetime.UTC),
+    most_mistakes=most_mistakes,
+  )
+  folder = epath.Path(workdir) / "report"
+  folder.mkdir(parents=True, exist_ok=True)
+  atomic.write_text(folder / "predictions.csv", _csv(measured))
+  atomic.write_text(folder / "index.html", text)
+  return folder / "index.html"
+
+
+def _checked(path: epath.Path) -> check.Report | None:
+  if not path.exists():
+    return None
+  try:
+    return check.load(path)
+  except (ValueError, TypeError, KeyError):
+    return None  # of another version: the rest of the page stands
+
+
+def _csv(measured: measure_lib.Measured) -> str:
+  probabilities = statistics.softmax(measured.logits)
+  said = measured.logits.argmax(axis=1)
+  names = measured.class_names
+  text = io.StringIO()
+  rows = csv.writer(text, lineterminator="\n")
+  rows.writerow(["name", "label", "prediction", "probability", "of_label"])
+  for row, (label, guess) in enumerate(zip(measured.labels, said, strict=True)):
+    shares = (float(probabilities[row, one]) for one in (guess, label))
+    rows.writerow(
+      [
+        os.fspath(measured.name(row)),
+        names[label],
+        names[guess],
+        *(f"{share:.6f}" for share in shares),
+      ]
+    )
+  return text.getvalue()
