@@ -46,7 +46,7 @@ def plot_curves(records: Records) -> "Figure":
   """
   figure, (loss, top1, rate) = _panels(3)
   steps = _column(records, "train", "step")
-  loss.plot(steps, _column(records, "train", "loss"), color=_GREY)
+  loss.plot(steps, _column(records, "train", "loss"), ".-", ms=3, color=_GREY)
   loss.set(title="Training loss", ylabel="cross-entropy")
   evaluated = _column(records, "eval", "step")
   for name, color, style in (("ema", _BLUE, "o-"), ("raw", _ORANGE, "s--")):
@@ -54,7 +54,8 @@ def plot_curves(records: Records) -> "Figure":
     top1.plot(evaluated, values, style, color=color, label=name, ms=4)
   top1.set(title="Top-1 of the validation images", ylabel="%")
   top1.legend(title="weights", frameon=False)
-  rate.plot(steps, _column(records, "train", "learning_rate"), color=_GREY)
+  rates = _column(records, "train", "learning_rate")
+  rate.plot(steps, rates, ".-", ms=3, color=_GREY)
   rate.set(title="Learning rate", ylabel="rate", ylim=(0, None))
   for panel in (loss, top1, rate):
     panel.set_xlabel("step")

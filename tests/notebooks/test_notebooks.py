@@ -25,6 +25,7 @@ NAMES = (
   "unfold_fold",
   "attention",
   "features",
+  "finetune",
   "export",
   "training_curves",
 )
@@ -140,8 +141,10 @@ def _run(name, parameters, tmp_path):
   client = nbclient.NotebookClient(
     notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
   )
-  # One device, as a user has.
+  # One device, as a user has; and ipykernel, told of pytest, would not show
+  # what a cell's commands print.
   env = {**os.environ, "XLA_FLAGS": ""}
+  del env["PYTEST_CURRENT_TEST"]
   client.execute(env=env)
   outputs = [
     output
@@ -195,6 +198,18 @@ def test_features(tmp_path):
   small = ["WEIGHTS = None", "SIZE = 64", "STAGES = ('stage3',)"]
   _, figures = _run("features", small, tmp_path)
   assert figures == 2
+
+
+@pytest.mark.slow
+def test_finetune(tmp_path):
+  small = ["WEIGHTS = None", "SIZE, EPOCHS, DIGITS = 32, 1, 200"]
+  printed, figures = _run("finetune", small, tmp_path)
+  assert "looks like another, not the same" in printed
+  assert "data: folder/train, 149 images for training, 51 for" in printed
+  run = tmp_path / "notebooks" / "runs" / "finetune"
+  assert (run / "report" / "index.html").exists()
+  assert "digits/0/0.png" in printed  # and its classes
+  assert figures == 1
 
 
 @pytest.mark.slow
