@@ -44,7 +44,7 @@ parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes
 export: ## Run exported files in their engines, in .venv-export.
 	$(MAKE) .venv-export/.export VENV=.venv-export
 	.venv-export/bin/python -m pytest -m export tests/export \
-	  tests/benchmark $(ARGS)
+	  tests/benchmark tests/notebooks $(ARGS)
 
 matrix: ## Print which exports work, verified one by one (half an hour).
 	$(MAKE) .venv-export/.export VENV=.venv-export
