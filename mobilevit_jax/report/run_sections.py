@@ -22,6 +22,8 @@ WEIGHTS = {
 
 
 def curves(measured: measure.Measured, history: history_lib.History) -> Markup:
+  """Accuracy, loss and rate over steps, and what was recorded last."""
+
   def lines(metric: str) -> list[charts.Series]:
     return [
       charts.Series("training", "train", history.curve("train", metric)),
