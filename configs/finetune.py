@@ -16,7 +16,6 @@ of the batch: the paper's 2e-3 becomes 5e-4 at 64 (Malladi et al. 2022, arXiv
 
 from typing import Any
 
-import ml_collections
 from ml_collections import config_dict
 
 from configs import imagenet
@@ -74,9 +73,9 @@ def get_config(arguments: str = "s") -> Any:
   return config
 
 
-def _from_scratch(config: ml_collections.ConfigDict) -> None:
-  config.plan.num_epochs = 100
+def _from_scratch(config: Any) -> None:
+  config.plan.num_epochs = 80
   config.optim.update(
     init_lr=1e-4, peak_lr=2e-3, warmup_epochs=5.0, layer_decay=1.0
   )
-  config.early_stop.patience = 30
+  config.early_stop.patience = 20

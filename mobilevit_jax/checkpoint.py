@@ -99,15 +99,11 @@ class Checkpoints:
     """The newest complete checkpoint's step, or None."""
     return self._latest.latest_step()
 
-  def best_step(self) -> int | None:
-    """The best checkpoint's step, or None where none was evaluated."""
-    return self._best.best_step()
-
   def best_top1(self) -> float:
     """EMA top-1 of the best checkpoint, -1 where there is none."""
     with self._saving(self._best):  # its metrics are written last
       self._best.wait_until_finished()
-    step = self.best_step()
+    step = self._best.best_step()
     if step is None:
       return -1.0
     metrics = self._best.metrics(step) or {}

@@ -16,7 +16,9 @@ ALLOWED: dict[str, set[str]] = {
     "window",
   },
   "train": {
+    "best",
     "checkpoint",
+    "compiling",
     "config",
     # Broken images that were replaced are counted over all processes.
     "data.bad_images",
@@ -49,6 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "data.plan",
     "data.sources",
     "flops",
+    "losses",  # class weights
+    "mix",
     "models",
     "optim",
     "sharding",
@@ -56,7 +60,10 @@ ALLOWED: dict[str, set[str]] = {
     "summary",  # a model's multiply-adds, for utilisation
     "weights",
   },
-  "steps": {"losses", "optim"},
+  "steps": {"losses", "mix", "optim"},
+  "best": set(),
+  "compiling": {"experiment", "steps"},
+  "mix": set(),
   "models": {"models.init", "models.mobilevit"},
   "models.depthwise": set(),
   "models.init": set(),
@@ -87,10 +94,12 @@ ALLOWED: dict[str, set[str]] = {
     "data.loading",
     "data.plan",
     "data.presets",
+    "data.randaugment",
     "data.sources",
   },
   "data.plan": {"data.batch_rules"},
   "data.presets": {"data.augment"},
+  "data.randaugment": set(),
   "data.scan": {"data.augment", "data.examples"},
   "data.sources": {"data.examples", "data.folder", "data.tfds_source"},
   "data.tfds_convert": {

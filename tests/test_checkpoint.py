@@ -70,14 +70,20 @@ def test_newest_is_restored_exactly_on_other_devices(
   again.close()
 
 
-def test_best_is_kept_besides_the_newest(checkpoints, layout):
-  assert checkpoints.best_step() is None
+def test_best_is_kept_besides_the_newest(checkpoints, layout, tmp_path):
   assert checkpoints.best_top1() == -1
   checkpoints.save_best(1, _state(1, layout), 0.5)
   checkpoints.save_best(5, _state(5, layout), 0.75)
   checkpoints.save(6, _state(6, layout), {})
   checkpoints.wait()
-  assert (checkpoints.best_step(), checkpoints.best_top1()) == (5, 0.75)
+  assert checkpoints.best_top1() == 0.75
+  best = _state(5, layout)
+  shapes = layout.replicated_shapes((best.params, best.batch_stats))
+  reader = checkpoint.Checkpoints(tmp_path, create=False)
+  step, *weights = reader.restore_weights(*shapes, which="best")
+  reader.close()
+  assert step == 5
+  _assert_equal(tuple(weights), (best.ema_params, best.ema_batch_stats))
   shapes = layout.replicated_shapes(_state(0, layout))
   step, state, _ = checkpoints.restore(shapes)
   assert step == 6

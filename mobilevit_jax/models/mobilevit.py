@@ -153,15 +153,10 @@ class MobileViT(nnx.Module):
     bn_groups: see `layers.BatchNorm`.
     depthwise: kind of depthwise and 1x1 convolutions; see `models.depthwise`.
     dtype: compute type; parameters stay float32.
-
-  Attributes:
-    LAYERS: names of the parts, from the image to the logits.
   """
 
-  LAYERS = (
-    *("stem", "stage1", "stage2", "stage3", "stage4", "stage5"),
-    *("head", "classifier"),
-  )
+  # The parts, from the image to the logits.
+  LAYERS = ("stem", *(f"stage{i}" for i in range(1, 6)), "head", "classifier")
 
   def __init__(
     self,
@@ -176,14 +171,13 @@ class MobileViT(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     dropout = variant.dropout if dropout is None else dropout
-    _check_fields(
-      num_classes=num_classes,
-      dropout=dropout,
-      classifier_dropout=classifier_dropout,
-      output_stride=output_stride,
-      bn_groups=bn_groups,
-      depthwise=depthwise,
-    )
+    _check_rates(dropout=dropout, classifier_dropout=classifier_dropout)
+    _check_counts(num_classes=num_classes, bn_groups=bn_groups)
+    if output_stride not in (8, 16, 32):
+      raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
+    if depthwise not in dw.KINDS:
+      allowed = ", ".join(dw.KINDS)
+      raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
     stem, *widths = variant.channels
     norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
@@ -234,10 +228,7 @@ class MobileViT(nnx.Module):
     self.dtype = dtype
 
   def __call__(
-    self,
-    images: jax.Array,
-    train: bool = False,
-    rngs: nnx.Rngs | None = None,
+    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> jax.Array:
     """Logits `[b, num_classes]` of RGB images in [0, 1].
 
@@ -252,30 +243,21 @@ class MobileViT(nnx.Module):
     return self.classify(self.pool(images, train, rngs), train, rngs)
 
   def pool(
-    self,
-    images: jax.Array,
-    train: bool = False,
-    rngs: nnx.Rngs | None = None,
+    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> jax.Array:
     """The backbone's `[b, c]`: what the classifier sees of the images."""
     x = self.head(self.features(images, train, rngs)["stage5"], train)
     return jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
 
   def classify(
-    self,
-    pooled: jax.Array,
-    train: bool = False,
-    rngs: nnx.Rngs | None = None,
+    self, pooled: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> jax.Array:
     """Logits of what `pool` gives."""
     x = self.dropout(pooled, deterministic=not train, rngs=rngs)
     return self.classifier(x)
 
   def features(
-    self,
-    images: jax.Array,
-    train: bool = False,
-    rngs: nnx.Rngs | None = None,
+    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> dict[str, jax.Array]:
     """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`."""
     if images.ndim != 4 or images.shape[-1] != 3:
@@ -298,26 +280,13 @@ class MobileViT(nnx.Module):
     return outputs
 
 
-def _check_fields(
-  *,
-  num_classes: int,
-  dropout: float,
-  classifier_dropout: float,
-  output_stride: int,
-  bn_groups: int,
-  depthwise: str,
-) -> None:
-  """Raises ValueError naming the field, its value and what is allowed."""
-  rates = {"dropout": dropout, "classifier_dropout": classifier_dropout}
+def _check_rates(**rates: float) -> None:
   for name, rate in rates.items():
     if not 0 <= rate < 1:
       raise ValueError(f"{name}={rate} must be at least 0 and below 1")
-  counts = {"num_classes": num_classes, "bn_groups": bn_groups}
+
+
+def _check_counts(**counts: int) -> None:
   for name, count in counts.items():
     if count < 1:
       raise ValueError(f"{name}={count} must be at least 1")
-  if output_stride not in (8, 16, 32):
-    raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
-  if depthwise not in dw.KINDS:
-    allowed = ", ".join(dw.KINDS)
-    raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
