@@ -16,12 +16,14 @@ ALLOWED: dict[str, set[str]] = {
     "window",
   },
   "train": {
+    "checking",
     "best",
     "checkpoint",
     "compiling",
     "config",
     # Broken images that were replaced are counted over all processes.
     "data.bad_images",
+    "data.check",
     "data.pipeline",
     "distributed",
     "evaluate",
@@ -160,6 +162,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.tfds_source",
     "data.tfds_verify",
   },
+  "checking": {"config", "data.check", "data.examples", "experiment"},
   "report": {"report.document"},
   "report.__main__": {"checkpoint", "report.document", "weights.source"},
   "report.charts": {"report.markup", "report.statistics"},

@@ -18,8 +18,6 @@ from mobilevit_jax.report import page
 from mobilevit_jax.report import statistics
 from mobilevit_jax.weights import source as source_lib
 
-CHECK_FILE = "data_check.json"
-
 
 def write(
   workdir: epath.PathLike,
@@ -49,7 +47,7 @@ def write(
   text = page.page(
     measured,
     history,
-    _checked(epath.Path(workdir) / CHECK_FILE),
+    _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
     most_mistakes=most_mistakes,
   )
