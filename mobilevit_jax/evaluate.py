@@ -31,6 +31,7 @@ class Evaluator:
     size: image side, in pixels.
     batch: images at a time over all devices: the one asked for, enlarged to
       one that the devices divide. The last is padded, and masked.
+    source: the images.
     num_images: in the source.
   """
 
@@ -49,7 +50,7 @@ class Evaluator:
   ):
     """Takes what `pipeline.eval_batches` takes, and a model for its shapes."""
     self.num_images = len(source)
-    self._name = source.name
+    self.source = source
     self.size = size
     self.batch = math.ceil(batch / layout.num_devices) * layout.num_devices
     self._layout = layout
@@ -113,7 +114,7 @@ class Evaluator:
     images = max(total["count"] for total in sums.values())
     if not images:
       raise examples.ImageError(
-        f"all {self.num_images} images of {self._name} are broken"
+        f"all {self.num_images} images of {self.source.name} are broken"
       )
     metrics = {
       f"{name}_{key}": total[key] / total["count"]

@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
 
   from mobilevit_jax import distributed
   from mobilevit_jax import evaluate
+  from mobilevit_jax import report
   from mobilevit_jax import stop
   from mobilevit_jax import train
   from mobilevit_jax.checkpoint import CheckpointError
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> int:
       print(evaluate.summary(metrics, step))
       return 0
     train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    if _CONFIG.value.report:
+      report.after_training(_WORKDIR.value)
   except stop.Stopped as stopped:
     print(stopped, file=sys.stderr)
     return stopped.exit_code

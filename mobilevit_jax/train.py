@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mobilevit_jax import best as best_lib
+from mobilevit_jax import checking
 from mobilevit_jax import checkpoint
 from mobilevit_jax import compiling
 from mobilevit_jax import config as config_lib
@@ -23,6 +24,7 @@ from mobilevit_jax import timing
 from mobilevit_jax import window as window_lib
 from mobilevit_jax import writer as writer_lib
 from mobilevit_jax.data import bad_images
+from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
 
 
@@ -54,9 +56,14 @@ def train_and_evaluate(
     say(f"warning: differs from this run's last start: {change}")
   describe(run, evaluator)
   is_first = jax.process_index() == 0
+  checked = None
+  if config.data.check and is_first and not checkpoint.exists(workdir):
+    checked = checking.check_data(config, run, evaluator.source, say)
   epath.Path(workdir).mkdir(parents=True, exist_ok=True)
   if is_first:
     config_lib.save(config, run.source.class_names, workdir)
+  if checked is not None:
+    checked.save(epath.Path(workdir) / check.FILE)
 
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(

@@ -6,6 +6,8 @@ clu brings TensorFlow along (5 s, 700 MB), so only a run imports this file.
 from collections.abc import Mapping
 import json
 import math
+import shlex
+import sys
 import time
 from typing import Any
 
@@ -49,14 +51,15 @@ class Writer:
   def note_start(self, step: int) -> float:
     """Adds a start at `step` to `starts.jsonl`; returns the first one's time.
 
-    Times are in seconds since 1970.
+    Times are in seconds since 1970; the command is as this process was started.
     """
     now = time.time()
     if not self._enabled:
       return now
     path = self._jsonl.with_name("starts.jsonl")
     lines = path.read_text().splitlines() if path.exists() else []
-    lines.append(json.dumps({"time": now, "step": step}))
+    command = shlex.join(sys.orig_argv)
+    lines.append(json.dumps({"time": now, "step": step, "command": command}))
     atomic.write_text(path, "\n".join([*lines, ""]))
     return float(json.loads(lines[0])["time"])
 

@@ -18,6 +18,8 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data import findings
 from mobilevit_jax.data import scan
 
+FILE = "data_check.json"  # in a run's folder
+
 _FEWEST = 2  # training images of a class
 _IMBALANCE = 10
 _MOST_ROWS = 40  # of classes in the table

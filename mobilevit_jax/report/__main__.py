@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import sys
 
 from mobilevit_jax.checkpoint import CheckpointError
-from mobilevit_jax.report import write
+from mobilevit_jax.report import document
 from mobilevit_jax.weights import source as source_lib
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if args.mistakes < 0:
       raise ValueError(f"--mistakes={args.mistakes} must not be negative")
-    path = write.write(
+    path = document.write(
       args.workdir,
       which=args.which,
       data_dir=args.data_dir,

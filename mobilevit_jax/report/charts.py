@@ -11,9 +11,10 @@ from mobilevit_jax.report.markup import Markup
 from mobilevit_jax.report.markup import tag
 
 _WIDTH, _HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 12, 38
 _MOST_POINTS = 400
 _MOST_DOTS = 60
+_FEW = 10  # images in a bin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +188,11 @@ def reliability(found: statistics.Calibration) -> Markup:
       f"{found.count[index]} images, {hit:.1%} right, "
       f"{sure:.1%} confident in the mean"
     )
-    parts.append(
-      _bar(left, frame.y(hit), width, bottom - frame.y(hit), "hit", title)
-    )
+    few = " few" if found.count[index] < _FEW else ""
+    tall = bottom - frame.y(hit)
+    parts.append(_bar(left, frame.y(hit), width, tall, f"hit{few}", title))
     top, end = sorted((frame.y(hit), frame.y(sure)))
-    style = "gap over" if sure > hit else "gap"
+    style = f"gap over{few}" if sure > hit else f"gap{few}"
     parts.append(_bar(left, top, width, end - top, style, title))
     height = (below - 24) * int(found.count[index]) / most
     floor = _HEIGHT + below - 8

@@ -46,3 +46,8 @@ def join(children: Child) -> Markup:
   if isinstance(children, str | int | float):
     return Markup(html.escape(str(children)))
   return Markup("".join(join(child) for child in children))
+
+
+def section(name: str, title: str, *children: Child) -> Markup:
+  """A part of the page that the navigation leads to."""
+  return tag("section", tag("h2", title), *children, id=name)

@@ -11,16 +11,12 @@ from mobilevit_jax.report import pictures
 from mobilevit_jax.report import statistics
 from mobilevit_jax.report.markup import Child
 from mobilevit_jax.report.markup import Markup
+from mobilevit_jax.report.markup import section
 from mobilevit_jax.report.markup import tag
 
 _MATRIX = 26  # rows that fit on a screen
 _PAIRS = 12
 _TALL = 30  # rows of a table before it scrolls
-
-
-def section(name: str, title: str, *children: Child) -> Markup:
-  """A part of the page that the navigation leads to."""
-  return tag("section", tag("h2", title), *children, id=name)
 
 
 def per_class(counts: np.ndarray, names: Sequence[str]) -> Markup:
@@ -263,8 +259,8 @@ def calibration(
         tag(
           "figcaption",
           "Solid: the share of right answers among images of like confidence; "
-          "blue outline: as much too little confidence, orange: too much. "
-          "Below: how many images.",
+          "the dark end of a bar: so much too little confidence; orange: so "
+          "much too much; pale: fewer than 10 images. Below: how many images.",
         ),
         class_="chart",
       ),

@@ -4,8 +4,11 @@ import csv
 import datetime
 import io
 import os
+import shlex
+import sys
 
 from etils import epath
+import jax
 
 from mobilevit_jax import atomic
 from mobilevit_jax.data import check
@@ -14,8 +17,6 @@ from mobilevit_jax.report import measure as measure_lib
 from mobilevit_jax.report import page
 from mobilevit_jax.report import statistics
 from mobilevit_jax.weights import source as source_lib
-
-CHECK_FILE = "data_check.json"
 
 
 def write(
@@ -46,7 +47,7 @@ def write(
   text = page.page(
     measured,
     history,
-    _checked(epath.Path(workdir) / CHECK_FILE),
+    _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
     most_mistakes=most_mistakes,
   )
@@ -55,6 +56,32 @@ def write(
   atomic.write_text(folder / "predictions.csv", _csv(measured))
   atomic.write_text(folder / "index.html", text)
   return folder / "index.html"
+
+
+def after_training(workdir: epath.PathLike) -> None:
+  """Writes the report of a run that is done, and says where it is.
+
+  The run is saved: whatever goes wrong here is said, and no more. With several
+  processes it is left to the command, as reading checkpoints takes them all.
+  """
+  again = shlex.join(
+    ["python", "-m", "mobilevit_jax.report", os.fspath(workdir)]
+  )
+  if jax.process_count() > 1:
+    if jax.process_index() == 0:
+      print(f"report: not written by several processes; to do so: {again}")
+    return
+  try:
+    path = write(workdir)
+  except Exception as error:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    print(
+      f"warning: the run is done, but its report failed: {reason}. "
+      f"To try again: {again}",
+      file=sys.stderr,
+    )
+  else:
+    print(f"report: {path}", flush=True)
 
 
 def _checked(path: epath.Path) -> check.Report | None:
