@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test torture parity export matrix check format clean
+.PHONY: help train test torture parity export matrix docs check format clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -44,11 +44,17 @@ parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes
 export: ## Run exported files in their engines, in .venv-export.
 	$(MAKE) .venv-export/.export VENV=.venv-export
 	.venv-export/bin/python -m pytest -m export tests/export \
-	  tests/benchmark $(ARGS)
+	  tests/benchmark tests/notebooks $(ARGS)
 
 matrix: ## Print which exports work, verified one by one (half an hour).
 	$(MAKE) .venv-export/.export VENV=.venv-export
 	.venv-export/bin/python -m mobilevit_jax.export.matrix $(ARGS)
+
+# Strict: whatever MkDocs or a plug-in warns of fails the build.
+docs: $(VENV)/.docs ## Build the documentation's site into site/.
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build \
+	  --strict --quiet $(ARGS)
+	@echo 'open site/index.html'
 
 check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
@@ -61,7 +67,7 @@ format: $(VENV)/.dev ## Format the code and fix what lint can.
 	$(BIN)/ruff format .
 
 clean: ## Delete environments and caches; runs/ stays.
-	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build
+	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build site
 	rm -rf *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -73,6 +79,10 @@ $(VENV)/.runtime: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt
 	$(call install,requirements-dev.txt)
+	@touch $(VENV)/.runtime $@
+
+$(VENV)/.docs: requirements-docs.txt requirements.txt
+	$(call install,requirements-docs.txt)
 	@touch $(VENV)/.runtime $@
 
 .venv-parity/.parity: requirements-parity.txt requirements-dev.txt \

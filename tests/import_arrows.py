@@ -401,6 +401,17 @@ ALLOWED: dict[str, set[str]] = {
   "sharding": set(),
   "stop": set(),
   "timing": set(),
+  "visualize": {
+    "visualize.attention",
+    "visualize.curves",
+    "visualize.features",
+    "visualize.plots",
+  },
+  # The block whose attention is recorded; its unfold and fold.
+  "visualize.attention": {"models.mobilevit", "visualize.features"},
+  "visualize.curves": set(),
+  "visualize.features": {"models.mobilevit"},
+  "visualize.plots": {"visualize.attention", "visualize.features"},
   "window": set(),
   "writer": {"atomic"},
 }

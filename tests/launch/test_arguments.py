@@ -185,10 +185,13 @@ def shell_lines(text):
   return [line for line in lines if line.strip()]
 
 
-def test_every_launch_command_of_the_guide_runs_dry(launch):
-  lines = shell_lines((LAUNCH / "README.md").read_text())
+@pytest.mark.parametrize(
+  ("guide", "count"), [("README.md", 10), ("../docs/slurm.md", 2)]
+)
+def test_every_launch_command_of_a_guide_runs_dry(launch, guide, count):
+  lines = shell_lines((LAUNCH / guide).read_text())
   lines = [line for line in lines if line.startswith("launch/")]
-  assert len(lines) >= 10
+  assert len(lines) >= count
   for line in lines:
     script, *arguments = shlex.split(line, comments=True)
     result = launch(script.removeprefix("launch/"), *arguments, DRY_RUN="1")

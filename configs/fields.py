@@ -1,0 +1,194 @@
+"""What each field of the configurations means, and in which unit it is.
+
+The site's reference is made from this table and from `imagenet.py`, which has
+every field; a test holds the two together.
+"""
+
+# Field: (unit, meaning). Markdown; a unit of "" is a word, a switch or a name.
+FIELDS: dict[str, tuple[str, str]] = {
+  "seed": ("", "of the first weights, the batch plan, augmentation, dropout"),
+  "log_every_steps": ("steps", "between log lines"),
+  "report": ("", "write an HTML page to `WORKDIR/report` at the end"),
+  "model.name": (
+    "",
+    "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
+    "argument (`imagenet.py:xs`)",
+  ),
+  "model.num_classes": (
+    "classes",
+    "outputs; at least those of the data, or none: the data's",
+  ),
+  "model.dropout": (
+    "probability",
+    "inside the transformer blocks; the paper's is 0.05 for XXS",
+  ),
+  "model.classifier_dropout": ("probability", "before the classifier"),
+  "model.bn_groups": (
+    "groups",
+    "parts of a batch that BatchNorm normalises each by itself; 1 for the "
+    "whole batch ([more](../how/batch_norm.md))",
+  ),
+  "model.output_stride": (
+    "pixels",
+    "32, or 16 or 8 for dense prediction: of the last map",
+  ),
+  "model.depthwise": (
+    "",
+    "how depthwise and 1 x 1 convolutions are computed: `auto` by platform, "
+    "`conv` or `shift`",
+  ),
+  "model.dtype": (
+    "",
+    "type of computation: `float32`, `bfloat16`, `float16` or `float64`; "
+    "parameters stay float32",
+  ),
+  "weights.source": (
+    "",
+    "weights to start from or to evaluate: a file, a folder, "
+    "`hf://owner/name` or a run's workdir; none: drawn from the seed",
+  ),
+  "weights.which": (
+    "",
+    "of a run's workdir: `ema` or `raw` weights of its last step, or the EMA "
+    "weights that evaluated `best`; `auto` is the best of a run that stops "
+    "early, else `ema`",
+  ),
+  "weights.head": (
+    "",
+    "`keep` the source's classifier, or `reset` to a new one",
+  ),
+  "data.name": ("", "`folder`, `digits`, or the name of a TFDS set"),
+  "data.dir": (
+    "",
+    "the folder; for TFDS, where sets are kept (none: TFDS's own default)",
+  ),
+  "data.train_split": (
+    "",
+    "images to train on; TFDS slices them: `train[:9%]`",
+  ),
+  "data.eval_split": ("", "images to evaluate on"),
+  "data.crop_scale": (
+    "part of the area",
+    "least and most that a random crop takes of an image",
+  ),
+  "data.crop_ratio": ("width / height", "least and most of a random crop"),
+  "data.flip": ("probability", "of a horizontal flip"),
+  "data.randaugment_ops": ("operations", "of RandAugment; 0 for none"),
+  "data.randaugment_magnitude": ("0 to 10", "strength of RandAugment"),
+  "data.color_jitter": (
+    "0 to 1",
+    "brightness, contrast and saturation are multiplied by factors that lie "
+    "within this of 1",
+  ),
+  "data.erase": ("probability", "of a random box of noise"),
+  "data.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
+  "data.cutmix": (
+    "alpha",
+    "of CutMix's; 0 for none. With both on, either is drawn for each image",
+  ),
+  "data.few_shot": (
+    "images",
+    "of each class to train on, drawn by the seed; none: all",
+  ),
+  "data.check": ("", "read every image before training, and refuse bad sets"),
+  "data.on_bad_image": (
+    "",
+    "`error` ends the run at a broken image, `replace` takes another",
+  ),
+  "data.num_workers": (
+    "processes",
+    "that load batches, on each host; 0 for threads of the trainer's own",
+  ),
+  "data.prefetch_batches": ("batches", "that each worker keeps ready"),
+  "plan.sizes": (
+    "pixels",
+    "sides of the training images; one is drawn for each step",
+  ),
+  "plan.base_size": ("pixels", "the side at which a batch is `base_batch`"),
+  "plan.base_batch": ("images", "of a group at `base_size`"),
+  "plan.groups": ("groups", "in a batch: the paper's GPUs"),
+  "plan.rule": (
+    "",
+    "how batches follow sizes: `cvnets_v01` or `cvnets_v04` "
+    "([more](../how/multi_scale.md))",
+  ),
+  "plan.batch_multiple": (
+    "images",
+    "batches are rounded up to a multiple of this, for more devices",
+  ),
+  "plan.num_epochs": ("epochs", "length of the run"),
+  "plan.num_steps": ("steps", "length of the run, in place of epochs"),
+  "optim.init_lr": ("rate", "learning rate at step 0"),
+  "optim.peak_lr": ("rate", "learning rate at the end of the warm-up"),
+  "optim.final_lr": ("rate", "learning rate at the end of the run"),
+  "optim.lr_batch": (
+    "images",
+    "that the three rates are for: they follow the square root of the batch; "
+    "none: they hold for any",
+  ),
+  "optim.warmup_steps": ("steps", "of a linear rise; 0 for none"),
+  "optim.warmup_epochs": ("epochs", "of the rise, in place of steps"),
+  "optim.cosine_unit": (
+    "",
+    "whether the cosine moves once an `epoch`, as the paper's, or at every "
+    "`step`",
+  ),
+  "optim.weight_decay": ("rate", "AdamW's, times the learning rate"),
+  "optim.decay": (
+    "",
+    "`all` parameters decay, as in the paper, or `no_norm_bias`: none of "
+    "rank 1",
+  ),
+  "optim.b1": ("rate", "decay of AdamW's first moment"),
+  "optim.b2": ("rate", "decay of AdamW's second moment"),
+  "optim.eps": ("", "AdamW's, added after the bias correction"),
+  "optim.clip_norm": ("norm", "most of the gradient's global norm; none: free"),
+  "optim.accum_steps": (
+    "parts",
+    "that a batch is computed in, one after another, to save memory",
+  ),
+  "optim.layer_decay": (
+    "factor",
+    "of the rate, at each part of the net from the classifier to the stem; 1 "
+    "for one rate",
+  ),
+  "optim.freeze": (
+    "",
+    "`backbone` trains the classifier alone, with the backbone's BatchNorm "
+    "statistics frozen too; or `none`",
+  ),
+  "optim.label_smoothing": ("probability", "spread over all classes"),
+  "optim.class_weights": (
+    "",
+    "`balanced`: every class counts as much as any other, whatever its images; "
+    "or `none`",
+  ),
+  "optim.ema.momentum": (
+    "share",
+    "of the new weights in the average after each step",
+  ),
+  "optim.ema.warmup": (
+    "",
+    "start the share at 1 and let it fall: short runs need that",
+  ),
+  "eval.size": ("pixels", "side of the evaluated crop"),
+  "eval.preset": (
+    "",
+    "resize before the crop: `cvnets`, `hf` or `timm` "
+    "([more](../weights.md#classifying-images))",
+  ),
+  "eval.resize_size": (
+    "pixels",
+    "shorter side before the crop; none: the preset's share of `size`",
+  ),
+  "eval.batch": ("images", "evaluated at a time, over all devices"),
+  "eval.every_epochs": ("epochs", "between evaluations; the last step has one"),
+  "early_stop.patience": (
+    "evaluations",
+    "without a better EMA top-1, after which the run ends; none: never",
+  ),
+  "checkpoint.every_steps": ("steps", "between checkpoints"),
+  "checkpoint.keep": ("checkpoints", "the last ones that stay"),
+  "profile.start_step": ("step", "where a trace begins; none: no trace"),
+  "profile.num_steps": ("steps", "that the trace takes"),
+}

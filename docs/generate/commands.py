@@ -1,0 +1,100 @@
+"""The reference of commands, from what each says to `--help`."""
+
+import contextlib
+import importlib
+import io
+import os
+import pathlib
+import re
+from typing import Any
+from unittest import mock
+
+from absl import flags
+
+from docs.generate import docstring
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mobilevit_jax"
+_MAIN = "mobilevit_jax.main"
+# Modules with a `__main__` that nobody but our own commands starts.
+_INTERNAL = {"mobilevit_jax.benchmark.infer_worker"}
+# In the order of a reader's path; `check` holds it to the modules there are.
+COMMANDS = (
+  _MAIN,
+  "mobilevit_jax.prepare_data",
+  "mobilevit_jax.report",
+  "mobilevit_jax.predict",
+  "mobilevit_jax.export",
+  "mobilevit_jax.export.accuracy",
+  "mobilevit_jax.export.matrix",
+  "mobilevit_jax.convert",
+  "mobilevit_jax.summary",
+  "mobilevit_jax.benchmark",
+)
+
+
+def check() -> None:
+  """`ValueError` unless `COMMANDS` names every module that can be started."""
+  runnable = set()
+  for path in _PACKAGE.rglob("*.py"):
+    if '__name__ == "__main__"' in path.read_text():
+      parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
+      runnable.add(".".join(p for p in parts if p != "__main__"))
+  if differing := (runnable - _INTERNAL) ^ set(COMMANDS):
+    raise ValueError(f"commands and COMMANDS differ in {sorted(differing)}")
+
+
+def reference() -> str:
+  """Every command: what its module says, and its help."""
+  check()
+  lines = []
+  for name in COMMANDS:
+    folder = _PACKAGE.parent.joinpath(*name.split(".")).is_dir()
+    module = importlib.import_module(f"{name}.__main__" if folder else name)
+    title = name.removeprefix("mobilevit_jax.")
+    about = docstring.markdown(module)
+    if name == _MAIN:
+      about = about.partition("\n\n")[0]  # the rest is for its readers
+    lines += [f"## {title}", "", about, ""]
+    if name == _MAIN:
+      lines += [*_absl_flags(), ""]
+      continue
+    text = help_of(module, [])
+    lines += ["```text", text, "```", ""]
+    for command in _commands_of(module, text):
+      lines += [f"### {title} {command}", ""]
+      lines += ["```text", help_of(module, [command]), "```", ""]
+  return "\n".join(lines)
+
+
+def help_of(module: Any, words: list[str]) -> str:
+  """What a command, or a sub-command of it, prints for `--help`."""
+  printed = io.StringIO()
+  # argparse asks the environment how wide a line may be, and for colours.
+  with (
+    mock.patch.dict(os.environ, {"COLUMNS": "80", "NO_COLOR": "1"}),
+    contextlib.redirect_stdout(printed),
+    contextlib.suppress(SystemExit),
+  ):
+    module.main([*words, "--help"])
+  return printed.getvalue().rstrip()
+
+
+def _commands_of(module: object, text: str) -> list[str]:
+  """Names of the sub-commands that a help lists."""
+  listed = getattr(module, "COMMANDS", None)
+  if listed is not None:
+    return [*listed]
+  braces = re.search(r"^usage: .*\{([\w,]+)\} \.\.\.$", text, re.MULTILINE)
+  return braces[1].split(",") if braces else []
+
+
+def _absl_flags() -> list[str]:
+  """A table of the trainer's flags."""
+  lines = ["| flag | default | |", "|---|---|---|"]
+  for flag in flags.FLAGS.get_flags_for_module(_MAIN):
+    if flag.name.startswith("config."):
+      continue
+    default = "" if flag.default is None else f"`{flag.default}`"
+    text = flag.help.replace("<", "").replace(">", "").replace("|", " or ")
+    lines.append(f"| `--{flag.name}` | {default} | {text} |")
+  return lines

@@ -1,0 +1,40 @@
+"""The parts of pages that are made from the code when the site is built."""
+
+from collections.abc import Callable
+
+from docs.generate import architecture
+from docs.generate import commands
+from docs.generate import configuration
+from docs.generate import training
+
+PARTS: dict[str, Callable[..., str]] = {
+  "batches": training.batches,
+  "commands": commands.reference,
+  "config": configuration.reference,
+  "config_changes": configuration.changes,
+  "figure_block": architecture.block,
+  "figure_learning_rate": training.learning_rate,
+  "figure_sizes": training.sizes,
+  "figure_stages": architecture.stages,
+  "figure_unfold": architecture.unfold,
+  "lengths": training.lengths,
+  "models": architecture.sizes,
+}
+
+
+def make(request: str) -> str:
+  """Markdown of a part.
+
+  Args:
+    request: its name in `PARTS`, and the words and numbers it takes, by spaces.
+
+  Raises:
+    ValueError: if there is no such part, or its words are wrong.
+  """
+  name, *words = request.split()
+  if name not in PARTS:
+    raise ValueError(f"no part {name!r}, only {', '.join(PARTS)}")
+  try:
+    return PARTS[name](*(int(w) if w.isdecimal() else w for w in words))
+  except (LookupError, TypeError) as error:
+    raise ValueError(f"{request}: {error}") from error

@@ -1,0 +1,37 @@
+"""Seeing inside: attention maps, features, receptive fields, learning curves.
+
+Functions that compute return numpy arrays; functions that plot return a
+matplotlib `Figure`, to show in a notebook or to `savefig`.
+"""
+
+from mobilevit_jax.visualize.attention import attention_maps
+from mobilevit_jax.visualize.attention import AttentionMaps
+from mobilevit_jax.visualize.curves import plot_curves
+from mobilevit_jax.visualize.curves import plot_sizes
+from mobilevit_jax.visualize.curves import read_metrics
+from mobilevit_jax.visualize.features import centre_gradient
+from mobilevit_jax.visualize.features import contributing_area
+from mobilevit_jax.visualize.features import effective_receptive_field
+from mobilevit_jax.visualize.features import feature_maps
+from mobilevit_jax.visualize.features import without_attention
+from mobilevit_jax.visualize.plots import plot_attention
+from mobilevit_jax.visualize.plots import plot_classes
+from mobilevit_jax.visualize.plots import plot_features
+from mobilevit_jax.visualize.plots import plot_fields
+
+__all__ = [
+  "AttentionMaps",
+  "attention_maps",
+  "centre_gradient",
+  "contributing_area",
+  "effective_receptive_field",
+  "feature_maps",
+  "plot_attention",
+  "plot_classes",
+  "plot_curves",
+  "plot_features",
+  "plot_fields",
+  "plot_sizes",
+  "read_metrics",
+  "without_attention",
+]

@@ -1,0 +1,118 @@
+"""Which pixels a MobileViT block's attention looks at.
+
+Letters as in `models.mobilevit`: `p` places in a 2 x 2 patch, `n` patches,
+`k` heads; and `l` transformer layers of a block.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobilevit_jax.models import mobilevit
+from mobilevit_jax.visualize import features
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMaps:
+  """Attention of one MobileViT block to one image.
+
+  Attributes:
+    weights: float32 `[l, p, k, n, n]`: of transformer layer, place, head and
+      query patch, the share of each patch. Rows sum to 1.
+    grid: height and width of the map that the block unfolded: its own, or one
+      more where that is odd.
+    image_size: height and width of the image, in pixels.
+  """
+
+  weights: np.ndarray
+  grid: tuple[int, int]
+  image_size: tuple[int, int]
+
+  def of_pixel(self, row: int, column: int) -> np.ndarray:
+    """Where one pixel of the image looks.
+
+    Its place in the 2 x 2 patch of the map says which of the four sequences it
+    is in, and its patch, which row of the weights is its own.
+
+    Args:
+      row: of the image, in pixels from the top.
+      column: of the image, in pixels from the left.
+
+    Returns:
+      `[l, k, h, w]` over `grid`: each sums to 1, and is zero but at the pixels
+      of the same place.
+
+    Raises:
+      ValueError: for a pixel outside of the image.
+    """
+    height, width = self.image_size
+    if not (0 <= row < height and 0 <= column < width):
+      raise ValueError(
+        f"pixel ({row}, {column}) lies outside of the image of {height} x "
+        f"{width} pixels"
+      )
+    h, w = self.grid
+    number = row * h // height * w + column * w // width
+    # The model's own unfold and fold say which pixel is where.
+    order = mobilevit.unfold(jnp.arange(h * w).reshape(1, h, w, 1))
+    ((_, place, patch, _),) = np.argwhere(np.asarray(order) == number)
+    shares = self.weights[:, place, :, patch]  # [l, k, n]
+    tokens = np.zeros((shares[..., 0].size, 4, shares.shape[-1], 1), np.float32)
+    tokens[:, place, :, 0] = shares.reshape(len(tokens), -1)
+    folded = mobilevit.fold(jnp.asarray(tokens), h, w)
+    return np.asarray(folded).reshape(*shares.shape[:2], h, w)
+
+
+def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
+  """Attention of every MobileViT block, by stage.
+
+  Args:
+    model: a `MobileViT`; it is left as it is.
+    image: `[h, w, 3]`, RGB: uint8, or float in [0, 1].
+
+  Returns:
+    `"stage3"`, `"stage4"` and `"stage5"` to their maps.
+
+  Raises:
+    ValueError: for anything but one image, or one that is too small.
+  """
+  images = features.as_batch(image)
+  graphdef, state = nnx.split(model)
+
+  @jax.jit
+  def run(state: Any, images: jax.Array) -> Any:
+    net: Any = nnx.merge(graphdef, state)
+    seen: dict[str, list[jax.Array]] = {}
+    for path, block in list(nnx.iter_modules(net)):
+      if isinstance(block, mobilevit.MobileViTBlock):
+        weights = seen[str(path[0])] = []
+        layers: Any = block.global_rep
+        for layer in layers:
+          layer.attention = _Recorder(layer.attention, weights)
+    maps = net.features(images)
+    return {stage: (jnp.stack(w), maps[stage]) for stage, w in seen.items()}
+
+  result = {}
+  for stage, (weights, stage_map) in sorted(run(state, images).items()):
+    h, w = stage_map.shape[1:3]
+    size = images.shape[1:3]
+    result[stage] = AttentionMaps(
+      np.asarray(weights), (h + h % 2, w + w % 2), (size[0], size[1])
+    )
+  return result
+
+
+class _Recorder:
+  """In the place of an `Attention`, keeps its weights."""
+
+  def __init__(self, attention: Any, weights: list[jax.Array]):
+    self._attention, self._weights = attention, weights
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y, weights = self._attention.attend(x)
+    self._weights.append(weights)
+    return y
