@@ -101,6 +101,8 @@ def _check(args: argparse.Namespace) -> int:
   from mobilevit_jax.data import check
   from mobilevit_jax.data import sources
 
+  if args.size is not None and args.size < 1:
+    raise ValueError(f"--size={args.size} must be at least 1")
   default = ("train", "test") if args.data == "digits" else ("train", "val")
   if args.data not in ("digits", "folder"):
     default = ("train", "validation")

@@ -80,18 +80,20 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
     return end - begin
 
   starts = range(0, len(source), _CHUNK)
-  with (
-    futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-    tqdm.tqdm(
-      desc=f"checking {source.name}",
-      total=len(source),
-      unit=" images",
-      mininterval=1,
-      disable=None if progress else True,
-    ) as bar,
-  ):
-    for count in pool.map(read, starts):
-      bar.update(count)
+  bar = tqdm.tqdm(
+    desc=f"checking {source.name}",
+    total=len(source),
+    unit=" images",
+    mininterval=1,
+    disable=None if progress else True,
+  )
+  pool = futures.ThreadPoolExecutor(os.cpu_count())
+  try:
+    with bar:
+      for count in pool.map(read, starts):
+        bar.update(count)
+  finally:  # Ctrl-C need not wait for the rest
+    pool.shutdown(cancel_futures=True)
   return found
 
 

@@ -53,9 +53,14 @@ def write(
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  atomic.write_text(folder / "predictions.csv", _csv(measured))
-  atomic.write_text(folder / "index.html", text)
+  atomic.write_text(folder / "predictions.csv", _printable(_csv(measured)))
+  atomic.write_text(folder / "index.html", _printable(text))
   return folder / "index.html"
+
+
+def _printable(text: str) -> str:
+  """Without the bytes of file names that are no UTF-8."""
+  return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def after_training(workdir: epath.PathLike) -> None:
@@ -69,7 +74,7 @@ def after_training(workdir: epath.PathLike) -> None:
   )
   if jax.process_count() > 1:
     if jax.process_index() == 0:
-      print(f"report: not written by several processes; to do so: {again}")
+      print(f"report: of a run of several processes, to be made by {again}")
     return
   try:
     path = write(workdir)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import datetime
 import json
+import shlex
 
 from mobilevit_jax.data import check
 from mobilevit_jax.report import charts
@@ -101,9 +102,15 @@ def _recorded(
 def data(checked: check.Report | None, history: history_lib.History) -> Markup:
   """What the check found before training, if there was one."""
   if checked is None:
-    command = (
-      "python -m mobilevit_jax.prepare_data check "
-      f"--data={history.field('data.name')} --data_dir=..."
+    options = {
+      "data": history.field("data.name"),
+      "data_dir": history.field("data.dir"),
+      "train_split": history.field("data.train_split"),
+      "eval_split": history.field("data.eval_split"),
+    }
+    words = [f"--{name}={value}" for name, value in options.items() if value]
+    command = shlex.join(
+      ["python", "-m", "mobilevit_jax.prepare_data", "check", *words]
     )
     return section(
       "data",

@@ -15,6 +15,7 @@ from mobilevit_jax.report.markup import section
 from mobilevit_jax.report.markup import tag
 
 _MATRIX = 26  # rows that fit on a screen
+_LARGE = 12  # rows before they get smaller
 _PAIRS = 12
 _TALL = 30  # rows of a table before it scrolls
 
@@ -162,7 +163,7 @@ def _matrix(counts: np.ndarray, titles: Sequence[str]) -> Markup:
     "table",
     tag("thead", tag("tr", head)),
     tag("tbody", rows),
-    class_="matrix",
+    class_="matrix large" if len(titles) > _LARGE else "matrix",
   )
 
 

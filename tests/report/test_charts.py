@@ -6,6 +6,7 @@ import pytest
 
 from mobilevit_jax.report import charts
 from mobilevit_jax.report import markup
+from mobilevit_jax.report import sections
 from mobilevit_jax.report import statistics
 
 
@@ -81,3 +82,21 @@ def test_reliability_has_bars_as_high_as_the_accuracy():
     if bar.get("class").startswith("hit")
   ]
   assert heights[1] / heights[0] == pytest.approx((2 / 3) / (1 / 2), rel=0.01)
+
+
+@pytest.mark.parametrize("k", [2, 26, 27, 400])
+def test_confusion_of_any_number_of_classes_fits_a_screen(k):
+  counts = np.eye(k, dtype=int) * 20
+  counts[1, 0] = 7
+  names = [f"class <{index}>" for index in range(k)]
+  text = sections.confusion(counts, names)
+  root = ElementTree.fromstring(text.replace("·", "."))
+  matrix = next(
+    t for t in root.iter("table") if t.get("class", "").startswith("matrix")
+  )
+  rows = [*matrix.iter("tr")][1:]
+  assert len(rows) == min(k, 26)
+  cells = [cell.text for row in rows for cell in row.iter("td")]
+  assert sum(int(cell) for cell in cells if cell != ".") == counts.sum()
+  assert "class &lt;1&gt; → class &lt;0&gt;: 7 (25.9%)" in text
+  assert (f"{k - 25} others" in text) == (k > 26)
