@@ -11,7 +11,7 @@ from mobilevit_jax.report.markup import Markup
 from mobilevit_jax.report.markup import tag
 
 _WIDTH, _HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 38
 _MOST_POINTS = 400
 _MOST_DOTS = 60
 _FEW = 10  # images in a bin

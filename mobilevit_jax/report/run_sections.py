@@ -35,7 +35,10 @@ def curves(measured: measure.Measured, history: history_lib.History) -> Markup:
   rate = history.curve("train", "learning_rate")
   drawn = [
     charts.line_chart(
-      "Top-1", lines("top1"), form="{:.0%}".format, marked=measured.step
+      "Top-1",
+      lines("top1"),
+      form=lambda share: f"{100 * share:.3g}%",
+      marked=measured.step,
     ),
     charts.line_chart(
       "Loss (nats)", lines("loss"), form="{:.3g}".format, marked=measured.step
@@ -177,7 +180,9 @@ def configuration(history: history_lib.History) -> Markup:
     if isinstance(command, str):
       when = datetime.datetime.fromtimestamp(record["time"], datetime.UTC)
       text = f"{when:%Y-%m-%d %H:%M} UTC, from step {record.get('step', 0):,}"
-      starts += [tag("h3", text), tag("pre", command)]
+      # Broken between words, not at the dashes in them.
+      words = [[tag("span", word), " "] for word in command.split(" ")]
+      starts += [tag("h3", text), tag("pre", words)]
   fields = [
     [name, json.dumps(value, ensure_ascii=False)]
     for name, value in history_lib.flat(history.config).items()
