@@ -139,7 +139,7 @@ def _run(name, parameters, tmp_path):
   injected = nbformat.v4.new_code_cell("\n".join(parameters))
   notebook.cells.insert(index + 1, injected)
   client = nbclient.NotebookClient(
-    notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
   )
   # One device, as a user has; and ipykernel, told of pytest, would not show
   # what a cell's commands print.
