@@ -113,9 +113,9 @@ def test_colab_keeps_its_jax_and_gets_this_version(monkeypatch, tmp_path):
     *(sys.executable, "-m", "pip", "install", "--quiet"),
     *("-c", str(kept), root),
   ]
-  # Run once more, it leaves what it fetched.
+  # Run once more, perhaps after a failure, it only installs.
   commands, _ = _install(monkeypatch, tmp_path, colab=True)
-  assert commands == []
+  assert commands == [install]
 
 
 def test_elsewhere_nothing_is_installed(monkeypatch, tmp_path):
@@ -139,7 +139,7 @@ def _run(name, parameters, tmp_path):
   injected = nbformat.v4.new_code_cell("\n".join(parameters))
   notebook.cells.insert(index + 1, injected)
   client = nbclient.NotebookClient(
-    notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
   )
   # One device, as a user has; and ipykernel, told of pytest, would not show
   # what a cell's commands print.
