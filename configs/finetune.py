@@ -51,7 +51,12 @@ def get_config(arguments: str = "s") -> Any:
     num_workers=0,
   )
   config.plan.update(
-    sizes=(size,), base_size=size, base_batch=64, groups=1, num_epochs=30
+    sizes=(size,),
+    base_size=size,
+    base_batch=64,
+    groups=1,
+    batch_multiple=8,  # for as many devices
+    num_epochs=30,
   )
   config.optim.update(
     lr_batch=1024,
