@@ -1,14 +1,11 @@
 """A real run's report: numbers as recorded, names escaped, in a browser."""
 
 import csv
-import hashlib
-import html
 from html.parser import HTMLParser
 import json
 import pathlib
 import re
 import shutil
-import subprocess
 
 import cv2
 import numpy as np
@@ -20,6 +17,7 @@ from mobilevit_jax import report
 from mobilevit_jax import train
 from mobilevit_jax.report import __main__ as command
 from tests import tiny
+from tests.report import browser
 
 CLASSES = ("<script>&amp;", "a \"b\" 'c'", "花 роза")
 SECTIONS = (
@@ -30,16 +28,6 @@ SECTIONS = (
   "calibration",
   "data",
   "configuration",
-)
-CHROMIUM = next(
-  filter(
-    None,
-    map(
-      shutil.which,
-      ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
-    ),
-  ),
-  None,
 )
 
 
@@ -224,75 +212,9 @@ def test_a_failed_report_does_not_fail_the_run(run, tmp_path, capsys):
   assert (copy / "checkpoints").is_dir()
 
 
-_PROBE = """<script>
-addEventListener("load", () => setTimeout(() => {
-  const table = document.querySelector("table.sortable");
-  const shown = () =>
-    [...table.tBodies[0].rows].map((row) => row.cells[0].innerText);
-  const before = shown();
-  const press = (i) => table.querySelectorAll("button.sort")[i].click();
-  press(4); const recall = shown(); press(4); const risen = shown();
-  document.title = JSON.stringify({
-    sections: [...document.querySelectorAll("section")]
-      .filter((s) => s.getBoundingClientRect().height > 40).map((s) => s.id),
-    images: [...document.images].map((i) => i.complete && i.naturalWidth),
-    charts: [...document.querySelectorAll("svg")]
-      .map((s) => s.getBoundingClientRect().width),
-    fetched: performance.getEntriesByType("resource").map((e) => e.name)
-      .filter((name) => !name.startsWith("data:")),
-    refused: window.refused, errors: window.errors,
-    wide: document.documentElement.scrollWidth - innerWidth,
-    ink: getComputedStyle(document.body).color,
-    paper: getComputedStyle(document.body).backgroundColor,
-    before, recall, risen,
-  });
-}, 100));
-</script>"""
-_WATCH = """<script>
-window.errors = []; window.refused = [];
-addEventListener("error", (e) => errors.push(e.message || e.target.src), true);
-addEventListener("securitypolicyviolation", (e) => refused.push(e.blockedURI));
-</script>"""
-
-
-def _browse(page, folder, *, width=1200, dark=False, extra=""):
-  """What a browser sees: the probe's findings and the console's lines."""
-  text = page.replace("<style>", f"{_WATCH}<style>", 1)
-  text = text.replace("</body>", f"{extra}{_PROBE}</body>")
-  digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-  file = folder / f"{digest}.html"
-  file.write_text(text, encoding="utf-8")
-  options = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # no network
-    "--enable-logging=stderr",
-    "--virtual-time-budget=3000",
-    f"--user-data-dir={folder / 'profile'}",
-    f"--window-size={width},900",
-    *["--blink-settings=preferredColorScheme=0"] * dark,
-  ]
-  done = subprocess.run(
-    [CHROMIUM, *options, "--dump-dom", f"file://{file}"],
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=True,
-  )
-  title = re.search(r"<title>(\{.*?\})</title>", done.stdout, re.DOTALL)
-  assert title, done.stdout[-2000:] + done.stderr[-2000:]
-  console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-  return json.loads(html.unescape(title[1])), console
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
 def test_page_in_a_browser_without_a_network(page, tmp_path):
-  seen, console = _browse(page, tmp_path)
+  seen, console = browser.browse(page, tmp_path)
   assert console == [] and seen["errors"] == []
   assert seen["fetched"] == seen["refused"] == []
   assert tuple(seen["sections"]) == SECTIONS
@@ -311,10 +233,10 @@ def _recalls(page):
   return [float(value) for value in values[1::3]]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
 def test_page_fits_a_phone_and_the_dark(page, tmp_path):
-  light, _ = _browse(page, tmp_path, width=500)
-  dark, _ = _browse(page, tmp_path, width=500, dark=True)
+  light, _ = browser.browse(page, tmp_path, width=500)
+  dark, _ = browser.browse(page, tmp_path, width=500, dark=True)
   for seen in (light, dark):
     assert seen["wide"] <= 0
   brightness = [
@@ -328,10 +250,10 @@ def test_page_fits_a_phone_and_the_dark(page, tmp_path):
   assert brightness[1][1] + 300 < brightness[1][0]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
 def test_the_browser_would_tell(page, tmp_path):
   extra = '<img src="http://127.0.0.1:9/x.png"><script>absent()</script>'
-  seen, console = _browse(page, tmp_path, extra=extra)
+  seen, console = browser.browse(page, tmp_path, extra=extra)
   assert "http://127.0.0.1:9/x.png" in seen["refused"]
   assert any("absent" in error for error in seen["errors"])
   assert console and 0 in seen["images"]
