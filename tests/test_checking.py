@@ -30,7 +30,7 @@ def config(monkeypatch, tmp_path):
   config = finetune.get_config("xxs,scratch,96")
   config.model.name = "tiny"
   config.data.dir = str(photos)
-  config.plan.base_batch = 8
+  config.plan.update(sizes=(96,), base_batch=8)
   return config
 
 

@@ -100,7 +100,8 @@ def test_bad_field_is_named_with_its_value(field, value, message):
 
 
 @pytest.mark.parametrize(
-  ("arguments", "size"), [("xxs,scratch,32", 32), ("s,64", 64), ("xs", 256)]
+  ("arguments", "size"),
+  [("xxs,scratch,32", 32), ("s,64,scratch", 64), ("s,64", 64), ("xs", 256)],
 )
 def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   config = finetune.get_config(arguments)
@@ -109,9 +110,10 @@ def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   run = experiment.build(config)
   assert config.model.num_classes == 10
   assert run.model.classifier.bias.shape == (10,)
-  assert run.plan.shapes == [(size, 64)] and config.eval.size == size
+  assert run.plan.shapes[-1] == (size, 64) and config.eval.size == size
   scratch = "scratch" in arguments
-  warm = round((5 / 60 if scratch else 2 / 30) * run.plan.num_steps)
+  assert len(run.plan.shapes) == (2 if scratch and size > 32 else 1)
+  warm = round((5 / 56 if scratch else 2 / 30) * run.plan.num_steps)
   # The root of 64 / 1024 is a quarter.
   assert float(run.recipe.schedule(warm)) == pytest.approx(
     1e-3 if scratch else 2.5e-4, rel=0.02

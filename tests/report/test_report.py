@@ -53,10 +53,12 @@ def run(tmp_path_factory):
   _write_photos(base / "photos")
   config = finetune.get_config("xxs,scratch,32")
   config.model.name = "tiny"
-  config.data.dir = str(base / "photos")
-  config.plan.update(num_steps=15, base_batch=8)
+  config.data.update(
+    dir=str(base / "photos"), mixup=0.0, cutmix=0.0, color_jitter=0.0
+  )
+  config.plan.update(num_steps=15, sizes=(32,), base_batch=8)
   config.optim.update(lr_batch=None, peak_lr=0.03, warmup_epochs=0.5)
-  config.eval.batch = 8
+  config.eval.update(batch=8, every_epochs=1)
   config.log_every_steps = 2
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(models.MODELS, "tiny", tiny.TinyNet)
