@@ -80,12 +80,8 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _from_scratch(config: Any) -> None:
-  # Without blending, a new net of few images learns these by heart.
-  config.data.update(randaugment_ops=0, color_jitter=0.3, mixup=0.2, cutmix=1.0)
-  size = config.plan.base_size
-  smaller = max(size * 3 // 4, 32)  # below which the net has no map left
-  config.plan.update(sizes=tuple(sorted({smaller, size})), num_epochs=56)
+  config.data.randaugment_ops = 0
+  config.plan.num_epochs = 60
   config.optim.update(
     init_lr=1e-4, peak_lr=4e-3, warmup_epochs=5.0, layer_decay=1.0
   )
-  config.eval.every_epochs = 2
