@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from configs import digits
 from mobilevit_jax import best as best_lib
 from mobilevit_jax import models
 from mobilevit_jax import train
 from mobilevit_jax.weights import source as source_lib
 from tests import runs
 from tests import tiny
-from tests import tiny_config
 
 
 def test_best_is_the_first_of_the_highest():
@@ -29,7 +29,9 @@ def test_best_is_the_first_of_the_highest():
 @pytest.fixture
 def config(monkeypatch):
   monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
-  config = tiny_config.get_config()
+  config = digits.get_config()
+  config.model.name = "tiny"
+  config.log_every_steps = 1
   config.plan.update(num_steps=12, base_batch=360)  # four steps an epoch
   config.eval.every_epochs = 1
   config.checkpoint.every_steps = 100

@@ -34,6 +34,12 @@ _COLAB = (
   "main/notebooks"
 )
 
+# It comes with clu and talks of oneDNN; the commands set these themselves.
+_QUIET_TENSORFLOW = {
+  "TF_CPP_MIN_LOG_LEVEL": "2",
+  "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+
 
 def _read(name):
   return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
@@ -143,7 +149,7 @@ def _run(name, parameters, tmp_path):
   )
   # One device, as a user has; and ipykernel, told of pytest, would not show
   # what a cell's commands print.
-  env = {**os.environ, "XLA_FLAGS": ""}
+  env = {**os.environ, "XLA_FLAGS": "", **_QUIET_TENSORFLOW}
   del env["PYTEST_CURRENT_TEST"]
   client.execute(env=env)
   outputs = [
