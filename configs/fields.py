@@ -64,7 +64,7 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "data.train_split": (
     "",
-    "images to train on; TFDS slices them: `train[:9%]`",
+    "images to train on; TFDS slices them: `train[:90%]`",
   ),
   "data.eval_split": ("", "images to evaluate on"),
   "data.crop_scale": (

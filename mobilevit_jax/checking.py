@@ -37,13 +37,8 @@ def check_data(
     on_bad_image=config.data.on_bad_image,
     progress=True,
   )
-  for line in report.table():
+  for line in report.lines():
     say(line)
-  for warning in report.warnings:
-    say(f"warning: {warning}")
-  if report.problems:
-    reasons = ". ".join(report.problems)
-    raise config_lib.ConfigError(
-      f"config.data: this data can't be trained on: {reasons}"
-    )
+  if refusal := report.refusal():
+    raise config_lib.ConfigError(f"config.data: {refusal}")
   return report

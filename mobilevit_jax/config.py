@@ -57,7 +57,7 @@ def check_model_unchanged(config: Config, workdir: epath.PathLike) -> list[str]:
   path = epath.Path(workdir) / CONFIG_FILE
   if not path.exists():
     return []
-  old, new = _flat(json.loads(path.read_text())), _flat(_plain(config))
+  old, new = flat(json.loads(path.read_text())), flat(_plain(config))
   lines = [
     f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
     for name in sorted(old.keys() | new.keys())
@@ -90,11 +90,12 @@ def _plain(config: Config) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Fields by their dotted names."""
+  result: dict[str, Any] = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{name}.")
+      result |= flat(value, f"{prefix}{name}.")
     else:
-      flat[prefix + name] = value
-  return flat
+      result[prefix + name] = value
+  return result

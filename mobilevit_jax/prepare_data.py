@@ -119,13 +119,9 @@ def _check(args: argparse.Namespace) -> int:
     for name in names
   }
   report = check.check_splits(splits, size=args.size, progress=True)
-  for line in report.table():
-    print(line)
-  for warning in report.warnings:
-    print(f"warning: {warning}")
-  if report.problems:
-    reasons = ". ".join(report.problems)
-    raise ValueError(f"this data can't be trained on: {reasons}")
+  print("\n".join(report.lines()))
+  if refusal := report.refusal():
+    raise ValueError(refusal)
   return 0
 
 

@@ -16,8 +16,8 @@ ALLOWED: dict[str, set[str]] = {
     "window",
   },
   "train": {
-    "checking",
     "best",
+    "checking",
     "checkpoint",
     "compiling",
     "config",
@@ -201,6 +201,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "report.pictures": {"data.augment", "data.examples"},
   "report.run_sections": {
+    "config",
     "data.check",
     "report.charts",
     "report.history",

@@ -64,6 +64,16 @@ class Report:
       rows.append([name, *map(str, counts), ""])
     return [*_aligned(rows), "", self.balance()]
 
+  def lines(self) -> list[str]:
+    """The table, and the warnings."""
+    return [*self.table(), *(f"warning: {text}" for text in self.warnings)]
+
+  def refusal(self) -> str:
+    """Why this data can't be trained on; empty if it can."""
+    if not self.problems:
+      return ""
+    return f"this data can't be trained on: {'. '.join(self.problems)}"
+
   def balance(self) -> str:
     """A line on how even the classes are."""
     sizes = [counts[0] for _, counts in self.classes]

@@ -88,14 +88,3 @@ def _lines(path: epath.Path, number: str) -> Iterator[Record]:
 
 def _is_number(value: object) -> bool:
   return isinstance(value, int | float) and math.isfinite(value)
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Fields by their dotted names."""
-  result: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      result |= flat(value, f"{prefix}{name}.")
-    else:
-      result[prefix + name] = value
-  return result

@@ -5,6 +5,7 @@ import datetime
 import json
 import shlex
 
+from mobilevit_jax import config as config_lib
 from mobilevit_jax.data import check
 from mobilevit_jax.report import charts
 from mobilevit_jax.report import history as history_lib
@@ -185,7 +186,7 @@ def configuration(history: history_lib.History) -> Markup:
       starts += [tag("h3", text), tag("pre", words)]
   fields = [
     [name, json.dumps(value, ensure_ascii=False)]
-    for name, value in history_lib.flat(history.config).items()
+    for name, value in config_lib.flat(history.config).items()
   ]
   return section(
     "configuration",
