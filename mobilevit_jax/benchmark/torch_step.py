@@ -13,7 +13,8 @@ class TorchStep:
   """Forward, backward, AdamW and EMA as `steps.train_step` does them.
 
   Channels last, PyTorch's fused AdamW, dropout where ours has it, autocast
-  where the compute type is bfloat16. On the GPU where PyTorch sees one.
+  where the compute type is bfloat16. On the GPU where PyTorch sees one, with
+  float32 products in TF32, as JAX's are by default.
 
   Args:
     name: of the model, such as `"mobilevit_s"`.
@@ -49,7 +50,9 @@ class TorchStep:
     timm: Any = importlib.import_module("timm")
     self._torch = torch
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
-    if self._device == "cpu":
+    if self._device == "cuda":
+      torch.set_float32_matmul_precision("high")
+    else:
       # As many as XLA takes: the cores that `taskset` leaves us.
       torch.set_num_threads(len(os.sched_getaffinity(0)))
     net = timm.create_model(
