@@ -37,14 +37,12 @@ class Classifier:
   Attributes:
     probabilities: uint8 `[b, size, size, 3]` to `[b, num_classes]`.
     labels: class names.
-    preset: of `presets.PRESETS`.
-    size: image side, in pixels.
+    crop: of the images.
   """
 
   probabilities: Callable[[np.ndarray], np.ndarray]
   labels: Sequence[str]
-  preset: str
-  size: int
+  crop: presets.Crop
 
 
 def load(
@@ -62,7 +60,8 @@ def load(
     source: see `load_weights`.
     variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
     which: of a run's workdir; see `weights.source.read`.
-    preset: how images are cropped; by default as the weights' dialect was.
+    preset: how images are cropped; by default as the run's own evaluation
+      does, or as the weights' dialect was.
     size: image side; by default the run's own, or 256.
     labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
 
@@ -78,15 +77,12 @@ def load(
     net = nnx.merge(graphdef, state)
     return jax.nn.softmax(net(images.astype(jnp.float32) / 255))
 
-  preset = preset or presets.preset_of(names.detect(found.tensors))
-  if preset not in presets.PRESETS:
-    raise ValueError(f"--preset={preset} must be one of {presets.PRESETS}")
+  dialect = names.detect(found.tensors)
   num_classes = model.classifier.bias.shape[0]
   return Classifier(
     lambda images: np.asarray(probabilities(state, images)),
     labels_lib.class_names(labels, found, num_classes),
-    preset,
-    size if size is not None else found.image_size or 256,
+    presets.choose(dialect, found.crop, preset=preset, size=size),
   )
 
 
@@ -127,9 +123,7 @@ def _read_images(
 ) -> Iterator[tuple[str, np.ndarray]]:
   for path in paths:
     try:
-      image = presets.preprocess(
-        path.read_bytes(), classifier.preset, classifier.size, name=str(path)
-      )
+      image = classifier.crop(path.read_bytes(), str(path))
     except (OSError, ValueError) as error:
       message = str(error)
       report(message if str(path) in message else f"{path}: {message}")

@@ -1,5 +1,6 @@
 """The `predict` command, and the presets it crops images by."""
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -109,7 +110,7 @@ def test_imagenet_names_come_from_tfds(tmp_path):
   save_weights(create_model("mobilevit_xxs"), tmp_path / "w.npz")
   found = predict.load(str(tmp_path / "w.npz"))
   assert (len(found.labels), found.labels[0]) == (1000, "n01440764")
-  assert (found.preset, found.size) == ("cvnets", 256)
+  assert (found.crop.preset, found.crop.size) == ("cvnets", 256)
 
 
 def test_numbers_where_nobody_knows_names(model, tmp_path):
@@ -169,6 +170,22 @@ def test_presets_crop_the_centre(preset, shape):
   assert (out[..., 0] == 200).all()
   assert (out[:, :24, 1] == 100).all()
   assert (out[:, 40:, 1] == 0).all()
+
+
+def test_crop_is_the_runs_until_another_is_asked_for():
+  run = {"preset": "hf", "size": 128, "resize_size": 154}
+  choose = functools.partial(presets.choose, "jax", run)
+  assert choose() == presets.Crop("hf", 128, 154)
+  assert choose(size=64) == presets.Crop("hf", 64, 77)
+  assert choose(preset="hf") == choose()
+  assert choose(preset="timm") == presets.Crop("timm", 128)
+  assert presets.choose("timm") == presets.Crop("timm", 256)
+  with pytest.raises(ValueError, match="preset='torch'"):
+    choose(preset="torch")
+  image = np.random.default_rng(0).integers(0, 256, (154, 154, 3), np.uint8)
+  np.testing.assert_array_equal(
+    presets.Crop("cvnets", 128, 154)(image, "it"), image[13:141, 13:141]
+  )
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)

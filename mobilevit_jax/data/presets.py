@@ -10,9 +10,11 @@ The first and the others differ by tens of the 255 levels on photographs: they
 are different resizes, not roundings of one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -66,6 +68,48 @@ def preprocess(
   resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
   # torchvision rounds half a pixel to the even side.
   return _center(resized, size, size, round)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+  """Which part of an image is looked at: the arguments of `preprocess`."""
+
+  preset: str = "cvnets"
+  size: int = 256
+  resize_size: int | None = None
+
+  def __call__(self, image: bytes | np.ndarray, name: str) -> np.ndarray:
+    """`preprocess`, for errors of an image called `name`."""
+    return preprocess(
+      image, self.preset, self.size, resize_size=self.resize_size, name=name
+    )
+
+
+def choose(
+  dialect: str,
+  own: Mapping[str, Any] | None = None,
+  *,
+  preset: str | None = None,
+  size: int | None = None,
+) -> Crop:
+  """The crop that weights are used with.
+
+  Args:
+    dialect: of their names, which tells whose they are.
+    own: of a run of ours, how it is evaluated: arguments of `Crop`.
+    preset: asked for instead; images are then resized as it says.
+    size: asked for instead, in pixels; what is cut off stays the same share.
+  """
+  crop = Crop(**(own or {"preset": preset_of(dialect)}))
+  if preset is not None and preset != crop.preset:
+    crop = Crop(preset, crop.size)
+  if size is not None:
+    resize_size = crop.resize_size
+    if resize_size is not None and crop.size:
+      resize_size = round(resize_size * size / crop.size)
+    crop = Crop(crop.preset, size, resize_size)
+  check(crop.preset, crop.size, crop.resize_size)
+  return crop
 
 
 def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -57,9 +57,11 @@ def _export(args: argparse.Namespace) -> None:
     depthwise="auto",
     output_stride=stride,
   )
+  dialect = names.detect(found.tensors)
+  crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
   options = contract.Options(
     precision=args.precision,
-    size=args.size if args.size is not None else found.image_size or 256,
+    size=crop.size,
     batch=_batch(args.batch, format),
     input=args.input,
     output="features" if args.features else args.output,
@@ -70,7 +72,7 @@ def _export(args: argparse.Namespace) -> None:
   if not args.features:
     num_classes = model.classifier.bias.shape[0]
     labels = labels_lib.class_names(args.labels, found, num_classes)
-  images, calibration = _images(args, found, options.size)
+  images, calibration = _images(args, crop)
   name = fields["name"]
   document = metadata.describe(
     model,
@@ -97,19 +99,18 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _images(
-  args: argparse.Namespace, found: source_lib.Source, size: int
+  args: argparse.Namespace, crop: presets.Crop
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """What to compare the file on, and what to calibrate it on."""
-  preset = args.preset or presets.preset_of(names.detect(found.tensors))
   calibration = None
   if args.calibration_images is not None:
-    calibration = verify.read_images(args.calibration_images, preset, size)
+    calibration = verify.read_images(args.calibration_images, crop)
   if args.verify_images is not None:
-    images = verify.read_images(args.verify_images, preset, size)
+    images = verify.read_images(args.verify_images, crop)
   elif calibration is not None:
     images = calibration
   else:
-    images = verify.built_in_images(size)
+    images = verify.built_in_images(crop.size)
   return images, calibration
 
 

@@ -35,7 +35,7 @@ _EVAL_SPLITS = {"digits": "test", "folder": "val"}
 
 
 def load_images(
-  source: sources.Source, count: int | None, preset: str, size: int
+  source: sources.Source, count: int | None, crop: presets.Crop
 ) -> tuple[np.ndarray, np.ndarray]:
   """`count` images spread evenly over the source, or all, and their labels.
 
@@ -45,10 +45,7 @@ def load_images(
   total = len(source)
   count = min(count or total, total)
   examples = [source[i * total // count] for i in range(count)]
-  images = [
-    presets.preprocess(example.image, preset, size, name=example.name)
-    for example in examples
-  ]
+  images = [crop(example.image, example.name) for example in examples]
   return np.stack(images), np.array([e.label for e in examples], np.int32)
 
 
@@ -104,26 +101,26 @@ def _main(args: argparse.Namespace) -> None:
       raise ValueError(f"--{name}={value} must be at least 1")
   found = source_lib.read(args.weights, which=args.which)
   model = io.build_model(found, dtype="float32")
-  size = args.size or found.image_size or 256
-  preset = args.preset or presets.preset_of(names.detect(found.tensors))
+  dialect = names.detect(found.tensors)
+  crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
   split = args.eval_split or _EVAL_SPLITS.get(args.data, "validation")
   train, held_out = (
     sources.make_source(args.data, part, data_dir=args.data_dir, prepare=False)
     for part in (args.train_split, split)
   )
-  calibration, _ = load_images(train, args.calibration, preset, size)
-  images, labels = load_images(held_out, args.images, preset, size)
-  rows = compare(model, size, calibration, images, labels)
+  calibration, _ = load_images(train, args.calibration, crop)
+  images, labels = load_images(held_out, args.images, crop)
+  rows = compare(model, crop.size, calibration, images, labels)
   errors: list[quantise.LayerError] = []
   if args.layers:
-    options = contract.Options("int8", size=size)
+    options = contract.Options("int8", size=crop.size)
     inputs = verify.as_input(calibration, options)
     errors = litert.layer_errors(model, options, inputs)
   if args.json:
     layers = {item.layer: item.error for item in errors}
     print(json.dumps({"files": rows, "layers": layers}, indent=1))
     return
-  print(f"{len(images)} images of {held_out.name} at {size} px, ", end="")
+  print(f"{len(images)} images of {held_out.name} at {crop.size} px, ", end="")
   print(f"calibrated on {len(calibration)} of {train.name}")
   print(f"{'LiteRT file':<22} {'MB':>6} {'top-1':>7} {'same':>7} {'error':>7}")
   for row in rows:

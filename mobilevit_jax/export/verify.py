@@ -48,7 +48,7 @@ def built_in_images(size: int, count: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def read_images(
-  paths: Sequence[pathlib.Path], preset: str, size: int
+  paths: Sequence[pathlib.Path], crop: presets.Crop
 ) -> np.ndarray:
   """uint8 `[n, size, size, 3]` of the images under `paths`, cropped.
 
@@ -60,12 +60,7 @@ def read_images(
   found = presets.find_images(paths)
   count = min(len(found), MAX_IMAGES)
   chosen = [found[i * len(found) // count] for i in range(count)]
-  return np.stack(
-    [
-      presets.preprocess(path.read_bytes(), preset, size, name=str(path))
-      for path in chosen
-    ]
-  )
+  return np.stack([crop(path.read_bytes(), str(path)) for path in chosen])
 
 
 def answers_of_jax(

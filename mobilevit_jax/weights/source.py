@@ -30,7 +30,7 @@ class Source:
     tensors: by name, in whichever dialect.
     labels: class names, where the source has them.
     model: arguments of `create_model`, where it is a run of ours.
-    image_size: that the run is evaluated at, in pixels.
+    crop: how the run is evaluated: arguments of `data.presets.Crop`.
     file: that holds the tensors, where it is a single one.
     which: of a run, the weights: "ema", "raw" or "best".
     step: of a run, that of the checkpoint.
@@ -40,7 +40,7 @@ class Source:
   tensors: files.Tensors
   labels: tuple[str, ...] | None = None
   model: dict[str, Any] | None = None
-  image_size: int | None = None
+  crop: dict[str, Any] | None = None
   file: pathlib.Path | None = None
   which: str | None = None
   step: int | None = None
@@ -187,13 +187,24 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   labels = None
   if labels_file.exists():
     labels = check_labels(name, json.loads(labels_file.read_text()))
-  size = (config.get("eval") or {}).get("size")
   return Source(
     name,
     {path: np.asarray(leaf) for path, leaf in flat.items()},
     labels,
     fields,
-    size if isinstance(size, int) else None,
+    _crop(config.get("eval")),
     which=which,
     step=step,
   )
+
+
+def _crop(fields: Any) -> dict[str, Any] | None:
+  """What of `config.eval` says how images are cropped."""
+  if not isinstance(fields, dict):
+    return None
+  kinds = {"preset": str, "size": int, "resize_size": int}
+  return {
+    name: fields[name]
+    for name, kind in kinds.items()
+    if isinstance(fields.get(name), kind)
+  }

@@ -218,13 +218,16 @@ def test_workdir(model, blank, tmp_path):
   checkpoints.save(2, state, {})
   checkpoints.close()
   fields = {"name": NAME, "num_classes": CLASSES, "dropout": None}
-  config = {"model": fields, "eval": {"size": 32}}
+  config = {
+    "model": fields,
+    "eval": {"size": 32, "resize_size": 40, "batch": 8},
+  }
   (tmp_path / "config.json").write_text(json.dumps(config))
   (tmp_path / "labels.json").write_text(json.dumps(list("abcdefg")))
 
   found = source_lib.read(tmp_path)
   assert found.labels == tuple("abcdefg")
-  assert found.image_size == 32
+  assert found.crop == {"size": 32, "resize_size": 40}
   for which, offset in (("ema", 1), ("raw", 0)):
     loaded = load_weights(blank, tmp_path, which=which)
     expected = trees.flatten(params) | trees.flatten(stats)
