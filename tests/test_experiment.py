@@ -112,6 +112,8 @@ def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   assert run.model.classifier.bias.shape == (10,)
   assert run.plan.shapes == [(size, 64)] and config.eval.size == size
   scratch = "scratch" in arguments
+  resized = {32: 39, 64: 77}[size] if scratch else None  # a fifth more
+  assert config.eval.resize_size == resized
   warm = round((5 / 75 if scratch else 2 / 30) * run.plan.num_steps)
   # The root of 64 / 1024 is a quarter.
   assert float(run.recipe.schedule(warm)) == pytest.approx(

@@ -78,6 +78,9 @@ class Crop:
   size: int = 256
   resize_size: int | None = None
 
+  def __post_init__(self):
+    check(self.preset, self.size, self.resize_size)
+
   def __call__(self, image: bytes | np.ndarray, name: str) -> np.ndarray:
     """`preprocess`, for errors of an image called `name`."""
     return preprocess(
@@ -100,15 +103,15 @@ def choose(
     preset: asked for instead; images are then resized as it says.
     size: asked for instead, in pixels; what is cut off stays the same share.
   """
-  crop = Crop(**(own or {"preset": preset_of(dialect)}))
+  published = dialect if dialect in PRESETS else "cvnets"
+  crop = Crop(**(own or {"preset": published}))
   if preset is not None and preset != crop.preset:
     crop = Crop(preset, crop.size)
   if size is not None:
     resize_size = crop.resize_size
-    if resize_size is not None and crop.size:
+    if resize_size is not None:
       resize_size = round(resize_size * size / crop.size)
     crop = Crop(crop.preset, size, resize_size)
-  check(crop.preset, crop.size, crop.resize_size)
   return crop
 
 
@@ -126,11 +129,6 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
       raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
     found += inside
   return found
-
-
-def preset_of(dialect: str) -> str:
-  """The preset that weights in these names were published with."""
-  return dialect if dialect in PRESETS else "cvnets"
 
 
 def check(preset: str, size: int, resize_size: int | None = None) -> None:
