@@ -44,11 +44,11 @@ parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes
 export: ## Run exported files in their engines, in .venv-export.
 	$(MAKE) .venv-export/.export VENV=.venv-export
 	.venv-export/bin/python -m pytest -m export tests/export \
-	  tests/benchmark tests/notebooks $(ARGS)
+	  tests/benchmarks tests/notebooks $(ARGS)
 
 matrix: ## Print which exports work, verified one by one (half an hour).
 	$(MAKE) .venv-export/.export VENV=.venv-export
-	.venv-export/bin/python -m mobilevit_jax.export.matrix $(ARGS)
+	.venv-export/bin/python -m benchmarks.matrix $(ARGS)
 
 # Strict: whatever MkDocs or a plug-in warns of fails the build.
 docs: $(VENV)/.docs ## Build the documentation's site into site/.

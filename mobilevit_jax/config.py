@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from mobilevit_jax import atomic
+from mobilevit_jax import files
 
 # An `ml_collections.ConfigDict`; type checkers can't know its fields.
 Config = Any
@@ -82,7 +82,7 @@ def save(
   contents = {CONFIG_FILE: _plain(config), LABELS_FILE: list(class_names)}
   for name, content in contents.items():
     text = json.dumps(content, indent=2) + "\n"
-    atomic.write_text(epath.Path(workdir) / name, text)
+    files.write_text(epath.Path(workdir) / name, text)
 
 
 def _plain(config: Config) -> dict[str, Any]:

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax import checkpoint
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
-from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.run import checkpoint
+from mobilevit_jax.run import sharding
 
 Metrics = dict[str, float]
 

@@ -14,11 +14,8 @@ import optax
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import flops
-from mobilevit_jax import losses
-from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
-from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax import weights
@@ -26,6 +23,9 @@ from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
+from mobilevit_jax.run import sharding
+from mobilevit_jax.tasks import losses
+from mobilevit_jax.tasks import mix as mix_lib
 
 _SCHEDULE_FIELDS = (
   "init_lr",

@@ -60,15 +60,15 @@ def main(argv: list[str]) -> int:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-  from mobilevit_jax import distributed
   from mobilevit_jax import evaluate
   from mobilevit_jax import report
-  from mobilevit_jax import stop
   from mobilevit_jax import train
-  from mobilevit_jax.checkpoint import CheckpointError
   from mobilevit_jax.config import ConfigError
   from mobilevit_jax.data.examples import ImageError
-  from mobilevit_jax.window import NonFiniteError
+  from mobilevit_jax.run import distributed
+  from mobilevit_jax.run import stop
+  from mobilevit_jax.run.checkpoint import CheckpointError
+  from mobilevit_jax.run.window import NonFiniteError
 
   try:
     distributed.initialize(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax.data import presets
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mobilevit_jax import losses
-from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import optim
+from mobilevit_jax.tasks import losses
+from mobilevit_jax.tasks import mix as mix_lib
 
 Tree = Any  # nested dict of arrays
 

@@ -9,23 +9,23 @@ from flax import nnx
 import jax
 import numpy as np
 
-from mobilevit_jax import best as best_lib
 from mobilevit_jax import checking
-from mobilevit_jax import checkpoint
 from mobilevit_jax import compiling
 from mobilevit_jax import config as config_lib
-from mobilevit_jax import distributed
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import flops
 from mobilevit_jax import steps
-from mobilevit_jax import stop
-from mobilevit_jax import timing
-from mobilevit_jax import window as window_lib
-from mobilevit_jax import writer as writer_lib
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
+from mobilevit_jax.run import best as best_lib
+from mobilevit_jax.run import checkpoint
+from mobilevit_jax.run import clock
+from mobilevit_jax.run import distributed
+from mobilevit_jax.run import stop
+from mobilevit_jax.run import window as window_lib
+from mobilevit_jax.run import writer as writer_lib
 
 
 def train_and_evaluate(
@@ -80,7 +80,7 @@ def train_and_evaluate(
       workdir, keep=config.checkpoint.keep, say=say
     )
     stack.callback(checkpoints.close)
-    trace = timing.Trace(workdir, **config.profile)
+    trace = clock.Trace(workdir, **config.profile)
     stack.callback(trace.close)
     tools = _Tools(writer, checkpoints, signals, trace, report)
     try:
@@ -104,7 +104,7 @@ class _Tools:
   writer: writer_lib.Writer
   checkpoints: checkpoint.Checkpoints
   signals: stop.StopSignals
-  trace: timing.Trace
+  trace: clock.Trace
   report: bad_images.Report
 
 
@@ -164,7 +164,7 @@ def _loop(
   results = evaluate_now(start) if start in due else None
   macs, peak_flops = experiment.costs(run, config)
   useful = progress["useful_seconds"]
-  clock = timing.Clock(start, num_steps, began, useful, peak_flops)
+  timer = clock.Clock(start, num_steps, began, useful, peak_flops)
   done = start
   with _batches(run, config, start) as batches:
     if start < num_steps:
@@ -177,7 +177,7 @@ def _loop(
       with tools.trace.step(step):
         state, metrics = compiled[size, images](state, **batch)
       done = step + 1
-      clock.add(images, wait, flops.train_flops(macs.get(size, 0), images))
+      timer.add(images, wait, flops.train_flops(macs.get(size, 0), images))
       report.add(bad_ids)
       if done < num_steps:  # loads and copies while the step runs
         batch, bad_ids, wait = _next_batch(run, batches)
@@ -187,12 +187,12 @@ def _loop(
       if done % config.log_every_steps == 0 or done == num_steps:
         means = window.take()
         means["learning_rate"] = float(metrics["learning_rate"])
-        times, left = clock.read(done)
+        times, left = timer.read(done)
         where = {"epoch": plan.epoch(step), "image_size": size}
         values = means | times | where
         if config.data.on_bad_image == "replace":
           values["bad_images"] = report.update()
-        with clock.logging():
+        with timer.logging():
           writer.write(done, "train", values)
           say(writer_lib.progress_line(done, num_steps, values, left))
 
@@ -207,19 +207,19 @@ def _loop(
         progress = {
           "window": {"sums": window.sums, "count": window.count},
           "bad_images": report.update(),
-          "useful_seconds": clock.useful_seconds,
+          "useful_seconds": timer.useful_seconds,
           "best": dataclasses.asdict(best),
         }
-        with clock.pause():
+        with timer.pause():
           checkpoints.save(done, state, progress)
       if stopping and done < num_steps:
         raise stop.Stopped(tools.signals.received, done, num_steps)
       if done in due:
-        with clock.pause():
+        with timer.pause():
           results = evaluate_now(done)
   if results is None:  # every run ends in an evaluation: its last step's
     raise RuntimeError(f"step {num_steps} was not evaluated")
-  say(clock.summary())
+  say(timer.summary())
   if done < num_steps:
     say(
       f"stopped early at step {done} of {num_steps}: {patience} evaluations "

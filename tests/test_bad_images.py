@@ -9,10 +9,10 @@ import pytest
 from configs import digits
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
-from mobilevit_jax import stop
 from mobilevit_jax import train
-from mobilevit_jax import writer
 from mobilevit_jax.data import examples
+from mobilevit_jax.run import stop
+from mobilevit_jax.run import writer
 from tests import tiny
 from tests import tiny_imagenet
 

@@ -5,9 +5,9 @@ import pytest
 
 from mobilevit_jax import evaluate
 from mobilevit_jax import models
-from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax.data import sources
+from mobilevit_jax.run import sharding
 from tests import tiny
 
 

@@ -10,9 +10,9 @@ from configs import imagenet
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import create_model
 from mobilevit_jax import experiment
-from mobilevit_jax import sharding
 from mobilevit_jax import steps
 from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.run import sharding
 from mobilevit_jax.weights import save_weights
 
 

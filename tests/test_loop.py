@@ -10,7 +10,7 @@ import pytest
 from configs import digits
 from mobilevit_jax import models
 from mobilevit_jax import train
-from mobilevit_jax import window
+from mobilevit_jax.run import window
 from tests import tiny
 
 

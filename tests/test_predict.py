@@ -15,7 +15,7 @@ import pytest
 
 from mobilevit_jax import create_model
 from mobilevit_jax import predict
-from mobilevit_jax.data import presets
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.weights import save_weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from mobilevit_jax import losses
-from mobilevit_jax import mix as mix_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
-from mobilevit_jax import sharding
 from mobilevit_jax import steps
+from mobilevit_jax.run import sharding
+from mobilevit_jax.tasks import losses
+from mobilevit_jax.tasks import mix as mix_lib
 from tests import tiny
 
 BATCH = 16

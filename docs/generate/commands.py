@@ -16,19 +16,19 @@ from docs.generate import docstring
 _PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mobilevit_jax"
 _MAIN = "mobilevit_jax.main"
 # Modules with a `__main__` that nobody but our own commands starts.
-_INTERNAL = {"mobilevit_jax.benchmark.infer_worker"}
+_INTERNAL = {"benchmarks.infer_worker"}
 # In the order of a reader's path; `check` holds it to the modules there are.
 COMMANDS = (
   _MAIN,
-  "mobilevit_jax.prepare_data",
+  "mobilevit_jax.data",
   "mobilevit_jax.report",
   "mobilevit_jax.predict",
   "mobilevit_jax.export",
   "mobilevit_jax.export.accuracy",
-  "mobilevit_jax.export.matrix",
-  "mobilevit_jax.convert",
+  "benchmarks.matrix",
+  "mobilevit_jax.weights",
   "mobilevit_jax.summary",
-  "mobilevit_jax.benchmark",
+  "benchmarks",
 )
 
 

@@ -14,7 +14,7 @@ import json
 from etils import epath
 import numpy as np
 
-from mobilevit_jax import atomic
+from mobilevit_jax import files
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 
@@ -143,7 +143,7 @@ class Report:
     if self._path is not None and unlisted:
       self._lines |= {index: self._line(index) for index in unlisted}
       lines = [self._lines[index] + "\n" for index in sorted(self._lines)]
-      atomic.write_text(self._path, "".join(lines))
+      files.write_text(self._path, "".join(lines))
     return self.count
 
   def _line(self, example_id: int) -> str:

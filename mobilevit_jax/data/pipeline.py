@@ -17,9 +17,9 @@ from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
-from mobilevit_jax.data import presets
 from mobilevit_jax.data import randaugment
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import presets
 
 BatchIterator = loading.BatchIterator
 

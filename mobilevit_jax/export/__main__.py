@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from mobilevit_jax.data import presets
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import litert

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import litert
-from mobilevit_jax.export import quantise
 from mobilevit_jax.export import verify
+from mobilevit_jax.export.litert import quantise
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib

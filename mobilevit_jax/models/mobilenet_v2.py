@@ -1,6 +1,6 @@
 """MobileNetV2 (arXiv 1801.04381), the CNN that MobileViT is measured against.
 
-A yardstick for `python -m mobilevit_jax.benchmark infer`, and not among
+A yardstick for `python -m benchmarks infer`, and not among
 `create_model`'s nets: it has no recipe, and no weights, of ours.
 """
 

@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from mobilevit_jax.checkpoint import CheckpointError
 from mobilevit_jax.report import document
+from mobilevit_jax.run.checkpoint import CheckpointError
 from mobilevit_jax.weights import source as source_lib
 
 

@@ -10,7 +10,7 @@ import sys
 from etils import epath
 import jax
 
-from mobilevit_jax import atomic
+from mobilevit_jax import files
 from mobilevit_jax.data import check
 from mobilevit_jax.report import history as history_lib
 from mobilevit_jax.report import measure as measure_lib
@@ -53,8 +53,8 @@ def write(
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  atomic.write_text(folder / "predictions.csv", _printable(_csv(measured)))
-  atomic.write_text(folder / "index.html", _printable(text))
+  files.write_text(folder / "predictions.csv", _printable(_csv(measured)))
+  files.write_text(folder / "index.html", _printable(text))
   return folder / "index.html"
 
 

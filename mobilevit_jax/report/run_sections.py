@@ -114,7 +114,7 @@ def data(checked: check.Report | None, history: history_lib.History) -> Markup:
     }
     words = [f"--{name}={value}" for name, value in options.items() if value]
     command = shlex.join(
-      ["python", "-m", "mobilevit_jax.prepare_data", "check", *words]
+      ["python", "-m", "mobilevit_jax.data", "check", *words]
     )
     return section(
       "data",

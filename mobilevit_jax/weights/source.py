@@ -174,7 +174,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     (params, stats),
   )
   # Imported late: Orbax takes a second, and files don't need it.
-  from mobilevit_jax import checkpoint
+  from mobilevit_jax.run import checkpoint
 
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mobilevit_jax import prepare_data
+from mobilevit_jax.data import __main__ as prepare_data
 from mobilevit_jax.data import check
 from mobilevit_jax.data import sources
 

@@ -4,8 +4,8 @@ import pytest
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import presets
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import presets
 from tests.data import tiny_batches
 
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import folder
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.sources import folder
 
 FLOWERS = pathlib.Path(__file__).resolve().parents[3] / "shared/data/flowers128"
 

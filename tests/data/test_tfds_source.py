@@ -10,7 +10,7 @@ import pytest
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import sources
-from mobilevit_jax.data import tfds_source
+from mobilevit_jax.data.sources import tfds as tfds_source
 from tests import tiny_imagenet
 
 NAME = "imagenet2012"
@@ -92,7 +92,7 @@ def test_tfrecord_files_are_refused_with_help(tiny_imagenet_dir, tmp_path):
     sources.make_source(NAME, "train", data_dir=tmp_path)
   message = str(caught.value)
   assert f"name={NAME!r} must be array_record files" in message
-  command = "python -m mobilevit_jax.prepare_data convert"
+  command = "python -m mobilevit_jax.data convert"
   target = f"{tmp_path}-array_record"
   assert message.endswith(f"\n  {command} {version} --data_dir={target}")
   assert f"use data_dir={target!r} from then on" in message

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from benchmarks.random_weights import randomize
 from mobilevit_jax import create_model
 from mobilevit_jax.export import verify
-from mobilevit_jax.export.random_weights import randomize
 
 
 def random_model(name, **fields):

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.random_weights import randomize
 from mobilevit_jax import VARIANTS
 from mobilevit_jax.export import fold_batch_norms
-from mobilevit_jax.export.random_weights import randomize
 from mobilevit_jax.models import layers
 from mobilevit_jax.weights import trees
 from tests.export.random_model import random_images

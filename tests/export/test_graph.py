@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mobilevit_jax.export import graph
-from mobilevit_jax.export import litert_file
-from mobilevit_jax.export import litert_graph
 from mobilevit_jax.export import onnx_graph
+from mobilevit_jax.export.litert import flatbuffer
+from mobilevit_jax.export.litert import writer
 from tests.export.random_model import random_images
 from tests.export.random_model import random_model
 
@@ -49,7 +49,7 @@ CASES = (
 
 
 def _litert(model, images, *, features=False, half=False, pixels=False):
-  ops = litert_graph.LiteRTOps(half=half)
+  ops = writer.LiteRTOps(half=half)
   x = ops.input(images.shape, pixels=pixels)
   outputs = graph.write(model, ops, x, features=features)
   data = ops.serialize(outputs, '{"size": 64}')
@@ -141,7 +141,7 @@ def test_the_same_file_each_time(write):
 
 def test_litert_has_builtin_operators_of_at_most_four_axes():
   data, _ = _litert(random_model("mobilevit_xxs"), random_images(1, 96))
-  schema = litert_file.schema()
+  schema = flatbuffer.schema()
   model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
   codes = [code.builtinCode for code in model.operatorCodes]
   builtin = schema.BuiltinOperator
@@ -187,7 +187,7 @@ def test_metadata_is_in_the_onnx_file():
 
 def test_metadata_is_in_the_litert_file():
   data, _ = _litert(random_model("mobilevit_xxs"), random_images(1, 64))
-  schema = litert_file.schema()
+  schema = flatbuffer.schema()
   model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
   found = {
     entry.name: bytes(model.buffers[entry.buffer].data)

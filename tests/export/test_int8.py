@@ -5,9 +5,9 @@ import pytest
 
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import litert
-from mobilevit_jax.export import litert_file
-from mobilevit_jax.export import litert_int8
-from mobilevit_jax.export import quantise
+from mobilevit_jax.export.litert import flatbuffer
+from mobilevit_jax.export.litert import int8
+from mobilevit_jax.export.litert import quantise
 from tests.export.random_model import random_images
 from tests.export.random_model import random_model
 
@@ -90,7 +90,7 @@ def test_attention_can_stay_in_float32(model, images, exact):
   float_attention = options(attention="float")
   content = litert.build(model, float_attention, "", images[:8])
   assert "int8 products of attention: 0" in litert.inspect(content).notes[1]
-  kind = litert_file.schema().TensorType
+  kind = flatbuffer.schema().TensorType
   tensors = _tensors(content)
   assert tensors["stage3/1/global_rep/0/attention/scores"].type == kind.FLOAT32
   assert tensors["stage3/1/global_rep/0/ffn_in/linear"].type == kind.INT8
@@ -169,7 +169,7 @@ def test_layer_errors_name_the_layer_that_hurts(images):
 )
 def test_a_grid_holds_zero_and_its_range(low, high):
   for symmetric in (False, True):
-    grid = litert_int8.grid(low, high, symmetric=symmetric)
+    grid = int8.grid(low, high, symmetric=symmetric)
     assert -128 <= grid.zero <= 127
     assert grid.zero == 0 or not symmetric
     ends = [grid.scale * (n - grid.zero) for n in (-128, 127)]
@@ -183,7 +183,7 @@ def test_weights_are_within_half_a_step(axis):
   kernel = rng.normal(size=(5, 3, 3, 6)) * 10.0 ** rng.integers(-3, 3, 6)
   kernel = np.moveaxis(kernel, 3, axis).astype(np.float32)
   np.moveaxis(kernel, axis, 0)[1] = 0  # a channel of nothing
-  values, scales = litert_int8.quantise_weights(kernel, axis)
+  values, scales = int8.quantise_weights(kernel, axis)
   assert values.dtype == np.int8
   assert np.abs(values).max() == 127
   back = np.moveaxis(np.float64(values), axis, -1) * scales

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from mobilevit_jax.benchmark import nets
+from benchmarks import nets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import onnx
-from mobilevit_jax.export import quantise
+from mobilevit_jax.export.litert import quantise
 from tests.export.random_model import random_images
 
 pytestmark = pytest.mark.export

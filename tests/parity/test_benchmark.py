@@ -17,7 +17,7 @@ def test_against_timm(tmp_path):
   flags = "--variant=xxs --size=64 --batch=4 --steps=1 --rounds=2"
   done = subprocess.run(
     [
-      *(sys.executable, "-m", "mobilevit_jax.benchmark", "train"),
+      *(sys.executable, "-m", "benchmarks", "train"),
       *(*flags.split(), "--against=timm", f"--out={out}"),
     ],
     env={**os.environ, "XLA_FLAGS": ""},  # one device

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from mobilevit_jax.data import presets
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.weights import hf_config
 
 torch = pytest.importorskip("torch")

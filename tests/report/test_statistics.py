@@ -8,8 +8,8 @@ import pytest
 import scipy.optimize
 from sklearn import metrics
 
-from mobilevit_jax import losses
 from mobilevit_jax.report import statistics
+from mobilevit_jax.tasks import losses
 
 
 def _guesses(seed, n=500, k=7):

@@ -4,9 +4,9 @@ from flax import nnx
 import numpy as np
 import pytest
 
+from benchmarks import random_weights
 from mobilevit_jax import models
 from mobilevit_jax import visualize
-from mobilevit_jax.export import random_weights
 from mobilevit_jax.models import mobilevit
 
 _NARROW = mobilevit.Variant((4, 4, 4, 4, 4, 4), (8, 8, 8), 1, dropout=0.0)

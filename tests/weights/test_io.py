@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mobilevit_jax import checkpoint
 from mobilevit_jax import create_model
 from mobilevit_jax import models
 from mobilevit_jax import steps
+from mobilevit_jax.run import checkpoint
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import names

@@ -1,0 +1,201 @@
+"""How fast images get from files into batches, against torchvision.
+
+    python -m benchmarks input --config=configs/imagenet.py \
+      --config.data.dir=DIR
+    python -m benchmarks input --synthetic=256
+
+Measures, in alternating rounds, the pipeline as training uses it; its stages,
+by one thread; the same of torchvision with `torch.utils.data.DataLoader`, where
+PyTorch is installed (requirements-parity.txt); and bare JPEG decoding, which
+bounds them all. The first has data, crops and flips from a configuration, the
+second makes files of noise. Files are read once before, so they come from the
+system's memory. By default each has one thread, for fair CPU-seconds;
+`--num_workers=8` gives each eight processes. Prints a table, and JSON.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import clock
+from benchmarks import jax_input
+from benchmarks import photographs
+from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import sources
+
+_PACKAGES = ("jax", "grain", "numpy", "opencv-python-headless", "pillow")
+_TORCH = ("torch", "torchvision")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of the sub-command."""
+  parser.add_argument(
+    "--config",
+    help="whose data, crop and flip; --config.FIELD=VALUE sets a field",
+  )
+  parser.add_argument(
+    "--synthetic", type=int, metavar="N", help="N files of noise, 500 x 375"
+  )
+  parser.add_argument("--size", type=int, default=256, help="pixels")
+  parser.add_argument("--batch", type=int, default=64)
+  parser.add_argument("--images", type=int, default=512, help="in a round")
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--num_workers", type=int, default=0, help="processes")
+  parser.add_argument(
+    "--num_threads", type=int, default=1, help="ours, in each"
+  )
+  parser.add_argument("--out", help="write the JSON here, not to the screen")
+
+
+def main(args: argparse.Namespace) -> int:
+  """Measures and prints; returns the exit code."""
+  for name in ("synthetic", "size", "batch", "images", "rounds", "num_threads"):
+    value = getattr(args, name)
+    if value is not None and value < 1:
+      raise ValueError(f"--{name}={value} must be at least 1")
+  if args.num_workers < 0:
+    raise ValueError(f"--num_workers={args.num_workers} must be at least 0")
+  if args.out and not pathlib.Path(args.out).absolute().parent.is_dir():
+    raise ValueError(f"--out={args.out}: its folder doesn't exist")
+  if not (args.config or args.synthetic):
+    raise ValueError("give --config=FILE, --synthetic=N, or both")
+  # Grain's workers read absl flags.
+  flags.FLAGS.mark_as_parsed()
+  with tempfile.TemporaryDirectory() as folder:
+    result = measure(_task(args, pathlib.Path(folder)), args.rounds)
+  for line in readable(result):
+    print(line, file=sys.stdout if args.out else sys.stderr)
+  text = json.dumps(result, indent=2)
+  if args.out:
+    pathlib.Path(args.out).write_text(text + "\n")
+  else:
+    print(text)
+  return 0
+
+
+def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
+  augmentation = pipeline.Augmentation()
+  name, split, data_dir = "folder", "train", str(folder)
+  if args.config:
+    data = _data_fields(args)
+    augmentation = pipeline.Augmentation(
+      data.crop_scale, data.crop_ratio, data.flip
+    )
+    name, split, data_dir = data.name, data.train_split, data.dir
+  if args.synthetic:
+    name, split, data_dir = "folder", "train", str(folder)
+    photographs.write(folder, args.synthetic)
+  return jax_input.Task(
+    source=sources.make_source(name, split, data_dir=data_dir, prepare=False),
+    augmentation=augmentation,
+    size=args.size,
+    batch=args.batch,
+    images=args.images,
+    num_workers=args.num_workers,
+    num_threads=args.num_threads,
+  )
+
+
+def _data_fields(args: argparse.Namespace) -> Any:
+  """`config.data`."""
+  values = flags.FlagValues()
+  argv = ["benchmark", f"--config={args.config}", *args.fields]
+  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+  try:
+    values(argv)
+    return values.config.data  # a file that can't be read shows here
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    # One wraps another; the last line gives the reason.
+    reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+    raise ValueError(f"--config={args.config}: {reason}") from error
+
+
+def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:
+  """Runs all contestants in turn, and returns what the JSON says."""
+  contestants = {
+    "decode": lambda: {"decode": jax_input.decode(task)},
+    "mobilevit_jax": lambda: {"mobilevit_jax": jax_input.whole(task)},
+    "stages": lambda: _prefixed("mobilevit_jax", jax_input.stages(task)),
+  }
+  has_torch = all(map(importlib.util.find_spec, _TORCH))
+  if has_torch:
+    from benchmarks import torch_input  # heavy
+
+    contestants |= {
+      "torchvision": lambda: {"torchvision": torch_input.whole(task)},
+      "torchvision stages": lambda: _prefixed(
+        "torchvision", torch_input.stages(task)
+      ),
+    }
+  sizes = [len(task.source[index].image) for index in {*task.ids}]
+  measured: list[dict[str, clock.Rate]] = []
+  order = list(contestants)
+  for number in range(rounds + 1):
+    found: dict[str, clock.Rate] = {}
+    for name in order:
+      found |= contestants[name]()
+    if number:  # the first warms up
+      measured.append({name: found[name] for name in sorted(found)})
+    order.reverse()  # who goes first has no advantage
+  results = clock.medians(measured)
+  packages = [*_PACKAGES, *(_TORCH if has_torch else ())]
+  return {
+    "data": task.source.name,
+    "files": len(sizes),
+    "bytes_per_file": sum(sizes) / len(sizes),
+    "size": task.size,
+    "batch": task.batch,
+    "images": task.num_batches * task.batch,
+    "rounds": rounds,
+    "num_workers": task.num_workers,
+    "num_threads": task.num_threads,
+    "cores": os.cpu_count(),
+    "machine": platform.machine(),
+    "python": platform.python_version(),
+    "versions": {name: _version(name) for name in packages},
+    "results": results,
+    "ratios": clock.ratios(results),
+  }
+
+
+def _prefixed(name: str, rates: dict[str, clock.Rate]) -> dict[str, clock.Rate]:
+  return {f"{name} {stage}": rate for stage, rate in rates.items()}
+
+
+def _version(package: str) -> str | None:
+  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    return importlib.metadata.version(package)
+  return None
+
+
+def readable(result: dict[str, Any]) -> list[str]:
+  """The result as a table, and a line for each ratio."""
+  lines = [
+    f"{result['data']}: {result['files']} files of "
+    f"{result['bytes_per_file'] / 1e3:.0f} kB; {result['batch']} x "
+    f"{result['size']} px; {result['num_workers']} worker processes, "
+    f"{result['num_threads']} thread(s)",
+    f"{'':28}{'images/s':>10}{'images/CPU-s':>14}{'CPU ms/image':>14}",
+  ]
+  for name, row in result["results"].items():
+    first, _, stage = name.partition(" ")
+    title = f"  {first} {stage}" if stage else first
+    lines.append(
+      f"{title:28}{row['images_per_second']:10,.0f}"
+      f"{row['images_per_cpu_second']:14,.0f}"
+      f"{1e3 / row['images_per_cpu_second']:14.3f}"
+    )
+  for name, ratio in result["ratios"].items():
+    lines.append(f"mobilevit_jax / {name}, per CPU-second: {ratio:.2f}")
+  return lines

@@ -1,0 +1,242 @@
+"""How fast a train step is, what it takes, and how PyTorch's compares.
+
+    python -m benchmarks train --variant=s --size=256 --batch=32
+    python -m benchmarks train --variant=s --size=256 --batch=32 \
+      --against=timm
+
+The step is the trainer's: forward, backward, AdamW, EMA, on random images
+that are already on the device. `--against=timm` makes the same step in
+PyTorch (channels last), in the same process, in alternating rounds. It prints
+one readable line each, and JSON. Both take the cores they may run on: `taskset
+-c 0` in front compares one core.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import jax
+
+from benchmarks import jax_step
+from benchmarks import timing
+from mobilevit_jax import flops
+from mobilevit_jax import models
+from mobilevit_jax import summary
+from mobilevit_jax.models import depthwise as dw
+
+NUM_CLASSES = 1000
+# The recipe of configs/imagenet.py, at a constant rate.
+RECIPE: dict[str, Any] = {
+  "label_smoothing": 0.1,
+  "optimizer": {"lr": 2e-4, "weight_decay": 0.01},
+  "ema_momentum": 5e-4,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of the sub-command."""
+  parser.add_argument("--variant", default="s", help="xxs, xs or s")
+  parser.add_argument("--size", type=int, default=256, help="pixels")
+  parser.add_argument("--batch", type=int, default=32, help="global batch")
+  parser.add_argument(
+    "--dtype", default="float32", choices=("float32", "bfloat16")
+  )
+  parser.add_argument("--depthwise", default="auto", choices=dw.KINDS)
+  parser.add_argument("--bn_groups", type=int, default=1)
+  parser.add_argument(
+    "--dropout", type=float, help="in the blocks; default: the variant's"
+  )
+  parser.add_argument("--steps", type=int, default=3, help="in a round")
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--against", choices=("timm",), help="compare with it")
+  parser.add_argument(
+    "--compile", action="store_true", help="torch.compile too"
+  )
+  parser.add_argument("--out", help="write the JSON here, not to the screen")
+
+
+def main(args: argparse.Namespace) -> int:
+  """Measures and prints; returns the exit code."""
+  _check(args)
+  result = measure(args)
+  for line in readable(result):
+    print(line, file=sys.stderr if args.out is None else sys.stdout)
+  text = json.dumps(result, indent=2)
+  if args.out is None:
+    print(text)
+  else:
+    pathlib.Path(args.out).write_text(text + "\n")
+  return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+  for name in ("batch", "steps", "rounds", "bn_groups"):
+    if getattr(args, name) < 1:
+      raise ValueError(f"--{name}={getattr(args, name)} must be at least 1")
+  if args.compile and args.against is None:
+    raise ValueError("--compile is PyTorch's: add --against=timm")
+  if args.out and not pathlib.Path(args.out).absolute().parent.is_dir():
+    raise ValueError(f"--out={args.out}: its folder doesn't exist")
+  if args.against is None:
+    return
+  missing = [
+    name for name in ("torch", "timm") if not importlib.util.find_spec(name)
+  ]
+  if missing:
+    raise ValueError(
+      f"--against=timm needs {' and '.join(missing)}: pip install "
+      "-r requirements-parity.txt"
+    )
+  # JAX would otherwise take most of a GPU's memory before PyTorch starts.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  if len(jax.devices()) > 1:
+    raise ValueError(
+      f"--against=timm compares one device, and here are {len(jax.devices())}:"
+      " set CUDA_VISIBLE_DEVICES=0"
+    )
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+  """Compiles, runs and returns what the JSON says."""
+  name = f"mobilevit_{args.variant.removeprefix('mobilevit_')}"
+  if name not in models.VARIANTS:
+    raise ValueError(f"--variant={args.variant} must be xxs, xs or s")
+  fields = {
+    "num_classes": NUM_CLASSES,
+    "classifier_dropout": 0.1,
+    "dropout": args.dropout,
+    "bn_groups": args.bn_groups,
+    "depthwise": args.depthwise,
+    "dtype": args.dtype,
+  }
+  if args.dropout is None:
+    fields["dropout"] = models.VARIANTS[name].dropout
+  if args.batch % (args.bn_groups * len(jax.devices())):
+    raise ValueError(
+      f"--batch={args.batch} must be a multiple of --bn_groups times "
+      f"{len(jax.devices())} device(s)"
+    )
+  macs = summary.forward_macs(name, args.size, args.size, **fields)
+  images, labels = jax_step.random_batch(args.size, args.batch, NUM_CLASSES)
+  ours = jax_step.JaxStep(name, images, labels, fields=fields, **RECIPE)
+  details: dict[str, dict[str, Any]] = {
+    "jax": {
+      "compile_seconds": ours.compile_seconds,
+      **ours.memory(),  # before PyTorch takes some
+      "xla_flops": ours.xla_flops(),
+      "first_loss": ours.first_loss,
+    }
+  }
+  run = {"jax": ours.run}
+  if args.against:
+    kinds = {"timm_eager": False}
+    if args.compile:
+      kinds["timm_compiled"] = True
+    for kind, compiled in kinds.items():
+      theirs = _torch_step(name, images, labels, fields, compiled)
+      run[kind] = theirs.run
+      details[kind] = {
+        "device": theirs.device_name(),
+        "first_step_seconds": theirs.first_step_seconds,
+        "first_loss": theirs.first_loss,
+        "allocator_peak_bytes": theirs.peak_memory(),
+      }
+  times = timing.alternate(run, rounds=args.rounds, steps=args.steps)
+  step_flops = flops.train_flops(macs, args.batch)
+  peak = flops.peak_flops(jax.devices()[0].device_kind, args.dtype)
+  for kind, each in times.items():
+    rate = 1 / each.wall_median
+    details[kind] |= {
+      "steps_per_second": rate,
+      "images_per_second": rate * args.batch,
+      "step_seconds": each.wall_median,
+      "step_cpu_seconds": each.cpu_median,
+      "model_flops_per_second": rate * step_flops,
+      "mfu": peak and rate * step_flops / (peak * len(jax.devices())),
+      "rounds": {"wall": each.wall, "cpu": each.cpu},
+    }
+  return {
+    **_setting(args, name, fields),
+    "model_flops": step_flops,
+    **details,
+    "ratio": {
+      kind: {
+        "wall": times["jax"].wall_median / each.wall_median,
+        "cpu": times["jax"].cpu_median / each.cpu_median,
+      }
+      for kind, each in times.items()
+      if kind != "jax"
+    },
+  }
+
+
+def _setting(
+  args: argparse.Namespace, name: str, fields: dict[str, Any]
+) -> dict[str, Any]:
+  packages = ["jax", "jaxlib", "flax", "optax"]
+  packages += ["torch", "timm"] if args.against else []
+  return {
+    "model": name,
+    "size": args.size,
+    "batch": args.batch,
+    **fields,
+    "steps": args.steps,
+    "device": jax.devices()[0].device_kind,
+    "devices": len(jax.devices()),
+    "cores": len(os.sched_getaffinity(0)),
+    "machine": platform.machine(),
+    "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    "ld_preload": os.environ.get("LD_PRELOAD", ""),
+    "versions": {
+      package: importlib.metadata.version(package) for package in packages
+    },
+  }
+
+
+def _torch_step(
+  name: str, images: Any, labels: Any, fields: Any, compiled: bool
+):
+  from benchmarks import torch_step  # PyTorch only where asked for
+
+  keys = ("num_classes", "dropout", "classifier_dropout", "dtype")
+  return torch_step.TorchStep(
+    name,
+    images,
+    labels,
+    compiled=compiled,
+    **{key: fields[key] for key in keys},
+    **RECIPE,
+  )
+
+
+def readable(result: dict[str, Any]) -> list[str]:
+  """The result in a line for each contestant, and one for each ratio."""
+  lines = []
+  for kind in ("jax", "timm_eager", "timm_compiled"):
+    if kind not in result:
+      continue
+    each = result[kind]
+    line = (
+      f"{kind}: {result['model']} {result['dtype']} {result['batch']} x "
+      f"{result['size']} px: {each['steps_per_second']:.3g} steps/s, "
+      f"{each['images_per_second']:.4g} images/s, "
+      f"{each['step_cpu_seconds']:.3g} CPU s a step"
+    )
+    if each["mfu"]:
+      line += f", MFU {each['mfu']:.1%}"
+    if "compile_seconds" in each:
+      line += f", compiled in {each['compile_seconds']:.1f} s"
+      line += f", temporaries {each.get('xla_temp_bytes', 0) / 1e9:.2f} GB"
+    lines.append(line)
+  for kind, ratio in result["ratio"].items():
+    lines.append(
+      f"jax / {kind}: {ratio['wall']:.2f} of the time, "
+      f"{ratio['cpu']:.2f} of the CPU time"
+    )
+  return lines

@@ -1,0 +1,133 @@
+"""Files in engines, a few runs of each at a time, while the others wait.
+
+What else the machine does then meets all alike, and ratios are of neighbours.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks import infer_worker
+
+_BLOCK_SECONDS = 0.1  # about so long runs one file before the next one's turn
+
+# The seconds of each run ("wall", "cpu") and the process's memory ("peak").
+Sample = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """What is measured: a net's file in an engine with some threads."""
+
+  model: str
+  engine: str
+  precision: str
+  threads: int
+
+  @property
+  def clock(self) -> str:
+    """The time that counts.
+
+    Of one thread its processor's: what other processes take isn't in it.
+    """
+    return "cpu" if self.threads == 1 else "wall"
+
+
+class _Worker:
+  """A process of `infer_worker`."""
+
+  def __init__(self, case: Case, path: pathlib.Path, size: int):
+    script = [sys.executable, "-P", infer_worker.__file__]
+    arguments = [case.engine, str(path), str(size), str(case.threads)]
+    self._process = subprocess.Popen(
+      [*script, *arguments],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    self._name = f"{case.model}, {case.engine} {case.precision}"
+
+  def run(self, times: int) -> Sample:
+    """Runs the file so often; see `infer_worker`."""
+    process = self._process
+    assert process.stdin and process.stdout and process.stderr
+    try:
+      print(times, file=process.stdin, flush=True)
+      line = process.stdout.readline()
+    except BrokenPipeError:
+      line = ""
+    if not line:
+      process.kill()
+      words = process.stderr.read().strip().splitlines() or ["it stopped"]
+      raise ValueError(f"{self._name}: {words[-1]}")
+    return json.loads(line)
+
+  def stop(self) -> None:
+    """Ends the process."""
+    self._process.kill()
+    self._process.communicate()
+
+
+@contextlib.contextmanager
+def _workers(
+  cases: Mapping[Case, pathlib.Path], size: int
+) -> Iterator[dict[Case, _Worker]]:
+  with contextlib.ExitStack() as stack:
+    workers = {}
+    for case, path in cases.items():
+      workers[case] = _Worker(case, path, size)
+      stack.callback(workers[case].stop)
+      workers[case].run(2)  # alone, while it gets ready
+    yield workers
+
+
+def measure(
+  cases: Mapping[Case, pathlib.Path], size: int, rounds: int
+) -> dict[Case, list[Sample]]:
+  """A sample of each case in each round."""
+  samples: dict[Case, list[Sample]] = {case: [] for case in cases}
+  with _workers(cases, size) as workers:
+    times = {}
+    for case, worker in workers.items():
+      seconds = statistics.median(worker.run(3)["wall"])
+      times[case] = max(1, round(_BLOCK_SECONDS / seconds))
+    for _ in range(rounds):
+      for case, worker in workers.items():
+        samples[case].append(worker.run(times[case]))
+  return samples
+
+
+def median(samples: Sequence[Sample], clock: str) -> float:
+  """Seconds of a run."""
+  return statistics.median(second for s in samples for second in s[clock])
+
+
+def ratio(
+  ours: Sequence[Sample], theirs: Sequence[Sample], clock: str
+) -> float:
+  """Median over the rounds of one round's ratio of medians."""
+  return statistics.median(
+    median([a], clock) / median([b], clock)
+    for a, b in zip(ours, theirs, strict=True)
+  )
+
+
+def table(rows: Sequence[Sequence[str]], *, words: int) -> str:
+  """Columns, of which the first so many are `words` and the rest numbers."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return "\n".join(
+    "  ".join(
+      cell.ljust(width) if index < words else cell.rjust(width)
+      for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  )

@@ -1,0 +1,187 @@
+"""Prepares TFDS image sets as ArrayRecord files, which training reads.
+
+    python -m mobilevit_jax.data NAME --manual_dir=TARS --data_dir=OUT
+    python -m mobilevit_jax.data convert OLD/NAME/VERSION --data_dir=OUT
+    python -m mobilevit_jax.data verify OUT/NAME/VERSION --sample=all
+    python -m mobilevit_jax.data check --data=folder --data_dir=PHOTOS
+
+The first downloads what is free, takes the rest from `--manual_dir` (for
+imagenet2012 the two official archives), and leaves a finished set alone. The
+second turns a set of TFRecord files into one of ArrayRecord files. Started
+again, imagenet2012 and the second go on where they were interrupted. The third
+counts the records of a prepared set, decodes a sample of its images, and names
+what is broken. The last reads every image of a set that training can read, and
+says whether it can be learnt from: classes, copies, broken and tiny images.
+"""
+
+import argparse
+from collections.abc import Sequence
+import sys
+
+_COMMANDS = ("prepare", "convert", "verify", "check")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; the exit code is 1 for a set that isn't sound."""
+  words = [*(sys.argv[1:] if argv is None else argv)]
+  if words and words[0] not in (*_COMMANDS, "-h", "--help"):
+    words.insert(0, "prepare")
+  args = _parser().parse_args(words)
+  try:
+    return args.run(args)
+  except KeyboardInterrupt:
+    print("prepare_data: interrupted", file=sys.stderr)
+    return 130
+  except (ValueError, OSError) as error:
+    print(f"prepare_data: {error}", file=sys.stderr)
+    return 1
+
+
+def _prepare(args: argparse.Namespace) -> int:
+  # Imported late, as it takes seconds: --help need not wait.
+  from mobilevit_jax.data.prepare import download
+  from mobilevit_jax.data.sources import tfds as tfds_source
+
+  if args.num_shards is not None and args.num_shards < 1:
+    raise ValueError(f"--num_shards={args.num_shards} must be at least 1")
+  builder = tfds_source.make_builder(args.name, args.data_dir)
+  tfds_source.check_features(args.name, builder.info.features)
+  for folder, size in download.leftovers(builder.data_path):
+    what = f"{folder}, {download.gigabytes(size)}"
+    if args.remove_leftovers:
+      print(f"removing what an earlier run left: {what}", flush=True)
+      folder.rmtree()
+    else:
+      print(
+        f"left by a run that was killed, or in use by one at work: {what}; "
+        "--remove_leftovers removes it",
+        flush=True,
+      )
+  if not builder.is_prepared():
+    download.prepare_set(
+      args.name,
+      builder,
+      manual_dir=args.manual_dir,
+      num_shards=args.num_shards,
+    )
+  for name, split in builder.info.splits.items():
+    # Opening is the test: it refuses files without random access.
+    source = tfds_source.open_prepared(args.name, name, builder.data_path)
+    print(
+      f"{builder.data_path}: {name}, {len(source)} images "
+      f"in {split.num_shards} files"
+    )
+  return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data.prepare import convert
+
+  print(convert.convert(args.source, args.data_dir))
+  return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data.prepare import verify
+
+  faults = 0
+  for found in verify.verify(args.path, sample=args.sample):
+    for fault in found.faults:
+      print(f"broken: {fault}")
+    print(
+      f"{found.split}: {found.num_images} images in {found.num_files} files, "
+      f"{found.num_decoded} decoded, {len(found.faults)} broken",
+      flush=True,
+    )
+    faults += len(found.faults)
+  return 1 if faults else 0
+
+
+def _check(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data import check
+  from mobilevit_jax.data import sources
+
+  if args.size is not None and args.size < 1:
+    raise ValueError(f"--size={args.size} must be at least 1")
+  default = ("train", "test") if args.data == "digits" else ("train", "val")
+  if args.data not in ("digits", "folder"):
+    default = ("train", "validation")
+  names = (args.train_split or default[0], args.eval_split or default[1])
+  if names[0] == names[1]:
+    raise ValueError(
+      f"--eval_split={names[1]} must differ from --train_split: accuracy on "
+      "images that were learnt by heart says nothing"
+    )
+  splits = {
+    name: sources.make_source(
+      args.data, name, data_dir=args.data_dir, prepare=False
+    )
+    for name in names
+  }
+  report = check.check_splits(splits, size=args.size, progress=True)
+  print("\n".join(report.lines()))
+  if refusal := report.refusal():
+    raise ValueError(refusal)
+  return 0
+
+
+def _sample(text: str) -> int | None:
+  """`--sample`: None is all."""
+  if text == "all":
+    return None
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 or all")
+  return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mobilevit_jax.data",
+    description="Prepares image sets, and looks for what is wrong with them.",
+  )
+  commands = parser.add_subparsers(required=True)
+  prepare = commands.add_parser("prepare", help="the default: NAME alone")
+  prepare.set_defaults(run=_prepare)
+  prepare.add_argument("name", metavar="NAME", help="such as imagenet2012")
+  prepare.add_argument("--data_dir", help="default: TFDS's own choice")
+  prepare.add_argument(
+    "--manual_dir",
+    help="archives downloaded by hand; default: DATA_DIR/downloads/manual",
+  )
+  prepare.add_argument("--num_shards", type=int, help="files for each split")
+  prepare.add_argument(
+    "--remove_leftovers",
+    action="store_true",
+    help="delete what killed runs left of the same set",
+  )
+  convert = commands.add_parser("convert", help="TFRecord to ArrayRecord")
+  convert.set_defaults(run=_convert)
+  convert.add_argument("source", metavar="OLD/NAME/VERSION")
+  convert.add_argument("--data_dir", required=True)
+  verify = commands.add_parser("verify", help="look for what is broken")
+  verify.set_defaults(run=_verify)
+  verify.add_argument("path", metavar="OUT/NAME/VERSION")
+  verify.add_argument(
+    "--sample",
+    type=_sample,
+    default=1000,
+    help="images of each split to decode, or all; default: %(default)s",
+  )
+  check = commands.add_parser("check", help="can it be learnt from?")
+  check.set_defaults(run=_check)
+  check.add_argument(
+    "--data", default="folder", help="folder, digits or a TFDS name"
+  )
+  check.add_argument("--data_dir", help="the folder; where TFDS keeps its sets")
+  check.add_argument("--train_split", help="default: train")
+  check.add_argument(
+    "--eval_split", help="default: val; test of digits, validation of TFDS"
+  )
+  check.add_argument(
+    "--size", type=int, help="the least size to train at, in pixels"
+  )
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())

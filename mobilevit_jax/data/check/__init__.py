@@ -1,0 +1,224 @@
+"""Whether a labelled set of images can be trained on, and what to mend first.
+
+`python -m mobilevit_jax.data check` prints the report; training makes
+the same one before it starts, with `config.data.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+
+from etils import epath
+import numpy as np
+
+from mobilevit_jax import files
+from mobilevit_jax.data import examples
+from mobilevit_jax.data.check import findings
+from mobilevit_jax.data.check import scan
+
+FILE = "data_check.json"  # in a run's folder
+
+_FEWEST = 2  # training images of a class
+_IMBALANCE = 10
+_MOST_ROWS = 40  # of classes in the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What was found in the splits of a data set.
+
+  Attributes:
+    splits: their names, as `train` and `val`.
+    images: for each split, the images in it.
+    classes: for each class its name and the usable images of each split.
+    findings: for each thing looked for, its name and the count in each split.
+    problems: reasons to refuse to train, a line each.
+    warnings: what to look at, and what to do about it, a line each.
+  """
+
+  splits: tuple[str, ...]
+  images: tuple[int, ...]
+  classes: tuple[tuple[str, tuple[int, ...]], ...]
+  findings: tuple[tuple[str, tuple[int, ...]], ...]
+  problems: tuple[str, ...]
+  warnings: tuple[str, ...]
+
+  def table(self) -> list[str]:
+    """Lines for a terminal: images of each class, and what was found."""
+    total = sum(counts[0] for _, counts in self.classes)
+    rows: list[list[str]] = [["class", *self.splits, f"{self.splits[0]} share"]]
+    for name, counts in self._largest_and_smallest():
+      share = f"{counts[0] / total:.1%}" if total else "-"
+      rows.append([name, *map(str, counts), share])
+    if len(self.classes) > _MOST_ROWS:
+      left_out = f"({len(self.classes) - _MOST_ROWS} more classes)"
+      half = 1 + _MOST_ROWS // 2
+      rows.insert(half, [left_out, *[""] * (len(self.splits) + 1)])
+    sums = np.sum([counts for _, counts in self.classes], axis=0, dtype=int)
+    rows.append(["all", *map(str, sums), ""])
+    rows.append([""] * len(rows[0]))
+    rows.append(["of all images", *self.splits, ""])
+    for name, counts in (("images", self.images), *self.findings):
+      rows.append([name, *map(str, counts), ""])
+    return [*_aligned(rows), "", self.balance()]
+
+  def lines(self) -> list[str]:
+    """The table, and the warnings."""
+    return [*self.table(), *(f"warning: {text}" for text in self.warnings)]
+
+  def refusal(self) -> str:
+    """Why this data can't be trained on; empty if it can."""
+    if not self.problems:
+      return ""
+    return f"this data can't be trained on: {'. '.join(self.problems)}"
+
+  def balance(self) -> str:
+    """A line on how even the classes are."""
+    sizes = [counts[0] for _, counts in self.classes]
+    text = f"{len(sizes)} classes of {min(sizes)} to {max(sizes)} images"
+    if min(sizes):
+      text += f", {max(sizes) / min(sizes):.1f} times as many"
+    return f"{text} in {self.splits[0]}"
+
+  def _largest_and_smallest(self) -> Sequence[tuple[str, tuple[int, ...]]]:
+    if len(self.classes) <= _MOST_ROWS:
+      return self.classes
+    ranked = sorted(self.classes, key=lambda row: row[1], reverse=True)
+    half = _MOST_ROWS // 2
+    return [*ranked[:half], *ranked[-half:]]
+
+  def save(self, path: epath.PathLike) -> None:
+    """Writes everything as JSON."""
+    text = json.dumps(dataclasses.asdict(self), indent=2)
+    files.write_text(path, text + "\n")
+
+
+def load(path: epath.PathLike) -> Report:
+  """Reads what `Report.save` wrote."""
+  fields = json.loads(epath.Path(path).read_text())
+  for name in ("classes", "findings"):
+    fields[name] = tuple((row, tuple(counts)) for row, counts in fields[name])
+  return Report(**{name: tuple(value) for name, value in fields.items()})
+
+
+def check_splits(
+  splits: Mapping[str, examples.Source],
+  *,
+  size: int | None = None,
+  on_bad_image: str = "replace",
+  progress: bool = False,
+) -> Report:
+  """Reads every image of the splits once.
+
+  Args:
+    splits: the training split, then the one for evaluation, by name.
+    size: the least size that they are trained at, in pixels, if known.
+    on_bad_image: the run's policy; with "error" a broken image is a problem.
+    progress: whether to show a bar on standard error, if that is a terminal.
+
+  Returns:
+    What was found.
+  """
+  scans = [scan.scan(source, progress=progress) for source in splits.values()]
+  names = tuple(splits)
+  class_names = next(iter(splits.values())).class_names
+  counts = np.stack(
+    [
+      np.bincount(
+        one.records["label"][one.records["usable"]],
+        minlength=len(class_names),
+      )[: len(class_names)]
+      for one in scans
+    ],
+    axis=1,
+  )
+  found = findings.Findings(names, scans, class_names, size)
+  problems = [
+    *found.unreadable(),
+    *_class_problems(names, class_names, counts),
+    *found.problems(on_bad_image),
+  ]
+  warnings = [*_class_warnings(names, class_names, counts), *found.warnings()]
+  if on_bad_image != "error":
+    warnings = [*found.broken(), *warnings]
+  return Report(
+    names,
+    tuple(len(one.records) for one in scans),
+    tuple(
+      (name, tuple(map(int, row)))
+      for name, row in zip(class_names, counts, strict=True)
+    ),
+    tuple(found.rows()),
+    tuple(problems),
+    tuple(warnings),
+  )
+
+
+def _class_problems(
+  names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
+) -> list[str]:
+  problems = []
+  if len(class_names) < 2:
+    problems.append(
+      "there must be at least 2 classes to tell apart, not "
+      f"{_classes(class_names)}"
+    )
+  train = counts[:, 0]
+  for what, wrong in (
+    ("no usable image", train == 0),
+    (f"fewer than {_FEWEST} usable images", (train > 0) & (train < _FEWEST)),
+  ):
+    lacking = [class_names[label] for label in np.flatnonzero(wrong).tolist()]
+    if lacking:
+      problems.append(
+        f"{what} to train on in {_classes(lacking)}; "
+        "add images, or remove the class"
+      )
+  for name, total in zip(names[1:], counts[:, 1:].sum(axis=0), strict=True):
+    if not total:
+      problems.append(f"split {name} has no usable image to evaluate with")
+  return problems
+
+
+def _classes(names: Sequence[str]) -> str:
+  count = findings.number(names, "class", "classes")
+  return f"{count} ({findings.listed(names)})"
+
+
+def _class_warnings(
+  names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
+) -> list[str]:
+  warnings = []
+  train = counts[:, 0]
+  if train.size and train.max() >= _IMBALANCE * max(train.min(), 1):
+    most, least = int(train.argmax()), int(train.argmin())
+    warnings.append(
+      f"classes are uneven: {train[most]} training images of "
+      f"{class_names[most]}, {train[least]} of {class_names[least]}; add some "
+      "to the small ones, or set --config.optim.class_weights=balanced"
+    )
+  for name, column in zip(names[1:], counts[:, 1:].T, strict=True):
+    lacking = [
+      class_names[label] for label in np.flatnonzero(column == 0).tolist()
+    ]
+    if lacking and column.any():
+      warnings.append(
+        f"split {name} has no image of "
+        f"{_classes(lacking)}; its "
+        "accuracy says nothing about them"
+      )
+  return warnings
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  """Columns: the first to the left, the others to the right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    "  ".join(
+      cell.rjust(width) if place else cell.ljust(width)
+      for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  ]

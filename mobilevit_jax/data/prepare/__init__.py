@@ -1,0 +1,1 @@
+"""TFDS sets as ArrayRecord files: downloaded, converted and verified."""

@@ -1,0 +1,108 @@
+"""Looking for what is broken in a prepared TFDS set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+import dataclasses
+import os
+
+from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+
+from mobilevit_jax.data import augment
+from mobilevit_jax.data import examples
+from mobilevit_jax.data.prepare import download
+from mobilevit_jax.data.prepare import shards
+from mobilevit_jax.data.sources import tfds as tfds_source
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+  """What was found in a split.
+
+  Attributes:
+    split: its name.
+    num_images: that it should have.
+    num_files: that it should have.
+    num_decoded: images that were read and decoded, or tried.
+    faults: a line for each file or record that is broken.
+  """
+
+  split: str
+  num_images: int
+  num_files: int
+  num_decoded: int
+  faults: list[str]
+
+
+def verify(
+  path: os.PathLike[str] | str, *, sample: int | None = None
+) -> Iterator[Verified]:
+  """Counts the records of a prepared set, and decodes images.
+
+  Args:
+    path: the version's folder, such as `DIR/imagenet2012/5.1.0`.
+    sample: images of each split to decode, drawn at random but always the
+      same; None for all.
+
+  Yields:
+    What was found, split by split.
+
+  Raises:
+    ValueError: if that is no prepared set of labelled images in ArrayRecord
+      files.
+  """
+  if not (epath.Path(path) / download.INFO_FILE).exists():
+    raise ValueError(
+      f"{path} must be the folder of a prepared version, such as "
+      f"DIR/imagenet2012/5.1.0; it has no {download.INFO_FILE}"
+    )
+  info = tfds.builder_from_directory(path).info
+  for name, split in info.splits.items():
+    source = tfds_source.open_prepared(info.name, name, path)
+    files = [epath.Path(file) for file in split.filepaths]
+    counts = zip(files, split.shard_lengths, strict=True)
+    faults = {file.name: _count(file, length) for file, length in counts}
+    ids = _sample(len(source), sample)
+    # One line for a broken file, not one for each of its records.
+    ids = [index for index in ids if not faults[source.place(index)[0]]]
+    found = [fault for fault in faults.values() if fault]
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      decoded = pool.map(lambda index, s=source: _decode(s, index), ids)
+      bar = tqdm.tqdm(decoded, name, len(ids), unit=" images", mininterval=1)
+      found += [fault for fault in bar if fault]
+    yield Verified(name, split.num_examples, len(files), len(ids), found)
+
+
+def _sample(num_examples: int, sample: int | None) -> list[int]:
+  if sample is None or sample >= num_examples:
+    return [*range(num_examples)]
+  rng = np.random.default_rng(0)
+  return sorted(rng.choice(num_examples, sample, replace=False).tolist())
+
+
+def _count(file: epath.Path, length: int) -> str:
+  """What is wrong with a file as a whole, or nothing."""
+  if not file.exists():
+    return f"{file} is missing"
+  try:
+    reader = shards.array_record.ArrayRecordReader(os.fspath(file))
+    count = reader.num_records()
+    reader.close()
+  except RuntimeError as error:
+    return f"{file} can't be read: {' '.join(str(error).split())}"
+  if count == length:
+    return ""
+  return f"{file} has {count} records; {download.INFO_FILE} says {length}"
+
+
+def _decode(source: tfds_source.TfdsSource, index: int) -> str:
+  """What is wrong with an image, or nothing."""
+  try:
+    augment.decode(source.read(index)["image"], source.locate(index))
+  except examples.ImageError as error:
+    return str(error)
+  return ""

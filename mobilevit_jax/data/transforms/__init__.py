@@ -1,0 +1,1 @@
+"""From a decoded example to fixed shapes: one module a task, NumPy alone."""

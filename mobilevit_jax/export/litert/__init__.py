@@ -1,0 +1,189 @@
+"""LiteRT (.tflite) files: built, run by LiteRT with XNNPACK, looked into."""
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax.export import contract
+from mobilevit_jax.export import fold_bn
+from mobilevit_jax.export import graph
+from mobilevit_jax.export.litert import flatbuffer
+from mobilevit_jax.export.litert import quantise
+from mobilevit_jax.export.litert import writer
+from mobilevit_jax.models import mobilevit
+
+# Their int8 kernels run outside XNNPACK (`docs/benchmarks/infer.md`).
+_SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
+_ERROR_IMAGES = 4  # one file a layer is run on so many
+_FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
+
+
+def net(model: mobilevit.MobileViT, options: contract.Options) -> quantise.Net:
+  """What writes the net, input and outputs as the options say."""
+  if options.batch is None:
+    raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
+
+  folded = fold_bn.fold_batch_norms(model)  # once for all that is written
+
+  def write(ops: writer.LiteRTOps) -> dict[str, flatbuffer.Ref]:
+    x = ops.input(options.shape, pixels=options.input == "uint8")
+    return graph.write(
+      folded,
+      ops,
+      x,
+      features=options.output == "features",
+      probabilities=options.output == "probabilities",
+    )
+
+  return write
+
+
+def build(
+  model: mobilevit.MobileViT,
+  options: contract.Options,
+  metadata: str,
+  calibration: np.ndarray | None = None,
+) -> bytes:
+  """The file.
+
+  Args:
+    model: with its weights.
+    options: of the file.
+    metadata: of the file.
+    calibration: for int8, images as the file takes them, `[n, h, w, 3]`.
+
+  Raises:
+    ValueError: for an open batch, or int8 without calibration.
+  """
+  write = net(model, options)
+  if options.precision == "int8":
+    if calibration is None or not len(calibration):
+      raise ValueError("--precision=int8 needs --calibration_images")
+    # Image by image, so that it doesn't matter which share a batch.
+    single = net(model, dataclasses.replace(options, batch=1))
+    ranges = quantise.calibrate(single, calibration)
+    return quantise.write(
+      write, ranges, metadata=metadata, attention=options.attention
+    )
+  if options.precision == "int8-dynamic":
+    return quantise.write_dynamic(write, metadata=metadata)
+  ops = writer.LiteRTOps(half=options.precision == "fp16")
+  return ops.serialize(write(ops), metadata)
+
+
+def layer_errors(
+  model: mobilevit.MobileViT, options: contract.Options, images: np.ndarray
+) -> list[quantise.LayerError]:
+  """What each layer of an int8 file costs by itself, the worst first.
+
+  Args:
+    model: with its weights.
+    options: of the file.
+    images: to calibrate on, as the file takes them; a few of them, evenly
+      spread, are those that the outputs are compared on.
+  """
+  single = net(model, dataclasses.replace(options, batch=1))
+  ranges = quantise.calibrate(single, images)
+  some = images[:: max(1, len(images) // _ERROR_IMAGES)][:_ERROR_IMAGES]
+  return quantise.layer_errors(single, ranges, some)
+
+
+def _interpreter(data: bytes) -> Any:
+  module = contract.library(
+    "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
+  )
+  interpreter = module.Interpreter(model_content=data, num_threads=1)
+  interpreter.allocate_tensors()
+  return interpreter
+
+
+def run(
+  data: bytes, images: np.ndarray, options: contract.Options
+) -> contract.Outputs:
+  """What the engine answers for any number of images."""
+  runner = _interpreter(data).get_signature_runner()
+  return contract.in_batches(
+    lambda batch: runner(images=batch), images, options.batch
+  )
+
+
+def read(data: bytes) -> Any:
+  """The file as a tree of the schema's objects."""
+  schema = flatbuffer.schema()
+  return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+
+def inspect(data: bytes) -> contract.Findings:
+  """Operators and ranks, and how much of the graph XNNPACK takes."""
+  builtin = flatbuffer.schema().BuiltinOperator
+  names = {code: name for name, code in vars(builtin).items()}
+  model = read(data)
+  (subgraph,) = model.subgraphs
+  codes = [names[code.builtinCode] for code in model.operatorCodes]
+  operators = collections.Counter(
+    codes[operator.opcodeIndex] for operator in subgraph.operators
+  )
+  rank = max(len(tensor.shape) for tensor in subgraph.tensors)
+  partitions, rest = delegated(data)
+  left = ", ".join(f"{n} {name}" for name, n in sorted(rest.items()))
+  note = f"XNNPACK partitions: {partitions}; outside them: {left or 'nothing'}"
+  notes = (note, *_notes_on_int8(subgraph, codes))
+  return contract.check_graph(
+    contract.Findings(dict(operators), rank, notes), _FORBIDDEN
+  )
+
+
+def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
+  """What is known to be slow in eight bits, and whether it is there."""
+  int8 = flatbuffer.schema().TensorType.INT8
+  tensors = subgraph.tensors
+  products, shifted, slow = 0, 0, collections.Counter()
+  for operator in subgraph.operators:
+    code = codes[operator.opcodeIndex]
+    kinds = [tensors[i].type for i in (*operator.inputs, *operator.outputs)]
+    if code == "BATCH_MATMUL" and int8 in kinds:
+      products += 1
+      second = tensors[operator.inputs[1]].quantization
+      shifted += bool(second.zeroPoint[0])
+    if code in _SLOW_INT8 and int8 in kinds:
+      slow[code] += 1
+  if not any(tensor.type == int8 for tensor in tensors):
+    return ()
+  names = ", ".join(f"{n} {name}" for name, n in sorted(slow.items()))
+  return (
+    f"int8 products of attention: {products}, of which {shifted} have a second "
+    "operand whose zero isn't at 0 (XNNPACK would not take them)",
+    f"operators that are slow in eight bits: {names or 'none'}",
+  )
+
+
+def delegated(data: bytes) -> tuple[int, dict[str, int]]:
+  """XNNPACK's partitions of a file, and the kinds of operators outside them."""
+  interpreter = _interpreter(data)
+  outputs = [detail["index"] for detail in interpreter.get_output_details()]
+  return _executed(interpreter._get_ops_details(), outputs)
+
+
+def _executed(
+  details: Sequence[dict[str, Any]], outputs: list[int]
+) -> tuple[int, dict[str, int]]:
+  """Delegated partitions, and the kinds of the operators outside them.
+
+  The details list delegated operators too: what runs is what the outputs
+  need, where a tensor that a partition gives is taken from there.
+  """
+  source = {}
+  for node in details:  # partitions come last
+    source |= {int(tensor): node for tensor in node["outputs"]}
+  seen: dict[int, dict[str, Any]] = {}
+  todo = list(outputs)
+  while todo:
+    node = source.get(todo.pop())
+    if node is not None and node["index"] not in seen:
+      seen[node["index"]] = node
+      todo += [int(tensor) for tensor in node["inputs"]]
+  kinds = collections.Counter(node["op_name"] for node in seen.values())
+  return kinds.pop("DELEGATE", 0), dict(kinds)

@@ -1,0 +1,299 @@
+"""Checkpoints of a run; the only file that says Orbax.
+
+`workdir/checkpoints` holds the last few steps and `workdir/best` the one that
+evaluated best. Orbax writes into a temporary folder and renames it, so that
+a process killed while saving leaves the checkpoint before it intact. What a
+disk did to a file later shows in the checksums, which are saved beside.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+import logging
+import pathlib
+import sys
+from typing import Any, TypeVar
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import orbax.checkpoint as ocp
+
+from mobilevit_jax.run import checksums
+
+_BEST_METRIC = "ema_top1"
+_T = TypeVar("_T")
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint can't be written, or none can be read."""
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+  """Its threads log each error with a traceback, and we raise the error."""
+  return "orbax" not in pathlib.PurePath(record.pathname).parts
+
+
+def exists(workdir: epath.PathLike) -> bool:
+  """Whether the folder holds a run's checkpoints, maybe none complete."""
+  return (epath.Path(workdir) / "checkpoints").exists()
+
+
+class Checkpoints:
+  """Asynchronous saving and exact restoring of a training run.
+
+  Args:
+    workdir: the run's folder, local or `gs://`.
+    keep: how many of the last checkpoints to keep.
+    create: make the folders; without it a missing run is an error.
+    say: takes a line on a checkpoint that can't be read; by default they go
+      to standard error.
+  """
+
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    keep: int = 1,
+    create: bool = True,
+    say: Callable[[str], None] | None = None,
+  ):
+    if keep < 1:
+      raise ValueError(f"keep={keep} must be at least 1")
+    root = epath.Path(workdir).resolve()
+    if not create and not exists(root):
+      raise FileNotFoundError(
+        f"{workdir} holds no checkpoints; train there first, or correct "
+        "--workdir"
+      )
+    logging.getLogger("absl").addFilter(_is_not_orbax)
+    self._say = say or functools.partial(print, file=sys.stderr)
+    self._latest = ocp.CheckpointManager(
+      root / "checkpoints",
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=create,
+        cleanup_tmp_directories=create,
+        multiprocessing_options=_barriers("checkpoints"),
+      ),
+    )
+    try:
+      self._best = ocp.CheckpointManager(
+        root / "best",
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=1,
+          best_fn=lambda metrics: metrics[_BEST_METRIC],
+          create=True,
+          cleanup_tmp_directories=create,
+          multiprocessing_options=_barriers("best"),
+        ),
+      )
+    except ValueError as error:  # it reads the metrics
+      raise CheckpointError(
+        f"{root / 'best'} can't be read: {_first_line(error)}. Move it away: "
+        "the next good evaluation writes another"
+      ) from error
+
+  def latest_step(self) -> int | None:
+    """The newest complete checkpoint's step, or None."""
+    return self._latest.latest_step()
+
+  def best_top1(self) -> float:
+    """EMA top-1 of the best checkpoint, -1 where there is none."""
+    with self._saving(self._best):  # its metrics are written last
+      self._best.wait_until_finished()
+    step = self._best.best_step()
+    if step is None:
+      return -1.0
+    metrics = self._best.metrics(step) or {}
+    return float(metrics[_BEST_METRIC])
+
+  def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+    """Starts to save; returns when the device's memory may be reused.
+
+    Args:
+      step: number of updates done.
+      state: the train state, a dataclass of trees on all devices.
+      progress: what the host carries besides, as JSON.
+
+    Raises:
+      CheckpointError: if this one or the one before can't be written.
+    """
+    with self._saving(self._latest):
+      self._latest.save(step, args=_save_args(state, progress))
+
+  def save_best(self, step: int, state: Any, top1: float) -> None:
+    """Replaces the best checkpoint; raises as `save` does."""
+    with self._saving(self._best):
+      self._best.save(
+        step, args=_save_args(state, {}), metrics={_BEST_METRIC: top1}
+      )
+
+  @contextlib.contextmanager
+  def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+      yield
+    except jax.errors.JaxRuntimeError:
+      raise  # another process is lost; a RuntimeError too
+    except (OSError, RuntimeError, ValueError) as error:
+      raise CheckpointError(
+        f"can't save to {manager.directory}: {_first_line(error)}. What was "
+        "saved before is intact: make room if there is none, then run the same "
+        "command again to continue"
+      ) from error
+
+  def restore(self, shapes: Any) -> tuple[int, Any, dict[str, Any]]:
+    """The newest checkpoint that is whole; newer ones are moved to `broken`.
+
+    Args:
+      shapes: the state's `ShapeDtypeStruct`s, with the shardings to place
+        the values with.
+
+    Returns:
+      Its step, the state and the progress.
+
+    Raises:
+      CheckpointError: if there is none, or not of this state.
+    """
+
+    def read(step: int) -> tuple[Any, dict[str, Any]]:
+      restored = self._latest.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(shapes),
+          progress=ocp.args.JsonRestore(),
+        ),
+      )
+      state, progress = restored["state"], restored["progress"]["progress"]
+      sums = restored["progress"]["checksums"]
+      checksums.check(sums, _parts(state, progress))
+      return state, progress
+
+    step, (state, progress), broken = self._newest(self._latest, read)
+    self._move_away(broken)
+    return step, state, progress
+
+  def restore_weights(
+    self, params: Any, batch_stats: Any, *, which: str = "ema"
+  ) -> tuple[int, Any, Any]:
+    """Parameters and BatchNorm statistics alone, without the optimiser's.
+
+    Args:
+      params: their `ShapeDtypeStruct`s, with shardings.
+      batch_stats: likewise.
+      which: `"ema"` for the averages, `"raw"` for the trained weights, both of
+        the newest checkpoint that is whole; `"best"` for the averages of the
+        one that evaluated best.
+
+    Returns:
+      The checkpoint's step, and the two trees.
+
+    Raises:
+      CheckpointError: if there is none, or not of these shapes.
+    """
+    prefixes = {"ema": "ema_", "raw": "", "best": "ema_"}
+    if which not in prefixes:
+      raise ValueError(f"which={which!r} must be one of {', '.join(prefixes)}")
+    manager = self._best if which == "best" else self._latest
+    names = [prefixes[which] + name for name in ("params", "batch_stats")]
+    item = dict(zip(names, (params, batch_stats), strict=True))
+
+    def read(step: int) -> dict[str, Any]:
+      restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            item=item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
+          ),
+          progress=ocp.args.JsonRestore(),
+        ),
+      )
+      checksums.check(restored["progress"]["checksums"], restored["state"])
+      return restored["state"]
+
+    step, state, _ = self._newest(manager, read)
+    return step, state[names[0]], state[names[1]]
+
+  def _newest(
+    self, manager: ocp.CheckpointManager, read: Callable[[int], _T]
+  ) -> tuple[int, _T, list[int]]:
+    """What `read` gives for the newest step it can, and the steps it can't."""
+    broken: list[int] = []
+    first: Exception | None = None
+    for step in sorted(manager.all_steps(), reverse=True):
+      try:
+        result = read(step)
+      except Exception as error:  # whatever a file gives that isn't as it was
+        self._say(
+          f"warning: checkpoint {step} in {manager.directory} can't be read: "
+          f"{_first_line(error)}"
+        )
+        first = first or error
+        broken.append(step)
+        continue
+      if broken:
+        self._say(f"warning: using the checkpoint before, of step {step}")
+      return step, result, broken
+    if first is None:
+      raise CheckpointError(f"{manager.directory} holds no complete checkpoint")
+    raise CheckpointError(
+      f"no checkpoint in {manager.directory} can be read: they are "
+      "broken, or of another configuration. Use the configuration they were "
+      f"made with, or another --workdir. The newest: {_first_line(first)}"
+    ) from first
+
+  def _move_away(self, steps: list[int]) -> None:
+    """Out of the way of the same steps, which will be saved again."""
+    if not steps:
+      return
+    folder = self._latest.directory
+    if jax.process_index() == 0:
+      (folder.parent / "broken").mkdir(exist_ok=True)
+      for step in steps:
+        target = folder.parent / "broken" / str(step)
+        if target.exists():
+          target.rmtree()
+        (folder / str(step)).rename(target)
+    multihost_utils.sync_global_devices("broken checkpoints are moved")
+    self._latest.reload()
+
+  def reached_preemption(self, step: int) -> bool:
+    """Whether the processes agreed to stop after step `step`."""
+    return self._latest.reached_preemption(step)
+
+  def wait(self) -> None:
+    """Blocks until the last states are on disk; raises as `save`."""
+    with self._saving(self._latest):
+      self._latest.wait_until_finished()
+
+  def close(self) -> None:
+    """Finishes saving and stops the background threads; raises as `save`."""
+    for manager in (self._latest, self._best):
+      with self._saving(manager):
+        manager.close()
+
+
+def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
+  """Processes meet by name, and both managers may be saving at a time."""
+  return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
+
+
+def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:
+  return ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    progress=ocp.args.JsonSave(
+      {"progress": progress, "checksums": checksums.of(_parts(state, progress))}
+    ),
+  )
+
+
+def _parts(state: Any, progress: dict[str, Any]) -> dict[str, Any]:
+  names = [field.name for field in dataclasses.fields(state)]
+  return {name: getattr(state, name) for name in names} | {"progress": progress}
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

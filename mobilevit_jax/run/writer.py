@@ -1,0 +1,153 @@
+"""Where numbers go: TensorBoard, metrics.jsonl and the terminal.
+
+clu brings TensorFlow along (5 s, 700 MB), so only a run imports this file.
+"""
+
+from collections.abc import Mapping
+import json
+import math
+import shlex
+import sys
+import time
+from typing import Any
+
+from clu import metric_writers
+from clu import parameter_overview
+from etils import epath
+
+from mobilevit_jax import files
+
+
+class Writer:
+  """Writes scalars as TensorBoard events and lines of `metrics.jsonl`.
+
+  Args:
+    workdir: the run's folder; events go to its `tensorboard`.
+    enabled: False on all processes but the first: nothing is written.
+  """
+
+  def __init__(self, workdir: epath.PathLike, *, enabled: bool = True):
+    self._enabled = enabled
+    if not enabled:
+      return
+    self._jsonl = epath.Path(workdir) / "metrics.jsonl"
+    events = epath.Path(workdir) / "tensorboard"
+    self._events = metric_writers.AsyncWriter(
+      metric_writers.SummaryWriter(str(events))
+    )
+
+  def rewind(self, step: int) -> None:
+    """Forgets what was written after step `step`, before it is redone.
+
+    A killed run wrote more than its last checkpoint knows; an evaluation at
+    `step` itself follows the checkpoint, and is redone too.
+    """
+    if not self._enabled or not self._jsonl.exists():
+      return
+    lines = self._jsonl.read_text().splitlines(keepends=True)
+    kept = "".join(line for line in lines if _is_before(line, step))
+    files.write_text(self._jsonl, kept)
+
+  def note_start(self, step: int) -> float:
+    """Adds a start at `step` to `starts.jsonl`; returns the first one's time.
+
+    Times are in seconds since 1970; the command is as this process was started.
+    """
+    now = time.time()
+    if not self._enabled:
+      return now
+    path = self._jsonl.with_name("starts.jsonl")
+    lines = path.read_text().splitlines() if path.exists() else []
+    command = shlex.join(sys.orig_argv)
+    lines.append(json.dumps({"time": now, "step": step, "command": command}))
+    files.write_text(path, "\n".join([*lines, ""]))
+    return float(json.loads(lines[0])["time"])
+
+  def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
+    """Records scalars.
+
+    Args:
+      step: number of updates done.
+      kind: `"train"` or `"eval"`; the prefix of the names in TensorBoard.
+      scalars: name to number.
+    """
+    if not self._enabled:
+      return
+    # JSON has no NaN or infinity.
+    values = {
+      name: float(value) if math.isfinite(value) else None
+      for name, value in scalars.items()
+    }
+    record = {"step": step, "kind": kind, **values}
+    with self._jsonl.open("a") as lines:
+      lines.write(json.dumps(record, allow_nan=False) + "\n")
+    self._events.write_scalars(
+      step, {f"{kind}/{name}": value for name, value in scalars.items()}
+    )
+
+  def close(self) -> None:
+    """Completes the event file."""
+    if self._enabled:
+      self._events.close()
+
+
+def _is_before(line: str, step: int) -> bool:
+  try:
+    record = json.loads(line)
+    at, kind = int(record["step"]), record["kind"]
+  except (ValueError, KeyError, TypeError):
+    return False  # the half line of a killed process
+  return at < step or (at == step and kind != "eval")
+
+
+def duration(seconds: float) -> str:
+  """`75` as `1:15`, `3700` as `1:01:40`."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+def progress_line(
+  step: int, num_steps: int, values: Mapping[str, float], left: float
+) -> str:
+  """Where a run is, how it does, how fast, and the time left."""
+  return (
+    f"step {step}/{num_steps} epoch {values['epoch']} "
+    f"{values['image_size']} px loss {values['loss']:.4f} "
+    f"lr {values['learning_rate']:.2e} "
+    f"{values['images_per_second']:.0f} images/s "
+    f"data wait {values['data_wait_seconds']:.1f} s ETA {duration(left)}"
+  )
+
+
+def listed(metrics: Mapping[str, float]) -> str:
+  """`name=value` of each metric; counts as whole numbers."""
+  return " ".join(
+    f"{name}={value:.0f}" if "images" in name else f"{name}={value:.4f}"
+    for name, value in metrics.items()
+  )
+
+
+def parameter_table(params: Mapping[str, Any]) -> list[str]:
+  """A line of parameter counts for each module and block, and their total."""
+  rows = [
+    (part, parameter_overview.count_parameters(subtree))
+    for name in sorted(params, key=_order)
+    for part, subtree in _blocks(name, params[name])
+  ]
+  rows.append(("total", sum(count for _, count in rows)))
+  return [f"  {part:<12}{count:>12,} parameters" for part, count in rows]
+
+
+def _order(name: str) -> tuple[int, str]:
+  """Sorts modules as the forward pass meets them."""
+  return {"stem": 0, "head": 2, "classifier": 3}.get(name, 1), name
+
+
+def _blocks(name: str, subtree: dict[Any, Any]) -> list[tuple[str, Any]]:
+  """A module, or each block of a stage."""
+  if 0 not in subtree:
+    return [(name, subtree)]
+  return [(f"{name}.{index}", block) for index, block in subtree.items()]

@@ -1,0 +1,1 @@
+"""What a net is trained to do: each task's loss, metric and drawings."""

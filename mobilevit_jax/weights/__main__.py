@@ -1,0 +1,72 @@
+"""Converts weights between the published dialects.
+
+    python -m mobilevit_jax.weights IN OUT --to={jax,timm,hf,cvnets}
+
+IN is a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder with
+`model.safetensors`, `hf://owner/name`, or a run's workdir. OUT is a
+`.safetensors` or `.npz` file, or, with `--to=hf`, a folder.
+"""
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from mobilevit_jax.weights import files
+from mobilevit_jax.weights import io
+from mobilevit_jax.weights import names
+from mobilevit_jax.weights import source as source_lib
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; the exit code is 1 where nothing was written."""
+  args = _parser().parse_args(argv)
+  try:
+    _convert(args)
+  except (ValueError, OSError) as error:
+    print(f"convert: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mobilevit_jax.weights",
+    description="Converts MobileViT weights between the published dialects.",
+  )
+  parser.add_argument(
+    "input", metavar="IN", help="file, folder, hf://, workdir"
+  )
+  parser.add_argument(
+    "output",
+    metavar="OUT",
+    type=pathlib.Path,
+    help=".safetensors, .npz, or a folder with --to=hf",
+  )
+  parser.add_argument("--to", choices=names.DIALECTS, required=True)
+  parser.add_argument(
+    "--which",
+    choices=source_lib.WHICH,
+    default="auto",
+    help="of a run's workdir; auto: best if it stops early, else ema",
+  )
+  parser.add_argument("--force", action="store_true", help="replace OUT")
+  return parser
+
+
+def _convert(args: argparse.Namespace) -> None:
+  files.check_free(args.output, args.force)  # before reading takes its time
+  found = source_lib.read(args.input, which=args.which)
+  fields = io.find_model(found)
+  weights = io.decode(found.tensors, io.model_shapes(fields), name=found.name)
+  io.write(
+    weights, args.output, to=args.to, labels=found.labels, force=args.force
+  )
+  print(
+    f"{args.output}: {fields['name']}, {len(weights['classifier/bias'])} "
+    f"classes, {names.detect(found.tensors)} -> {args.to}"
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())
