@@ -10,18 +10,16 @@ PyTorch is installed (requirements-parity.txt); and bare JPEG decoding, which
 bounds them all. The first has data, crops and flips from a configuration, the
 second makes files of noise. Files are read once before, so they come from the
 system's memory. By default each has one thread, for fair CPU-seconds;
-`--num_workers=8` gives each eight processes. Prints a table, and JSON.
+`--num_workers=8` gives each eight processes.
 """
 
 import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import platform
-import sys
 import tempfile
 from typing import Any
 
@@ -40,48 +38,30 @@ _TORCH = ("torch", "torchvision")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of the sub-command."""
-  parser.add_argument(
+  add = parser.add_argument
+  add(
     "--config",
     help="whose data, crop and flip; --config.FIELD=VALUE sets a field",
   )
-  parser.add_argument(
-    "--synthetic", type=int, metavar="N", help="N files of noise, 500 x 375"
-  )
-  parser.add_argument("--size", type=int, default=256, help="pixels")
-  parser.add_argument("--batch", type=int, default=64)
-  parser.add_argument("--images", type=int, default=512, help="in a round")
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--num_workers", type=int, default=0, help="processes")
-  parser.add_argument(
-    "--num_threads", type=int, default=1, help="ours, in each"
-  )
-  parser.add_argument("--out", help="write the JSON here, not to the screen")
+  add("--synthetic", type=int, metavar="N", help="N files of noise, 500 x 375")
+  add("--size", type=int, default=256, help="pixels")
+  add("--batch", type=int, default=64)
+  add("--images", type=int, default=512, help="in a round")
+  add("--rounds", type=int, default=5)
+  add("--num_workers", type=int, default=0, help="processes")
+  add("--num_threads", type=int, default=1, help="ours, in each")
+  add("--out", type=pathlib.Path, help="JSON file to write")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Measures and prints; returns the exit code."""
-  for name in ("synthetic", "size", "batch", "images", "rounds", "num_threads"):
-    value = getattr(args, name)
-    if value is not None and value < 1:
-      raise ValueError(f"--{name}={value} must be at least 1")
-  if args.num_workers < 0:
-    raise ValueError(f"--num_workers={args.num_workers} must be at least 0")
-  if args.out and not pathlib.Path(args.out).absolute().parent.is_dir():
-    raise ValueError(f"--out={args.out}: its folder doesn't exist")
+def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+  """Measures; returns a table and its numbers."""
   if not (args.config or args.synthetic):
     raise ValueError("give --config=FILE, --synthetic=N, or both")
   # Grain's workers read absl flags.
   flags.FLAGS.mark_as_parsed()
   with tempfile.TemporaryDirectory() as folder:
     result = measure(_task(args, pathlib.Path(folder)), args.rounds)
-  for line in readable(result):
-    print(line, file=sys.stdout if args.out else sys.stderr)
-  text = json.dumps(result, indent=2)
-  if args.out:
-    pathlib.Path(args.out).write_text(text + "\n")
-  else:
-    print(text)
-  return 0
+  return readable(result), result
 
 
 def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
