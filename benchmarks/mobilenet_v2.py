@@ -26,6 +26,11 @@ _STEM, _HEAD = 32, 1280
 class MobileNetV2(nnx.Module):
   """The classifier of width 1.0, with MobileViT's names for its parts."""
 
+  layers = (
+    *("stem", "stage1", "stage2", "stage3", "stage4", "stage5"),
+    *("head", "classifier"),
+  )
+
   def __init__(self, *, num_classes: int = 1000, depthwise: dw.Kind = "auto"):
     self.stem = layers.ConvNormAct(3, _STEM, stride=2, activation="relu6")
     width = _STEM

@@ -102,6 +102,14 @@ class Block(nnx.Module):
 class MobileNetV3(nnx.Module):
   """The classifier of width 1.0, with MobileViT's names for its parts."""
 
+  layers = (
+    "stem",
+    *(f"stage{i}" for i in range(1, 6)),
+    "head",
+    "hidden",
+    "classifier",
+  )
+
   def __init__(self, *, num_classes: int = 1000, depthwise: dw.Kind = "auto"):
     self.stem = layers.ConvNormAct(3, _STEM, stride=2, activation="hard_swish")
     width = _STEM

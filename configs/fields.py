@@ -53,10 +53,12 @@ FIELDS: dict[str, tuple[str, str]] = {
     "weights that evaluated `best`; `auto` is the best of a run that stops "
     "early, else `ema`",
   ),
-  "weights.head": (
+  "weights.reset": (
     "",
-    "`keep` the source's classifier, or `reset` to a new one",
+    "what stays new, whatever the source has: `none`, `classifier` (the layers "
+    "whose shapes follow the number of classes), or the whole `head`",
   ),
+  "weights.head": ("", "what `weights.reset` was called; refused"),
   "data.name": ("", "`folder`, `digits`, or the name of a TFDS set"),
   "data.dir": (
     "",

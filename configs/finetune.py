@@ -40,7 +40,7 @@ def get_config(arguments: str = "s") -> Any:
   with config.ignore_type():
     config.model.num_classes = config_dict.placeholder(int)  # the data's
   config.model.update(bn_groups=1, dtype="float32")
-  config.weights.head = "reset"
+  config.weights.reset = "classifier"
   config.data.update(
     name="folder",
     eval_split="val",

@@ -45,7 +45,8 @@ def get_config(variant: str = "s") -> Any:
       "weights": {  # to start from, or to evaluate
         "source": config_dict.placeholder(str),  # None: drawn from the seed
         "which": "auto",  # or "ema", "raw", "best", of a run's workdir
-        "head": "keep",  # or "reset": a new classifier
+        "reset": "none",  # or "classifier", "head": what stays new
+        "head": config_dict.placeholder(str),  # what reset was called
       },
       "data": {
         "name": "imagenet2012",

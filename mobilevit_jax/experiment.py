@@ -13,7 +13,6 @@ import jax
 import optax
 
 from mobilevit_jax import config as config_lib
-from mobilevit_jax import flops
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
@@ -271,7 +270,7 @@ def costs(
     where the devices' peak is not known.
   """
   kind = jax.devices()[0].device_kind
-  peak = flops.peak_flops(kind, config.model.dtype)
+  peak = summary.peak_flops(kind, config.model.dtype)
   if peak is None:
     return {}, None
   macs = {

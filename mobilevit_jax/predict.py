@@ -58,7 +58,7 @@ def load(
 
   Args:
     source: see `load_weights`.
-    variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
+    variant: a short or full name, to insist on; else read off the weights.
     which: of a run's workdir; see `weights.source.read`.
     preset: how images are cropped; by default as the run's own evaluation
       does, or as the weights' dialect was.
@@ -78,10 +78,9 @@ def load(
     return jax.nn.softmax(net(images.astype(jnp.float32) / 255))
 
   dialect = names.detect(found.tensors)
-  num_classes = model.classifier.bias.shape[0]
   return Classifier(
     lambda images: np.asarray(probabilities(state, images)),
-    labels_lib.class_names(labels, found, num_classes),
+    labels_lib.class_names(labels, found, model.head.num_classes),
     presets.choose(dialect, found.crop, preset=preset, size=size),
   )
 
@@ -196,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--weights", required=True, help="file, folder, hf://owner/name or workdir"
   )
-  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
+  parser.add_argument("--variant", help="short or full name, to insist on")
   parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
   parser.add_argument("--preset", choices=presets.PRESETS)
   parser.add_argument("--size", type=int, help="image side in pixels")

@@ -14,8 +14,8 @@ from mobilevit_jax import compiling
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
-from mobilevit_jax import flops
 from mobilevit_jax import steps
+from mobilevit_jax import summary
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
@@ -177,7 +177,7 @@ def _loop(
       with tools.trace.step(step):
         state, metrics = compiled[size, images](state, **batch)
       done = step + 1
-      timer.add(images, wait, flops.train_flops(macs.get(size, 0), images))
+      timer.add(images, wait, summary.train_flops(macs.get(size, 0), images))
       report.add(bad_ids)
       if done < num_steps:  # loads and copies while the step runs
         batch, bad_ids, wait = _next_batch(run, batches)

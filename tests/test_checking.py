@@ -17,7 +17,7 @@ from tests import tiny
 @pytest.fixture
 def config(monkeypatch, tmp_path):
   """Of a folder with three and two images of two classes to train on."""
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   rng = np.random.default_rng(0)
   photos = tmp_path / "photos"
   for folder, count in {

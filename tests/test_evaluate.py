@@ -1,4 +1,3 @@
-from flax import nnx
 import jax
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ class Seven:
 @pytest.mark.parametrize(("devices", "batch"), [(4, 4), (4, 2), (1, 3), (8, 7)])
 def test_every_image_counts_once(devices, batch):
   source = Seven()
-  model = nnx.eval_shape(tiny.TinyNet)
+  model = tiny.abstract_net()
   evaluator = evaluate.Evaluator(
     source,
     model=model,

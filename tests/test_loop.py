@@ -16,7 +16,7 @@ from tests import tiny
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   config = digits.get_config()
   config.model.name = "tiny"
   config.plan.update(num_steps=8, base_batch=64, sizes=(16, 32, 48))

@@ -1,7 +1,6 @@
 import dataclasses
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,9 +38,7 @@ def _build(layout=None, recipe=None, **fields):
   """A jitted train step and its first state."""
   layout = layout or sharding.Layout(jax.devices()[:1])
   recipe = recipe or _recipe()
-  model = models.initialize(
-    nnx.eval_shape(lambda: tiny.TinyNet(**fields)), seed=0
-  )
+  model = tiny.net(**fields)
   graphdef, *weights = steps.split(model)
   state = layout.replicate(steps.init_state(*weights, recipe.optimizer))
   step = functools.partial(steps.train_step, graphdef=graphdef, recipe=recipe)

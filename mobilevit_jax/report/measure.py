@@ -9,13 +9,12 @@ from flax import nnx
 import jax
 import numpy as np
 
-from mobilevit_jax import models
 from mobilevit_jax import steps
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
 from mobilevit_jax.report import history as history_lib
+from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source as source_lib
-from mobilevit_jax.weights import trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +74,12 @@ def measure(
   found = source_lib.read(workdir, which=which)
   if found.model is None or found.which is None:
     raise ValueError(f"{workdir} must be a run's folder, with checkpoints")
-  graphdef, state = nnx.split(models.abstract_model(**found.model))
-  weights = trees.replace(nnx.to_pure_dict(state), found.tensors)
+  graphdef, weights = nnx.split(io.build_model(found))
 
   @jax.jit
   def forward(weights: Any, images: jax.Array) -> jax.Array:
     return nnx.merge(graphdef, weights)(steps.to_unit(images))
 
-  weights = jax.device_put(weights)
   batches = pipeline.eval_batches(
     source,
     size=history.field("eval.size"),

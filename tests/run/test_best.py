@@ -28,7 +28,7 @@ def test_best_is_the_first_of_the_highest():
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   config = digits.get_config()
   config.model.name = "tiny"
   config.log_every_steps = 1

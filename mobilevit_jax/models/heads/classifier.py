@@ -59,7 +59,7 @@ class Classifier(nnx.Module):
     self.classifier = layers.Linear(
       4 * last, num_classes, dtype=layers.at_least_float32(dtype)
     )
-    self.frozen = frozen
+    self.num_classes, self.frozen = num_classes, frozen
 
   def __call__(
     self,
