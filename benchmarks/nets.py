@@ -5,10 +5,10 @@ from typing import Any
 
 from flax import nnx
 
+from benchmarks import mobilenet_v2
+from benchmarks import mobilenet_v3
 from benchmarks import random_weights
 from mobilevit_jax import models
-from mobilevit_jax.models import mobilenet_v2
-from mobilevit_jax.models import mobilenet_v3
 
 NETS: dict[str, Callable[..., nnx.Module]] = {
   **{

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from mobilevit_jax import models
+from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
 FILE = pathlib.Path(__file__).with_name("golden.json")
@@ -24,19 +25,19 @@ CLASSES = 8
 
 
 def model_of(name: str) -> Any:
-  """A net whose every tensor is drawn by PCG64, seeded by the tensor's path."""
+  """A net whose every tensor is drawn by PCG64, seeded by its public name."""
   model = models.abstract_model(name, num_classes=CLASSES)
   graphdef, state = nnx.split(model)
   values = {
-    path: _draw(path, leaf.shape)
+    path: _draw(net.public_name(path), leaf.shape)
     for path, leaf in trees.flat_model(model).items()
   }
   return nnx.merge(graphdef, trees.replace(nnx.to_pure_dict(state), values))
 
 
-def _draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
-  rng = np.random.Generator(np.random.PCG64(zlib.crc32(path.encode())))
-  leaf = path.rsplit("/", 1)[-1]
+def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+  leaf = name.rsplit("/", 1)[-1]
   if leaf == "var":
     value = rng.uniform(0.2, 0.9, shape)
   elif leaf == "kernel":

@@ -9,7 +9,7 @@ from configs import digits
 from mobilevit_jax import models
 from tests import tiny
 
-models.MODELS["tiny"] = tiny.TinyNet
+models.FAMILIES["tiny"] = tiny.FAMILY
 
 
 def get_config() -> Any:

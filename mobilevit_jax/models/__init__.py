@@ -1,7 +1,8 @@
-"""`create_model`: every architecture by name, from an explicit table."""
+"""`create_model`: every net by name, from explicit tables."""
 
-from collections.abc import Callable
-import functools
+from collections.abc import Callable, Mapping
+import dataclasses
+import inspect
 from typing import Any
 
 from flax import nnx
@@ -10,57 +11,163 @@ import jax.numpy as jnp
 
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
-from mobilevit_jax.models.mobilevit import MobileViT
-from mobilevit_jax.models.mobilevit import VARIANTS
+from mobilevit_jax.models.heads import classifier
+from mobilevit_jax.models.net import Net
 
 __all__ = [
-  "MODELS",
+  "FAMILIES",
+  "HEADS",
   "VARIANTS",
-  "MobileViT",
+  "Family",
+  "Net",
   "abstract_model",
   "create_model",
+  "family_of",
+  "full_name",
   "initialize",
 ]
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {
-  name: functools.partial(mobilevit.MobileViT, variant)
-  for name, variant in mobilevit.VARIANTS.items()
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """What the rest of the package asks about a family of backbones.
+
+  Attributes:
+    name: its key in `FAMILIES`, `weights.names.TABLES` and `export.blocks`.
+    backbone: its class, called with a variant and fields by keyword.
+    variants: names to variants.
+    init: initial weights, of a nested dict of shapes and a seed.
+    block: class of the block that mixes pixels, in its `global_rep`.
+    bgr: dialects of weights that were trained on BGR images.
+    smallest: image side that it takes, in pixels.
+    patch_sizes: height and width of a patch, of each kind of block.
+    reference: the document that describes it.
+  """
+
+  name: str
+  backbone: type[Any]
+  variants: Mapping[str, Any]
+  init: Callable[[dict[Any, Any], int], dict[Any, Any]]
+  block: type[Any]
+  bgr: tuple[str, ...]
+  smallest: int
+  patch_sizes: tuple[tuple[int, int], ...]
+  reference: str
+
+
+FAMILIES: dict[str, Family] = {
+  "mobilevit": Family(
+    name="mobilevit",
+    backbone=mobilevit.MobileViT,
+    variants=mobilevit.VARIANTS,
+    init=init.draw,
+    block=mobilevit.MobileViTBlock,
+    # Apple trained on OpenCV's images. transformers kept that order, timm
+    # turned the first convolution round.
+    bgr=("cvnets", "hf"),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference="arXiv 2110.02178, MobileViT: Light-weight, General-purpose, and "
+    "Mobile-friendly Vision Transformer",
+  ),
+}
+HEADS: dict[str, type[Any]] = {"classifier": classifier.Classifier}
+VARIANTS: dict[str, Any] = {
+  name: variant
+  for family in FAMILIES.values()
+  for name, variant in family.variants.items()
 }
 
 
-def abstract_model(name: str, **fields: Any) -> Any:
-  """The model with shapes in place of weights; arguments as `create_model`."""
-  if name not in MODELS:
-    raise ValueError(f"model name={name!r} must be one of {', '.join(MODELS)}")
-  if isinstance(fields.get("dtype"), str):
-    fields["dtype"] = _compute_dtype(fields["dtype"])
-  return nnx.eval_shape(lambda: MODELS[name](**fields))
-
-
-def create_model(name: str, *, seed: int = 0, **fields: Any) -> Any:
-  """A model with freshly drawn weights.
-
-  Args:
-    name: a key of `MODELS`, such as `"mobilevit_s"`.
-    seed: of the initial weights, which depend on it and on their path alone.
-    **fields: keyword arguments of the model's class: `num_classes`,
-      `dropout`, `classifier_dropout`, `output_stride`, `bn_groups`,
-      `depthwise`, `dtype` (see `MobileViT`).
-
-  Returns:
-    The `nnx.Module`; `model(images)` gives logits.
+def family_of(model: str | Net) -> Family:
+  """The row of a net, or of a variant's name.
 
   Raises:
-    ValueError: for an unknown name or a field out of range.
-    TypeError: for a field that the model doesn't have.
+    ValueError: for a name or a net of no family.
   """
-  return initialize(abstract_model(name, **fields), seed)
+  for family in FAMILIES.values():
+    if isinstance(model, str):
+      if model in family.variants:
+        return family
+    elif type(getattr(model, "backbone", None)) is family.backbone:
+      return family
+  if isinstance(model, str):
+    names = [name for family in FAMILIES.values() for name in family.variants]
+    raise ValueError(f"model name={model!r} must be one of {', '.join(names)}")
+  raise ValueError(
+    f"model is a {type(model).__name__}; a Net of {', '.join(FAMILIES)} is "
+    "expected"
+  )
 
 
-def initialize(model: Any, seed: int) -> Any:
-  """The abstract `model` with weights drawn from `seed`, as numpy drew them."""
+def full_name(name: str) -> str:
+  """The variant that a short name means, `mobilevit_s` for `s`.
+
+  Raises:
+    ValueError: for a name of no variant.
+  """
+  return name if name in VARIANTS else f"mobilevit_{name}"
+
+
+def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
+  """The net with shapes in place of weights; arguments as `create_model`."""
+  family = family_of(name)
+  if head not in HEADS:
+    raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
+  if isinstance(fields.get("dtype"), str):
+    fields["dtype"] = _compute_dtype(fields["dtype"])
+  parts = (family.backbone, HEADS[head], Net)
+  of_backbone, of_head, of_net = (_take(part, fields) for part in parts)
+  if unknown := fields.keys() - {*of_backbone, *of_head, *of_net}:
+    raise TypeError(
+      f"{name} with head {head!r} has no field {', '.join(sorted(unknown))}"
+    )
+
+  def build() -> Net:
+    backbone = family.backbone(family.variants[name], **of_backbone)
+    return Net(backbone, HEADS[head](backbone, **of_head), **of_net)
+
+  return nnx.eval_shape(build)
+
+
+def _take(part: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
+  """Those of the fields that are keywords of the class `part`."""
+  return {
+    name: fields[name]
+    for name, parameter in inspect.signature(part.__init__).parameters.items()
+    if name in fields and parameter.kind is parameter.KEYWORD_ONLY
+  }
+
+
+def create_model(
+  name: str, head: str = "classifier", *, seed: int = 0, **fields: Any
+) -> Net:
+  """A net with freshly drawn weights.
+
+  Args:
+    name: a key of `VARIANTS`, such as `"mobilevit_s"`.
+    head: a key of `HEADS`.
+    seed: of the initial weights, which depend on it and on their path alone.
+    **fields: keyword arguments of the backbone's class (`dropout`,
+      `output_stride`), the head's (`num_classes`, `classifier_dropout`), both
+      (`bn_groups`, `depthwise`, `dtype`) and the net's (`frozen`); see
+      `models.mobilevit.MobileViT`, `models.heads` and `Net`.
+
+  Returns:
+    The net; `net(images)` gives the head's output, `net.features(images)` the
+    backbone's stages.
+
+  Raises:
+    ValueError: for an unknown name or head, or a field out of range.
+    TypeError: for a field that none of them has.
+  """
+  return initialize(abstract_model(name, head, **fields), seed)
+
+
+def initialize(model: Net, seed: int) -> Net:
+  """The abstract net with weights drawn from `seed` by its family's rules."""
   graphdef, state = nnx.split(model)
-  values = init.draw(nnx.to_pure_dict(state), seed)
+  values = family_of(model).init(nnx.to_pure_dict(state), seed)
   return nnx.merge(graphdef, jax.device_put(values))
 
 

@@ -11,6 +11,8 @@ import zlib
 import jax
 import numpy as np
 
+from mobilevit_jax.models import net
+
 
 def draw(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
   """Initial values for a nested dict of shaped leaves.
@@ -40,7 +42,8 @@ def _draw_one(path: tuple[Any, ...], leaf: Any, seed: int) -> np.ndarray:
     return np.ones(leaf.shape, leaf.dtype)
   if names[-1] != "kernel":
     return np.zeros(leaf.shape, leaf.dtype)
-  rng = np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+  name = net.public_name("/".join(names))
+  rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
   if len(leaf.shape) == 4:
     kh, kw, _, out_channels = leaf.shape
     std = np.sqrt(2 / (kh * kw * out_channels))

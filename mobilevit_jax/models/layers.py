@@ -32,6 +32,20 @@ def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
   return jnp.promote_types(dtype, jnp.float32)
 
 
+def check_rates(**rates: float) -> None:
+  """Refuses a dropout rate out of range, by its name."""
+  for name, rate in rates.items():
+    if not 0 <= rate < 1:
+      raise ValueError(f"{name}={rate} must be at least 0 and below 1")
+
+
+def check_counts(**counts: int) -> None:
+  """Refuses a number of things below 1, by its name."""
+  for name, count in counts.items():
+    if count < 1:
+      raise ValueError(f"{name}={count} must be at least 1")
+
+
 class Conv(nnx.Module):
   """Convolution without bias, padded symmetrically as torch pads.
 

@@ -140,13 +140,11 @@ class MobileViTBlock(nnx.Module):
 
 
 class MobileViT(nnx.Module):
-  """The classifier; build it with `create_model`.
+  """The backbone: stem and five stages; build nets with `create_model`.
 
   Args:
     variant: widths, from `VARIANTS`.
-    num_classes: outputs of the classifier.
     dropout: rate in the transformer blocks; None takes the variant's.
-    classifier_dropout: rate before the classifier.
     output_stride: 32, or 16 or 8 for dense prediction. As in ml-cvnets the
       strides of the last one or two stages become 1, and only at 8 is one
       convolution dilated: stage 5's depthwise, by 2.
@@ -155,24 +153,21 @@ class MobileViT(nnx.Module):
     dtype: compute type; parameters stay float32.
   """
 
-  # The parts, from the image to the logits.
-  LAYERS = ("stem", *(f"stage{i}" for i in range(1, 6)), "head", "classifier")
+  LAYERS = ("stem", "stage1", "stage2", "stage3", "stage4", "stage5")
 
   def __init__(
     self,
     variant: Variant,
     *,
-    num_classes: int = 1000,
     dropout: float | None = None,
-    classifier_dropout: float = 0.1,
     output_stride: int = 32,
     bn_groups: int = 1,
     depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     dropout = variant.dropout if dropout is None else dropout
-    _check_rates(dropout=dropout, classifier_dropout=classifier_dropout)
-    _check_counts(num_classes=num_classes, bn_groups=bn_groups)
+    layers.check_rates(dropout=dropout)
+    layers.check_counts(bn_groups=bn_groups)
     if output_stride not in (8, 16, 32):
       raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
     if depthwise not in dw.KINDS:
@@ -219,47 +214,17 @@ class MobileViT(nnx.Module):
       stride=2 if output_stride == 32 else 1,
       dilation=2 if output_stride == 8 else 1,
     )
-    last = widths[-1]
-    self.head = layers.ConvNormAct(last, 4 * last, kernel_size=1, **norm_act)
-    self.dropout = nnx.Dropout(classifier_dropout)
-    self.classifier = layers.Linear(
-      4 * last, num_classes, dtype=layers.at_least_float32(dtype)
-    )
+    self.channels = tuple(widths)  # of stages 1 to 5
     self.dtype = dtype
-
-  def __call__(
-    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
-  ) -> jax.Array:
-    """Logits `[b, num_classes]` of RGB images in [0, 1].
-
-    Args:
-      images: float `[b, h, w, 3]`, h and w of at least 32 pixels.
-      train: use batch statistics and dropout, record running statistics.
-      rngs: with a "dropout" stream; needed for training with dropout.
-
-    Returns:
-      float32 or wider logits.
-    """
-    return self.classify(self.pool(images, train, rngs), train, rngs)
-
-  def pool(
-    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
-  ) -> jax.Array:
-    """The backbone's `[b, c]`: what the classifier sees of the images."""
-    x = self.head(self.features(images, train, rngs)["stage5"], train)
-    return jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
-
-  def classify(
-    self, pooled: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
-  ) -> jax.Array:
-    """Logits of what `pool` gives."""
-    x = self.dropout(pooled, deterministic=not train, rngs=rngs)
-    return self.classifier(x)
 
   def features(
     self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> dict[str, jax.Array]:
-    """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`."""
+    """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`.
+
+    Raises:
+      ValueError: for images that aren't RGB, or have a side under 32 pixels.
+    """
     if images.ndim != 4 or images.shape[-1] != 3:
       raise ValueError(f"images must be [b, h, w, 3], not {images.shape}")
     if min(images.shape[1:3]) < MIN_IMAGE_SIZE:
@@ -269,24 +234,11 @@ class MobileViT(nnx.Module):
       )
     x = self.stem(images.astype(self.dtype), train)
     outputs = {}
-    stages = (self.stage1, self.stage2, self.stage3, self.stage4, self.stage5)
-    for number, stage in enumerate(stages, start=1):
-      for block in stage:
+    for name in self.LAYERS[1:]:
+      for block in getattr(self, name):
         if isinstance(block, MobileViTBlock):
           x = block(x, train, rngs)
         else:
           x = block(x, train)
-      outputs[f"stage{number}"] = x
+      outputs[name] = x
     return outputs
-
-
-def _check_rates(**rates: float) -> None:
-  for name, rate in rates.items():
-    if not 0 <= rate < 1:
-      raise ValueError(f"{name}={rate} must be at least 0 and below 1")
-
-
-def _check_counts(**counts: int) -> None:
-  for name, count in counts.items():
-    if count < 1:
-      raise ValueError(f"{name}={count} must be at least 1")

@@ -50,6 +50,7 @@ class SqueezeExcite(nnx.Module):
     self.expand = layers.Linear(hidden, channels)
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[b, h, w, c]`, of the same shape."""
     gate = self.expand(jax.nn.relu(self.reduce(jnp.mean(x, axis=(1, 2)))))
     return x * jax.nn.hard_sigmoid(gate)[:, None, None]
 
@@ -91,6 +92,7 @@ class Block(nnx.Module):
     self.residual = stride == 1 and in_channels == out_channels
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[b, h, w, c]` to its output channels, by its stride smaller."""
     y = self.expand(x) if self.expansion != 1 else x
     y = layers.ACTIVATIONS[self.activation](self.norm(self.depthwise(y)))
     y = self.project(self.gate(y) if self.squeeze else y)

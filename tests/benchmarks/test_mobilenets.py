@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import mobilenet_v2
+from benchmarks import mobilenet_v3
 from mobilevit_jax import summary
-from mobilevit_jax.models import mobilenet_v2
-from mobilevit_jax.models import mobilenet_v3
 
 # torchvision's parameters, blocks, and blocks that add their input.
 NETS = (
