@@ -1,6 +1,6 @@
 """Exact evaluation: every image once, whatever the batch and the devices."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 import contextlib
 import functools
 import math
@@ -62,7 +62,7 @@ class Evaluator:
 
   def rows(
     self, weights: Mapping[str, Weights]
-  ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, task_lib.Rows]]]:
+  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, task_lib.Rows]]]:
     """One forward pass over the source, with one or more weights.
 
     This is the only one: evaluation, the report, prediction and export's
@@ -93,16 +93,12 @@ class Evaluator:
         results = {
           name: step(*pair, batch=arrays) for name, pair in weights.items()
         }
-        real = batch["batch_mask"] > 0
-        yield (
-          batch,
-          {
-            name: jax.tree.map(
-              lambda rows: rows[real], setup.layout.own_rows(outputs)
-            )
-            for name, outputs in results.items()
-          },
-        )
+        real = np.flatnonzero(batch["batch_mask"])
+        found = {}
+        for name, outputs in results.items():
+          rows = setup.layout.own_rows(outputs)
+          found[name] = {key: value[real] for key, value in rows.items()}
+        yield batch, found
 
   def __call__(self, weights: Mapping[str, Weights]) -> Metrics:
     """Metrics of one or more weights, reading the images once.
@@ -149,9 +145,7 @@ def weights_of(state: steps.TrainState) -> dict[str, Weights]:
   }
 
 
-def evaluate_workdir(
-  config: config_lib.Config, workdir: epath.PathLike
-) -> str:
+def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 
   Where there is no run yet, evaluates the weights that it would start from, if

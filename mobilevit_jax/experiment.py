@@ -257,17 +257,26 @@ def build(config: config_lib.Config) -> Experiment:
   )
 
 
+def kind_of(head: str) -> TaskKind:
+  """The first task that trains a head, by its name in `models.HEADS`."""
+  return next(kind for kind in TASKS.values() if head in kind.heads)
+
+
 def build_evaluation(
-  config: config_lib.Config,
+  config: config_lib.Config, *, prepare: bool = True
 ) -> tuple[Evaluation, config_lib.Record, Callable[[], models.Net] | None]:
   """What is needed to evaluate alone: no plan, no images to train on.
+
+  Args:
+    config: the configuration.
+    prepare: whether to download and prepare a TFDS set that isn't there yet.
 
   Returns:
     The evaluation; the configuration as a run's folder remembers it; and the
     net with the weights of `config.weights`, if that names some.
   """
   config = config.copy_and_resolve_references()
-  evaluation = _evaluation(config, None)
+  evaluation = _evaluation(config, None, prepare)
   start = None
   if config.weights.source is not None:
     start = _initial_model(config, evaluation.model)
@@ -275,16 +284,19 @@ def build_evaluation(
 
 
 def _evaluation(
-  config: config_lib.Config, source: examples.Source | None
+  config: config_lib.Config,
+  source: examples.Source | None,
+  prepare: bool = True,
 ) -> Evaluation:
   """The evaluation's part; fills `config.model.num_classes` where it is None.
 
   Args:
     config: the configuration.
     source: the images to train on, if there are any.
+    prepare: see `build_evaluation`.
   """
   config_lib.check_positive(config, "eval.size", "eval.batch")
-  held_out = _open_source(config, config.data.eval_split)
+  held_out = _open_source(config, config.data.eval_split, prepare)
   source = source or held_out
   if config.model.num_classes is None:
     config.model.num_classes = len(source.class_names)
@@ -333,7 +345,9 @@ def _evaluation(
   )
 
 
-def _open_source(config: config_lib.Config, split: str) -> examples.Source:
+def _open_source(
+  config: config_lib.Config, split: str, prepare: bool = True
+) -> examples.Source:
   """A split of the configured data; process 0 prepares it if need be."""
   with config_lib.section("data"):
     bad_images.check_policy(config.data.on_bad_image)
@@ -341,7 +355,7 @@ def _open_source(config: config_lib.Config, split: str) -> examples.Source:
       config.data.name,
       split,
       data_dir=config.data.dir,
-      prepare=jax.process_index() == 0,
+      prepare=prepare and jax.process_index() == 0,
     )
 
 

@@ -23,10 +23,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder: checkpoints, metrics, configuration", required=True
 )
 _MODE = flags.DEFINE_enum(
-  "mode",
-  "train",
-  ["train", "eval"],
-  "train, resuming where the workdir stopped, or evaluate its checkpoint",
+  "mode", "train", ["train", "eval"], "train, or only evaluate the workdir"
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, where it can't be found out"
@@ -41,8 +38,8 @@ def main(argv: list[str]) -> int:
     sys.exit(f"error: unexpected argument {argv[1]!r}")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  # Compiled programs are kept from run to run, since a step takes XLA 20 s.
-  cache = pathlib.Path.home() / ".cache" / "mobilevit_jax"
+  # What is compiled is kept from run to run, since a step takes XLA 20 s.
+  cache = pathlib.Path("~/.cache/mobilevit_jax").expanduser()
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   # TensorFlow only writes events here, and is to say nothing.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -123,7 +123,6 @@ def train_step(
     The next state, and scalars: `loss`, the task's own, `grad_norm` and
     `learning_rate`.
   """
-
   # --- Forward and backward ---------------------------------------------------
 
   def loss_fn(params: Tree, batch: dict[str, jax.Array], key: jax.Array) -> Any:
@@ -174,12 +173,13 @@ def train_step(
       state.ema_batch_stats, batch_stats, momentum
     ),
   )
-  return new, {
+  metrics = {
     "loss": loss,
     **metrics,
     "grad_norm": optax.tree.norm(grads),
     "learning_rate": recipe.schedule(state.step),
   }
+  return new, metrics
 
 
 def _unit_images(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -69,7 +69,7 @@ def train_and_evaluate(
     stack.callback(checkpoints.close)
     state, progress = _start(run, initial, checkpoints, workdir)
 
-    # Nothing but folders was made so far: what can't go on has said so before it
+    # Only folders were made so far: what can't go on has said so before it
     # replaces what an earlier start wrote.
     if is_first:
       config_lib.save(run.record, run.source.class_names, workdir)
@@ -148,7 +148,7 @@ def _loop(
   writer, checkpoints, ledger = tools.writer, tools.checkpoints, tools.ledger
   start, window, best = progress.step, progress.window, progress.best
 
-  # --- Setup: forget what will be redone, compile all that the plan needs ------
+  # --- Setup: forget what will be redone, compile all that the plan needs ---
 
   writer.rewind(start)
   began = writer.note_start(start)
@@ -184,7 +184,7 @@ def _loop(
         break
       # The order is a contract: step, log, checkpoint, evaluate.
 
-      # --- Step; the next batch is loaded and copied while it runs -------------
+      # --- Step; the next batch is loaded and copied while it runs ----------
 
       size, images = plan.size(step), plan.batch(step)
       with tools.trace.step(step):
@@ -197,7 +197,7 @@ def _loop(
       window.add(done, metrics)
       tools.trace.end(done, metrics)
 
-      # --- Log -----------------------------------------------------------------
+      # --- Log --------------------------------------------------------------
 
       if cadence.logs(done, num_steps):
         means = window.take()
@@ -211,7 +211,7 @@ def _loop(
           writer.write(done, "train", values)
           say(writer_lib.progress_line(done, num_steps, values, left))
 
-      # --- Checkpoint ----------------------------------------------------------
+      # --- Checkpoint -------------------------------------------------------
 
       stopping = tools.signals.received is not None
       if jax.process_count() > 1:
@@ -229,7 +229,7 @@ def _loop(
       if stopping and done < num_steps:
         raise stop.Stopped(tools.signals.received, done, num_steps)
 
-      # --- Evaluate ------------------------------------------------------------
+      # --- Evaluate ---------------------------------------------------------
 
       if due:
         with timer.pause():
@@ -331,5 +331,6 @@ def _describe(
     f"{evaluator.num_images} for evaluation, {len(source.class_names)} classes"
   )
   say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
-  for line in writer_lib.parameter_table(steps.split(run.model)[1]):
+  _, params, _ = steps.split(run.model)
+  for line in writer_lib.parameter_table(params, run.model.layers):
     say(line)

@@ -112,7 +112,9 @@ def train_batches(
       rng = augment.example_rng(seed, planned.epoch, index)
       arrays = transform.train(loaded.example, planned.size, rng)
       row = _row(loaded.example, index, arrays)
-      return row | {"bad_ids": index if loaded.error else -1} if replace else row
+      return (
+        row | {"bad_ids": index if loaded.error else -1} if replace else row
+      )
 
     spec = batch_spec(transform, planned.size, train=True)
     if replace:

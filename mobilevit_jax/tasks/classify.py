@@ -88,9 +88,7 @@ class Classify:
     # A blended image has the labels of both its parts, by their shares.
     loss = hits = jnp.zeros(len(logits), logits.dtype)
     for labels, share in targets:
-      part = cross_entropy(
-        logits, labels, label_smoothing=self.label_smoothing
-      )
+      part = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
       if self.class_weights is not None:
         part *= jnp.asarray(self.class_weights, part.dtype)[labels]
       loss += share * part
@@ -135,9 +133,10 @@ class Classify:
     """The image with its likeliest class written under it."""
     (first,) = self.describe(outputs, class_names, 1)
     text = f"{first['label']} {first['probability']:.0%}"
-    width = max(image.shape[1], math.ceil(ImageDraw.Draw(
-      Image.new("RGB", (1, 1))
-    ).textlength(text)) + 4)
+    width = max(
+      image.shape[1],
+      math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(text)) + 4,
+    )
     picture = Image.new("RGB", (width, image.shape[0] + 14), "white")
     picture.paste(Image.fromarray(image))
     ImageDraw.Draw(picture).text((2, image.shape[0] + 1), text, "black")
@@ -158,7 +157,9 @@ class Accuracy:
 
   def merge(self, gather: Callable[[np.ndarray], np.ndarray]) -> None:
     """Joins the images of all processes."""
-    self._loss = [gather(np.concatenate([np.zeros(0, np.float32), *self._loss]))]
+    self._loss = [
+      gather(np.concatenate([np.zeros(0, np.float32), *self._loss]))
+    ]
     self._rank = [gather(np.concatenate([np.zeros(0, np.int32), *self._rank]))]
 
   def result(self) -> dict[str, float]:

@@ -46,28 +46,33 @@ class Meter(Protocol):
 
 
 class Task(Protocol):
-  """What a net is trained to do.
-
-  Attributes:
-    best: the metric that early stopping and the best checkpoint follow; more
-      is better.
-    shown: metrics of a run's last line, the best one among them.
-    score: the name of the number in [0, 1] in each entry of `describe`.
-    frozen: arrays that the step is given and never trains, as a teacher's
-      weights; an empty dict for none.
-  """
+  """What a net is trained to do."""
 
   @property
-  def best(self) -> str: ...
+  def best(self) -> str:
+    """The metric that the best checkpoint and early stopping follow.
+
+    More of it is better.
+    """
+    ...
 
   @property
-  def shown(self) -> tuple[str, ...]: ...
+  def shown(self) -> tuple[str, ...]:
+    """The metrics of a run's last line, the best one among them."""
+    ...
 
   @property
-  def score(self) -> str: ...
+  def score(self) -> str:
+    """The name of the number in [0, 1] in each entry of `describe`."""
+    ...
 
   @property
-  def frozen(self) -> Tree: ...
+  def frozen(self) -> Tree:
+    """Arrays that the step is given and never trains; an empty dict for none.
+
+    A teacher's weights, for instance.
+    """
+    ...
 
   def init(self, seed: int) -> Tree:
     """Parameters of the task's own; an empty dict for none.

@@ -90,7 +90,9 @@ class Findings:
     """Images that can't be decoded."""
     for name, one in zip(self._names, self._scans, strict=True):
       if one.errors:
-        files = [examples.located(one.source, index) for index in sorted(one.errors)]
+        files = [
+          examples.located(one.source, index) for index in sorted(one.errors)
+        ]
         yield (
           f"{number(files, 'broken image')} in {name} (remove or replace, or "
           "train with --config.data.on_bad_image=replace): "

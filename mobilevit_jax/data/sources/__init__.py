@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 
@@ -58,25 +59,30 @@ def make_source(
   return tfds.open_split(name, split, data_dir=data_dir, prepare=prepare)
 
 
-class _Subset:
-  """Some examples of another source."""
+class Subset:
+  """Some labelled examples of another source."""
 
-  def __init__(self, source: examples.Labelled, ids: np.ndarray, name: str):
+  def __init__(self, source: Any, ids: np.ndarray, name: str):
+    """`ids` are the numbers, in the order that they get here."""
     self.name = name
     self.class_names = source.class_names
     self._source, self._ids = source, ids
 
   def __len__(self) -> int:
+    """Number of examples."""
     return len(self._ids)
 
   def __getitem__(self, index: int) -> examples.Example:
+    """The example of that number, from 0."""
     example = self._source[int(self._ids[index])]
     return dataclasses.replace(example, id=index)
 
   def labels(self) -> np.ndarray:
+    """The class of every example."""
     return self._source.labels()[self._ids]
 
   def place(self, index: int) -> tuple[str, int | None]:
+    """The file of an example, and its record there where it has many."""
     return self._source.place(int(self._ids[index]))
 
 
@@ -109,4 +115,4 @@ def few_shot(
     order[labels[order] == label][:count] for label in np.unique(labels)
   ]
   ids = np.sort(np.concatenate(chosen))
-  return _Subset(source, ids, f"{source.name}, {count} a class")
+  return Subset(source, ids, f"{source.name}, {count} a class")
