@@ -198,6 +198,10 @@ def make(
     )
   weights = None
   if class_weights == "balanced":
+    if not hasattr(source, "labels"):
+      raise ValueError(
+        "class_weights='balanced' needs one class for each image"
+      )
     weights = balanced_weights(source.labels(), num_classes)
   return Classify(**fields, class_weights=weights)
 
