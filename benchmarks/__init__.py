@@ -1,1 +1,1 @@
-"""Speed on this machine: `python -m benchmarks`."""
+"""Speed on this machine: `python -m benchmarks`, in a checkout."""

@@ -13,10 +13,12 @@ from absl import flags
 
 from docs.generate import docstring
 
-_PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "mobilevit_jax"
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _MAIN = "mobilevit_jax.main"
-# Modules with a `__main__` that nobody but our own commands starts.
-_INTERNAL = {"benchmarks.infer_worker"}
+# Modules that nobody starts but our own commands, or whose help is with that of
+# the others of `benchmarks`; then old names that only say the new one.
+_INTERNAL = {"benchmarks.infer_worker", "benchmarks.house"}
+_INTERNAL |= {"mobilevit_jax.convert", "mobilevit_jax.prepare_data"}
 # In the order of a reader's path; `check` holds it to the modules there are.
 COMMANDS = (
   _MAIN,
@@ -35,10 +37,11 @@ COMMANDS = (
 def check() -> None:
   """`ValueError` unless `COMMANDS` names every module that can be started."""
   runnable = set()
-  for path in _PACKAGE.rglob("*.py"):
-    if '__name__ == "__main__"' in path.read_text():
-      parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
-      runnable.add(".".join(p for p in parts if p != "__main__"))
+  for folder in ("mobilevit_jax", "benchmarks"):
+    for path in (_ROOT / folder).rglob("*.py"):
+      if '__name__ == "__main__"' in path.read_text():
+        parts = path.relative_to(_ROOT).with_suffix("").parts
+        runnable.add(".".join(p for p in parts if p != "__main__"))
   if differing := (runnable - _INTERNAL) ^ set(COMMANDS):
     raise ValueError(f"commands and COMMANDS differ in {sorted(differing)}")
 
@@ -48,7 +51,7 @@ def reference() -> str:
   check()
   lines = []
   for name in COMMANDS:
-    folder = _PACKAGE.parent.joinpath(*name.split(".")).is_dir()
+    folder = _ROOT.joinpath(*name.split(".")).is_dir()
     module = importlib.import_module(f"{name}.__main__" if folder else name)
     title = name.removeprefix("mobilevit_jax.")
     about = docstring.markdown(module)

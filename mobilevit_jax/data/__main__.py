@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return args.run(args)
   except KeyboardInterrupt:
-    print("prepare_data: interrupted", file=sys.stderr)
+    print("data: interrupted", file=sys.stderr)
     return 130
   except (ValueError, OSError) as error:
-    print(f"prepare_data: {error}", file=sys.stderr)
+    print(f"data: {error}", file=sys.stderr)
     return 1
 
 
@@ -45,7 +45,7 @@ def _prepare(args: argparse.Namespace) -> int:
   if args.num_shards is not None and args.num_shards < 1:
     raise ValueError(f"--num_shards={args.num_shards} must be at least 1")
   builder = tfds_source.make_builder(args.name, args.data_dir)
-  tfds_source.check_features(args.name, builder.info.features)
+  download.check_features(args.name, builder.info.features)
   for folder, size in download.leftovers(builder.data_path):
     what = f"{folder}, {download.gigabytes(size)}"
     if args.remove_leftovers:
@@ -82,7 +82,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-  from mobilevit_jax.data.prepare import verify
+  from mobilevit_jax.data.check import verify
 
   faults = 0
   for found in verify.verify(args.path, sample=args.sample):

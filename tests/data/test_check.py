@@ -250,7 +250,7 @@ def test_command_prints_the_table_and_refuses_in_one_line(sound, capsys):
   seen = capsys.readouterr()
   assert "owl" in seen.out
   (line,) = seen.err.splitlines()
-  assert line.startswith("prepare_data: this data can't be trained on: no us")
+  assert line.startswith("data: this data can't be trained on: no us")
   assert prepare_data.main([*command, "--eval_split=train"]) == 1
   assert "must differ" in capsys.readouterr().err
 

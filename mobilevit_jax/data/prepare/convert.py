@@ -18,7 +18,6 @@ import tensorflow_datasets as tfds
 
 from mobilevit_jax.data.prepare import download
 from mobilevit_jax.data.prepare import shards
-from mobilevit_jax.data.sources import tfds as tfds_source
 
 _INFO = download.INFO_FILE
 _FEATURES = "features.json"
@@ -55,7 +54,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
   _check_classes(source)
   reader: Any = tfds.builder_from_directory(source)
   info = reader.info
-  tfds_source.check_features(str(source), info.features)
+  download.check_features(str(source), info.features)
   found = info.file_format.value
   if found != "tfrecord":
     raise ValueError(f"{source} must hold tfrecord files, not {found}")
@@ -104,7 +103,7 @@ def _files(
   """Split, old file, new file and number of records of every file."""
   for split in splits:
     lengths, template = split.shard_lengths, split.filename_template
-    renamed = template.replace(filetype_suffix=tfds_source.FILE_FORMAT)
+    renamed = template.replace(filetype_suffix=download.FILE_FORMAT)
     for index, length in enumerate(lengths):
       # Only the last part: a template may come from anywhere.
       at = {"shard_index": index, "num_shards": len(lengths)}
@@ -142,7 +141,7 @@ def _copy_metadata(source: epath.Path, part: epath.Path) -> None:
     if file.suffix in (".json", ".txt") and file.name != _INFO:
       (part / file.name).write_bytes(file.read_bytes())
   info = json.loads((source / _INFO).read_text())
-  info["fileFormat"] = tfds_source.FILE_FORMAT
+  info["fileFormat"] = download.FILE_FORMAT
   info.pop("alternativeFileFormats", None)
   # A template may fix the old suffix; without one TFDS takes its default.
   for split in info.get("splits", ()):

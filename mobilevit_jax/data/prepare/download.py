@@ -2,7 +2,7 @@
 
 A set is written to a folder of another name, which gets its own at the end: a
 version's folder is there in whole, or not at all. ImageNet goes on where a
-killed run stopped (`tfds_imagenet`). What TFDS itself left of other sets can't
+killed run stopped (`imagenet`). What TFDS itself left of other sets can't
 be gone on with, as it gives each run another folder; downloads can.
 """
 
@@ -24,6 +24,18 @@ INFO_FILE = "dataset_info.json"
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
+def check_features(name: str, features: Any) -> None:
+  """Wants one image and one class: detection and the like have others."""
+  wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+  for key, kind in wanted.items():
+    if key not in features or not isinstance(features[key], kind):
+      raise ValueError(
+        f"name={name!r} must be a set of images with one class each, in the "
+        "features 'image' (Image) and 'label' (ClassLabel); it has "
+        f"{', '.join(features)}"
+      )
+
+
 def prepare_set(
   name: str,
   builder: Any,
@@ -35,7 +47,7 @@ def prepare_set(
 
   Args:
     name: what the data set was asked for as, for errors.
-    builder: see `tfds_source.make_builder`.
+    builder: see `sources.tfds.make_builder`.
     manual_dir: what a person had to download; by default TFDS's own choice.
     num_shards: files for each split; by default as many as TFDS sees fit.
 

@@ -3,7 +3,7 @@
 Apart from `sources`, since importing `tensorflow_datasets` takes seconds that
 other sources need not spend. Reading goes through ArrayRecord files and leaves
 images encoded; TensorFlow is imported only while a data set is prepared
-(`tfds_prepare`).
+(`data.prepare`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import tensorflow_datasets as tfds
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.prepare import download
 
-FILE_FORMAT = download.FILE_FORMAT
 _BROKEN_RECORD = re.compile(r"Corrupted .*; at byte \d+", re.DOTALL)
 
 
@@ -50,11 +49,6 @@ class TfdsSource:
     takes = (take for _, _, take in self._files)
     self._starts = [0, *itertools.accumulate(takes)]
 
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    return len(self.class_names)
-
   def __len__(self) -> int:
     """Number of examples."""
     return len(self._records)
@@ -67,11 +61,13 @@ class TfdsSource:
       raise examples.ImageError(
         f"split={self.name!r} must be labelled; {name} has no label"
       )
-    return examples.Example(record["image"], label, index, name)
+    return examples.Example(record["image"], {"label": label}, index, name)
 
   def labels(self) -> np.ndarray:
     """The class of every example; reads all records, some seconds a GB."""
-    return np.array([self[index].label for index in range(len(self))], np.int32)
+    return np.array(
+      [self[index].target["label"] for index in range(len(self))], np.int32
+    )
 
   def read(self, index: int) -> dict[str, Any]:
     """All features of an example, its image still encoded.
@@ -142,7 +138,7 @@ def open_split(
       not one of labelled images, or is not and can't be prepared.
   """
   builder = make_builder(name, data_dir)
-  check_features(name, builder.info.features)
+  download.check_features(name, builder.info.features)
   if not builder.is_prepared():
     if not prepare:
       raise ValueError(
@@ -195,27 +191,16 @@ def make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     raise ValueError(f"name={name!r}: {error}") from error
 
 
-def check_features(name: str, features: Any) -> None:
-  """Wants one image and one class: detection and the like have others."""
-  wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-  for key, kind in wanted.items():
-    if key not in features or not isinstance(features[key], kind):
-      raise ValueError(
-        f"name={name!r} must be a set of images with one class each, in the "
-        "features 'image' (Image) and 'label' (ClassLabel); it has "
-        f"{', '.join(features)}"
-      )
-
-
 def _conversion_help(name: str, reader: Any) -> str:
   """Says that a folder's files can't be used, and how to convert them."""
   path, info = os.fspath(reader.data_path), reader.info
   parts = filter(None, [info.name, info.config_name, str(info.version)])
   root = path.rstrip("/").removesuffix("/" + "/".join(parts))
-  target = f"{root}-{FILE_FORMAT}"
-  command = ("python", "-m", "mobilevit_jax.data", "convert", path)
+  target = f"{root}-{download.FILE_FORMAT}"
+  words = ("python", "-m", "mobilevit_jax.data", "convert", path)
+  command = shlex.join([*words, f"--data_dir={target}"])
   return (
-    f"name={name!r} must be {FILE_FORMAT} files, which allow random access, "
-    f"but {path} holds others. Convert them, and use data_dir={target!r} from "
-    f"then on:\n  {shlex.join([*command, f'--data_dir={target}'])}"
+    f"name={name!r} must be {download.FILE_FORMAT} files, which allow random "
+    f"access, but {path} holds others. Convert them, and use data_dir="
+    f"{target!r} from then on:\n  {command}"
   )
