@@ -16,14 +16,12 @@ def get_config() -> Any:
   """The configuration; `--config.FIELD=VALUE` sets a field."""
   config = imagenet.get_config("xxs")
   config.model.update(num_classes=10, bn_groups=1, dtype="float32")
-  config.data.update(
-    name="digits",
-    eval_split="test",
+  config.transform.update(
     crop_scale=(0.6, 1.0),
     crop_ratio=(0.8, 1.25),
     flip=0.0,  # a mirrored digit is another one
-    num_workers=0,
   )
+  config.data.update(name="digits", eval_split="test", num_workers=0)
   config.plan.update(
     sizes=(32,), base_size=32, base_batch=48, groups=1, num_epochs=20
   )

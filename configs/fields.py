@@ -14,6 +14,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
     "argument (`imagenet.py:xs`)",
   ),
+  "model.head": ("", "what reads the backbone's features: `classifier`"),
   "model.num_classes": (
     "classes",
     "outputs; at least those of the data, or none: the data's",
@@ -53,9 +54,47 @@ FIELDS: dict[str, tuple[str, str]] = {
     "weights that evaluated `best`; `auto` is the best of a run that stops "
     "early, else `ema`",
   ),
-  "weights.head": (
+  "weights.reset": (
     "",
-    "`keep` the source's classifier, or `reset` to a new one",
+    "what keeps its first weights: `none`; the `classifier`, whose shape "
+    "follows the classes; or the whole `head`, so that the backbone alone is "
+    "loaded",
+  ),
+  "weights.head": ("", "what `reset` was called; refused"),
+  "task.name": ("", "what is trained for: `classify`"),
+  "task.label_smoothing": ("probability", "spread over all classes"),
+  "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
+  "task.cutmix": (
+    "alpha",
+    "of CutMix's; 0 for none. With both on, either is drawn for each image",
+  ),
+  "task.class_weights": (
+    "",
+    "`balanced`: every class counts as much as any other, whatever its images; "
+    "or `none`",
+  ),
+  "transform.crop_scale": (
+    "part of the area",
+    "least and most that a random crop takes of an image",
+  ),
+  "transform.crop_ratio": ("width / height", "least and most of a random crop"),
+  "transform.flip": ("probability", "of a horizontal flip"),
+  "transform.randaugment_ops": ("operations", "of RandAugment; 0 for none"),
+  "transform.randaugment_magnitude": ("0 to 10", "strength of RandAugment"),
+  "transform.color_jitter": (
+    "0 to 1",
+    "brightness, contrast and saturation are multiplied by factors that lie "
+    "within this of 1",
+  ),
+  "transform.erase": ("probability", "of a random box of noise"),
+  "transform.preset": (
+    "",
+    "resize before the crop: `cvnets`, `hf` or `timm` "
+    "([more](../weights.md#classifying-images))",
+  ),
+  "transform.resize_size": (
+    "pixels",
+    "shorter side before the crop; none: the preset's share of `size`",
   ),
   "data.name": ("", "`folder`, `digits`, or the name of a TFDS set"),
   "data.dir": (
@@ -67,25 +106,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "images to train on; TFDS slices them: `train[:90%]`",
   ),
   "data.eval_split": ("", "images to evaluate on"),
-  "data.crop_scale": (
-    "part of the area",
-    "least and most that a random crop takes of an image",
-  ),
-  "data.crop_ratio": ("width / height", "least and most of a random crop"),
-  "data.flip": ("probability", "of a horizontal flip"),
-  "data.randaugment_ops": ("operations", "of RandAugment; 0 for none"),
-  "data.randaugment_magnitude": ("0 to 10", "strength of RandAugment"),
-  "data.color_jitter": (
-    "0 to 1",
-    "brightness, contrast and saturation are multiplied by factors that lie "
-    "within this of 1",
-  ),
-  "data.erase": ("probability", "of a random box of noise"),
-  "data.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
-  "data.cutmix": (
-    "alpha",
-    "of CutMix's; 0 for none. With both on, either is drawn for each image",
-  ),
   "data.few_shot": (
     "images",
     "of each class to train on, drawn by the seed; none: all",
@@ -157,12 +177,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "`backbone` trains the classifier alone, with the backbone's BatchNorm "
     "statistics frozen too; or `none`",
   ),
-  "optim.label_smoothing": ("probability", "spread over all classes"),
-  "optim.class_weights": (
-    "",
-    "`balanced`: every class counts as much as any other, whatever its images; "
-    "or `none`",
-  ),
   "optim.ema.momentum": (
     "share",
     "of the new weights in the average after each step",
@@ -172,15 +186,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "start the share at 1 and let it fall: short runs need that",
   ),
   "eval.size": ("pixels", "side of the evaluated crop"),
-  "eval.preset": (
-    "",
-    "resize before the crop: `cvnets`, `hf` or `timm` "
-    "([more](../weights.md#classifying-images))",
-  ),
-  "eval.resize_size": (
-    "pixels",
-    "shorter side before the crop; none: the preset's share of `size`",
-  ),
   "eval.batch": ("images", "evaluated at a time, over all devices"),
   "eval.every_epochs": ("epochs", "between evaluations; the last step has one"),
   "early_stop.patience": (

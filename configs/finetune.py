@@ -40,16 +40,11 @@ def get_config(arguments: str = "s") -> Any:
   with config.ignore_type():
     config.model.num_classes = config_dict.placeholder(int)  # the data's
   config.model.update(bn_groups=1, dtype="float32")
-  config.weights.head = "reset"
-  config.data.update(
-    name="folder",
-    eval_split="val",
-    crop_scale=(0.25, 1.0),
-    randaugment_ops=2,
-    randaugment_magnitude=5.0,
-    check=True,
-    num_workers=0,
+  config.weights.reset = "classifier"
+  config.transform.update(
+    crop_scale=(0.25, 1.0), randaugment_ops=2, randaugment_magnitude=5.0
   )
+  config.data.update(name="folder", eval_split="val", check=True, num_workers=0)
   config.plan.update(
     sizes=(size,),
     base_size=size,
@@ -80,11 +75,11 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _from_scratch(config: Any) -> None:
-  config.data.update(randaugment_ops=1, erase=0.25)
+  config.transform.update(randaugment_ops=1, erase=0.25)
   config.plan.num_epochs = 75
   config.optim.update(
     init_lr=1e-4, peak_lr=4e-3, warmup_epochs=5.0, layer_decay=1.0
   )
   # Cut from a fifth more than `size`, rounded up: random crops enlarge what is
   # on a photograph (Touvron et al. 2019, arXiv 1906.06423).
-  config.eval.resize_size = (config.eval.get_ref("size") * 6 + 4) // 5
+  config.transform.resize_size = (config.eval.get_ref("size") * 6 + 4) // 5

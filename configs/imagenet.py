@@ -34,6 +34,7 @@ def get_config(variant: str = "s") -> Any:
       "seed": 0,
       "model": {
         "name": f"mobilevit_{variant}",
+        "head": "classifier",
         "num_classes": 1000,
         "dropout": _DROPOUT[variant],
         "classifier_dropout": 0.1,
@@ -45,13 +46,17 @@ def get_config(variant: str = "s") -> Any:
       "weights": {  # to start from, or to evaluate
         "source": config_dict.placeholder(str),  # None: drawn from the seed
         "which": "auto",  # or "ema", "raw", "best", of a run's workdir
-        "head": "keep",  # or "reset": a new classifier
+        "reset": "none",  # or "classifier", "head": what starts anew
+        "head": config_dict.placeholder(str),  # what reset was called
       },
-      "data": {
-        "name": "imagenet2012",
-        "dir": config_dict.placeholder(str),  # None: TFDS's own default
-        "train_split": "train",
-        "eval_split": "validation",
+      "task": {
+        "name": "classify",
+        "label_smoothing": 0.1,
+        "mixup": 0.0,  # alpha, as the next; both are off in the paper
+        "cutmix": 0.0,
+        "class_weights": "none",  # or "balanced"
+      },
+      "transform": {
         "crop_scale": (0.08, 1.0),
         "crop_ratio": (3 / 4, 4 / 3),
         "flip": 0.5,
@@ -59,8 +64,15 @@ def get_config(variant: str = "s") -> Any:
         "randaugment_magnitude": 9.0,  # of 10
         "color_jitter": 0.0,
         "erase": 0.0,  # a probability
-        "mixup": 0.0,  # alpha, as the next
-        "cutmix": 0.0,
+        # For evaluation; or "hf", "timm", for weights from there.
+        "preset": "cvnets",
+        "resize_size": config_dict.placeholder(int),  # None: the preset's
+      },
+      "data": {
+        "name": "imagenet2012",
+        "dir": config_dict.placeholder(str),  # None: TFDS's own default
+        "train_split": "train",
+        "eval_split": "validation",
         "few_shot": config_dict.placeholder(int),  # images a class; None: all
         "check": False,  # read every image before training
         "on_bad_image": "error",  # or "replace", by another image
@@ -94,14 +106,10 @@ def get_config(variant: str = "s") -> Any:
         "accum_steps": 1,
         "layer_decay": 1.0,  # of the rate, at each stage from the last
         "freeze": "none",  # or "backbone": train the classifier alone
-        "label_smoothing": 0.1,
-        "class_weights": "none",  # or "balanced"
         "ema": {"momentum": 5e-4, "warmup": False},
       },
       "eval": {
         "size": 256,
-        "preset": "cvnets",  # or "hf", "timm", for weights from there
-        "resize_size": config_dict.placeholder(int),  # None: the preset's
         "batch": 1024,
         "every_epochs": 1,
       },

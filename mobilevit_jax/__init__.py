@@ -8,7 +8,7 @@ if TYPE_CHECKING:
   from mobilevit_jax.weights import load_weights
 
 __all__ = ["VARIANTS", "create_model", "load_weights"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,23 +1,49 @@
 """What training and evaluation share about a run's configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import sys
 from typing import Any
 
+from absl import flags
 from etils import epath
 
+from mobilevit_jax import __version__
 from mobilevit_jax import files
 
 # An `ml_collections.ConfigDict`; type checkers can't know its fields.
 Config = Any
+Record = dict[str, Any]  # a configuration as JSON has it
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
+# Where a field of an older version is today, for a message about it.
+MOVED = {
+  "weights.head": "weights.reset",
+  "optim.label_smoothing": "task.label_smoothing",
+  "optim.class_weights": "task.class_weights",
+  "data.mixup": "task.mixup",
+  "data.cutmix": "task.cutmix",
+  "data.crop_scale": "transform.crop_scale",
+  "data.crop_ratio": "transform.crop_ratio",
+  "data.flip": "transform.flip",
+  "data.randaugment_ops": "transform.randaugment_ops",
+  "data.randaugment_magnitude": "transform.randaugment_magnitude",
+  "data.color_jitter": "transform.color_jitter",
+  "data.erase": "transform.erase",
+  "eval.preset": "transform.preset",
+  "eval.resize_size": "transform.resize_size",
+}
 
-class ConfigError(ValueError):
-  """A configuration that can't be run; the message says why, in one line."""
+
+class UserError(Exception):
+  """What the user can mend; the message says how, in one line."""
+
+
+class ConfigError(UserError, ValueError):
+  """A configuration that can't be run."""
 
 
 @contextlib.contextmanager
@@ -31,6 +57,36 @@ def section(name: str) -> Iterator[None]:
     raise ConfigError(f"config.{name}: {error}") from error
 
 
+def parse_flags(
+  values: flags.FlagValues, holder: flags.FlagHolder, argv: list[str]
+) -> list[str]:
+  """Parses a command line, and ends the process with one line if it's wrong.
+
+  Args:
+    values: the flags of the process.
+    holder: of the flag that names the configuration's file.
+    argv: the command line.
+
+  Returns:
+    What is left of it.
+  """
+  for word in argv:
+    field = word.lstrip("-").partition("=")[0].removeprefix("config.")
+    if field in MOVED:
+      sys.exit(f"error: config.{field} is now config.{MOVED[field]}")
+  try:
+    rest = values(argv)
+    _ = holder.value.model  # a file that can't be read shows here
+    return rest
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    reason: object = error
+    while isinstance(reason, Exception):  # one wraps another
+      reason = reason.args[0]
+    # The first line names the flag, the last gives the reason.
+    lines = [line.strip() for line in str(reason).splitlines()]
+    sys.exit(" ".join(["error:", *dict.fromkeys([lines[0], lines[-1]])]))
+
+
 def check_positive(config: Config, *names: str) -> None:
   """Raises `ConfigError` unless these dotted fields are integers from 1."""
   for name in names:
@@ -41,23 +97,32 @@ def check_positive(config: Config, *names: str) -> None:
       raise ConfigError(f"config.{name}={value!r} must be an integer from 1")
 
 
-def check_model_unchanged(config: Config, workdir: epath.PathLike) -> list[str]:
-  """Refuses another model than the one that a run's checkpoints hold.
+def record(config: Config) -> Record:
+  """The configuration as its run's folder remembers it, with our version."""
+  # Through JSON, so that tuples compare equal to what a file gives back.
+  return json.loads(json.dumps({"version": __version__, **config.to_dict()}))
+
+
+def changes(new: Record, workdir: epath.PathLike) -> list[str]:
+  """What differs from the configuration of the run in a folder.
 
   Args:
-    config: of the run to start.
-    workdir: its folder, which may hold the configuration of an earlier start.
+    new: the configuration to go on with.
+    workdir: the run's folder, which may hold nothing yet.
 
   Returns:
     A line for each field outside `config.model` that differs.
 
   Raises:
-    ConfigError: naming the fields of `config.model` that differ.
+    ConfigError: if the checkpoints there are of another version of this
+      package or of another model, naming both.
   """
   path = epath.Path(workdir) / CONFIG_FILE
   if not path.exists():
     return []
-  old, new = flat(json.loads(path.read_text())), flat(_plain(config))
+  old = json.loads(path.read_text())
+  check_version(old, workdir)
+  old, new = flat(old), flat(new)
   lines = [
     f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
     for name in sorted(old.keys() | new.keys())
@@ -73,26 +138,31 @@ def check_model_unchanged(config: Config, workdir: epath.PathLike) -> list[str]:
   return lines
 
 
+def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:
+  """Refuses a run whose checkpoints another version of this package wrote."""
+  version = old.get("version", "0.1.0")  # the first version did not say
+  # A second number stands for how parameters are named in checkpoints.
+  if str(version).split(".")[:2] != __version__.split(".")[:2]:
+    raise ConfigError(
+      f"the run in {workdir} was started by mobilevit_jax {version}, whose "
+      f"checkpoints version {__version__} can't read: go on with {version}, "
+      "convert its weights with that version, or use another --workdir"
+    )
+
+
 def save(
-  config: Config,
-  class_names: tuple[str, ...],
-  workdir: epath.PathLike,
+  record: Record, class_names: tuple[str, ...], workdir: epath.PathLike
 ) -> None:
   """Writes the configuration and the class names, each whole or not at all."""
-  contents = {CONFIG_FILE: _plain(config), LABELS_FILE: list(class_names)}
+  contents = {CONFIG_FILE: record, LABELS_FILE: list(class_names)}
   for name, content in contents.items():
     text = json.dumps(content, indent=2) + "\n"
     files.write_text(epath.Path(workdir) / name, text)
 
 
-def _plain(config: Config) -> dict[str, Any]:
-  # Through JSON, so that tuples compare equal to what a file gives back.
-  return json.loads(json.dumps(config.to_dict()))
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Record:
   """Fields by their dotted names."""
-  result: dict[str, Any] = {}
+  result: Record = {}
   for name, value in tree.items():
     if isinstance(value, dict):
       result |= flat(value, f"{prefix}{name}.")

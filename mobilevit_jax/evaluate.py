@@ -1,6 +1,6 @@
 """Exact evaluation: every image once, whatever the batch and the devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 import contextlib
 import functools
 import math
@@ -8,7 +8,6 @@ from typing import Any
 
 from etils import epath
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mobilevit_jax import config as config_lib
@@ -16,201 +15,174 @@ from mobilevit_jax import experiment
 from mobilevit_jax import steps
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import sources
-from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import checkpoint
-from mobilevit_jax.run import sharding
+from mobilevit_jax.run import distributed
+from mobilevit_jax.tasks import task as task_lib
 
 Metrics = dict[str, float]
+Weights = tuple[Any, Any]  # parameters and BatchNorm statistics of a net
 
 
 class Evaluator:
-  """Evaluates weights of one model on one source; compiles once.
+  """Runs weights of one net over one source; compiles once.
 
   Attributes:
-    size: image side, in pixels.
+    setup: what it was made of.
     batch: images at a time over all devices: the one asked for, enlarged to
       one that the devices divide. The last is padded, and masked.
-    source: the images.
     num_images: in the source.
   """
 
-  def __init__(
-    self,
-    source: sources.Source,
-    *,
-    model: Any,
-    layout: sharding.Layout,
-    size: int,
-    batch: int,
-    preset: str = "cvnets",
-    resize_size: int | None = None,
-    on_bad_image: str = "error",
-    num_workers: int = 0,
-  ):
-    """Takes what `pipeline.eval_batches` takes, and a model for its shapes."""
-    self.num_images = len(source)
-    self.source = source
-    self.size = size
-    self.batch = math.ceil(batch / layout.num_devices) * layout.num_devices
-    self._layout = layout
-    self._graphdef, *self._shapes = steps.split(model)
-    presets.check(preset, size, resize_size)
-    self._batches = functools.partial(
-      pipeline.eval_batches,
-      source,
-      size=size,
-      batch=self.batch,
-      preset=preset,
-      resize_size=resize_size,
-      on_bad_image=on_bad_image,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      num_workers=num_workers,
-    )
+  def __init__(self, setup: experiment.Evaluation):
+    devices = setup.layout.num_devices
+    self.setup = setup
+    self.batch = math.ceil(setup.batch / devices) * devices
+    self.num_images = len(setup.source)
+    self._compiled: Callable[..., dict[str, jax.Array]] | None = None
 
-    self._compiled: Callable[..., Any] | None = None
-
-  def compile(self) -> Callable[..., Any]:
+  def compile(self) -> Callable[..., dict[str, jax.Array]]:
     """The evaluation step, compiled once for the one shape of batch."""
     if self._compiled is None:
-      layout, b = self._layout, self.batch
-      step = functools.partial(steps.eval_step, graphdef=self._graphdef)
-      jitted = jax.jit(step, out_shardings=layout.replicated)
-      self._compiled = jitted.lower(
-        *layout.replicated_shapes(self._shapes),
-        images=layout.batch_shape((b, self.size, self.size, 3), jnp.uint8),
-        labels=layout.batch_shape((b,), jnp.int32),
-        mask=layout.batch_shape((b,), jnp.float32),
-      ).compile()
+      setup, layout = self.setup, self.setup.layout
+      graphdef, *shapes = steps.split(setup.model)
+      step = functools.partial(
+        steps.eval_step, graphdef=graphdef, task=setup.task
+      )
+      spec = pipeline.batch_spec(setup.transform, setup.size, train=False)
+      # Rows stay where their images are: each process reads its own.
+      self._compiled = (
+        jax.jit(step, out_shardings=layout.batch)
+        .lower(
+          *layout.replicated_shapes(shapes),
+          batch=layout.batch_shapes(spec, self.batch),
+        )
+        .compile()
+      )
     return self._compiled
 
-  def __call__(self, weights: dict[str, tuple[Any, Any]]) -> Metrics:
-    """Metrics of one or more weights, reading the images once.
+  def rows(
+    self, weights: Mapping[str, Weights]
+  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, task_lib.Rows]]]:
+    """One forward pass over the source, with one or more weights.
+
+    This is the only one: evaluation, the report, prediction and export's
+    accuracy all read it.
 
     Args:
       weights: a name, such as `"ema"`, to parameters and BatchNorm statistics.
 
+    Yields:
+      For each batch the rows that this process loaded: what the batch says of
+      them, padding included (see `pipeline.batch_spec`), and by name of the
+      weights the task's outputs, without padding and broken images.
+    """
+    setup, step = self.setup, self.compile()
+    batches = pipeline.eval_batches(
+      setup.source,
+      setup.transform,
+      size=setup.size,
+      batch=self.batch,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      **setup.loading,
+    )
+    with contextlib.closing(batches):
+      for batch in batches:
+        arrays = setup.layout.put_batch(batch)
+        # All are under way before the first is waited for.
+        results = {
+          name: step(*pair, batch=arrays) for name, pair in weights.items()
+        }
+        real = np.flatnonzero(batch["batch_mask"])
+        found = {}
+        for name, outputs in results.items():
+          rows = setup.layout.own_rows(outputs)
+          found[name] = {key: value[real] for key, value in rows.items()}
+        yield batch, found
+
+  def __call__(self, weights: Mapping[str, Weights]) -> Metrics:
+    """Metrics of one or more weights, reading the images once.
+
+    Args:
+      weights: see `rows`.
+
     Returns:
-      For each name `<name>_loss` in nats, `<name>_top1` and `<name>_top5` as
-      parts of 1, the number of `images`, and of `bad_images` if there are any:
-      broken ones are left out, where `on_bad_image` is "replace".
+      For each name the task's metrics as `<name>_<metric>`, the number of
+      `images`, and of `bad_images` if there are any: broken ones are left out,
+      where `on_bad_image` is "replace".
 
     Raises:
       ImageError: if every image is broken.
     """
-    # Each batch's counts are exact in float32, and so is their sum here.
-    step = self.compile()
-    sums = {name: dict.fromkeys(_SUMS, 0.0) for name in weights}
-    with contextlib.closing(self._batches()) as batches:
-      for batch in batches:
-        arrays = self._layout.put_batch(batch)
-        outputs = {
-          name: step(*pair, **arrays) for name, pair in weights.items()
-        }
-        for name, output in outputs.items():
-          for key in _SUMS:
-            sums[name][key] += float(np.asarray(output[key]))
-    images = max(total["count"] for total in sums.values())
+    setup, seen = self.setup, 0
+    meters = {name: setup.task.meter(setup.source) for name in weights}
+    with contextlib.closing(self.rows(weights)) as rows:
+      for batch, outputs in rows:
+        real = batch.pop("batch_mask") > 0
+        seen += int(real.sum())
+        about = {k: v[real] for k, v in batch.items() if k != "images"}
+        for name, found in outputs.items():
+          meters[name].add({**about, **found})
+    images = int(distributed.gather(np.array([seen])).sum())
     if not images:
       raise examples.ImageError(
-        f"all {self.num_images} images of {self.source.name} are broken"
+        f"all {self.num_images} images of {setup.source.name} are broken"
       )
-    metrics = {
-      f"{name}_{key}": total[key] / total["count"]
-      for name, total in sums.items()
-      for key in ("loss", "top1", "top5")
-    }
+    metrics: Metrics = {}
+    for name, meter in meters.items():
+      meter.merge(distributed.gather)
+      metrics |= {f"{name}_{k}": v for k, v in meter.result().items()}
     bad_images = self.num_images - images
-    counts = {"images": images} | (
-      {"bad_images": bad_images} if bad_images else {}
-    )
-    return metrics | counts
+    counts = {"bad_images": bad_images} if bad_images else {}
+    return metrics | {"images": images} | counts
 
 
-_SUMS = ("loss", "top1", "top5", "count")
-
-
-def make_evaluator(
-  config: config_lib.Config, model: Any, layout: sharding.Layout
-) -> Evaluator:
-  """The evaluator that a configuration describes; checks its fields."""
-  config_lib.check_positive(config, "eval.size", "eval.batch")
-  source = experiment.open_source(config, config.data.eval_split)
-  if source.num_classes > config.model.num_classes:
-    raise config_lib.ConfigError(
-      f"config.model.num_classes={config.model.num_classes} is fewer than the "
-      f"{source.num_classes} classes of {source.name}"
-    )
-  with config_lib.section("eval"):
-    return Evaluator(
-      source,
-      model=model,
-      layout=layout,
-      size=config.eval.size,
-      batch=config.eval.batch,
-      preset=config.eval.preset,
-      resize_size=config.eval.resize_size,
-      on_bad_image=config.data.on_bad_image,
-      num_workers=config.data.num_workers,
-    )
-
-
-def weights_of(state: steps.TrainState) -> dict[str, tuple[Any, Any]]:
+def weights_of(state: steps.TrainState) -> dict[str, Weights]:
   """EMA and raw weights of a state."""
   return {
-    "ema": (state.ema_params, state.ema_batch_stats),
-    "raw": (state.params, state.batch_stats),
+    "ema": (state.ema_params["net"], state.ema_batch_stats),
+    "raw": (state.params["net"], state.batch_stats),
   }
 
 
-def evaluate_workdir(
-  config: config_lib.Config, workdir: epath.PathLike
-) -> tuple[int, Metrics]:
+def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 
   Where there is no run yet, evaluates the weights that it would start from, if
   `config.weights.source` names some.
 
   Returns:
-    The checkpoint's step, and the metrics of `Evaluator`.
+    The line that `summary` makes of the metrics.
   """
-  config = config.copy_and_resolve_references()
-  layout = sharding.Layout()
-  source = experiment.open_source(config, config.data.eval_split)
-  experiment.fill_num_classes(config, source)
-  config_lib.check_model_unchanged(config, workdir)
-  model = experiment.abstract_model(config, source)
-  evaluator = make_evaluator(config, model, layout)
-  if config.weights.source and not checkpoint.exists(workdir):
-    start = experiment.initial_model(config, model)
-    weights = layout.replicate(steps.split(start)[1:])
-    return 0, evaluator({"weights": tuple(weights)})
-  shapes = layout.replicated_shapes(steps.split(model)[1:])
+  setup, record, start = experiment.build_evaluation(config)
+  config_lib.changes(record, workdir)  # it refuses another model
+  evaluator = Evaluator(setup)
+  if start is not None and not checkpoint.exists(workdir):
+    params, stats = setup.layout.replicate(steps.split(start())[1:])
+    return summary(setup.task, evaluator({"weights": (params, stats)}), 0)
+  shapes = setup.layout.replicated_shapes(steps.split(setup.model)[1:])
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   with contextlib.closing(checkpoints):
     step, *ema = checkpoints.restore_weights(*shapes, which="ema")
     _, *raw = checkpoints.restore_weights(*shapes, which="raw")
-  return step, evaluator({"ema": tuple(ema), "raw": tuple(raw)})
+  metrics = evaluator({"ema": tuple(ema), "raw": tuple(raw)})
+  return summary(setup.task, metrics, step)
 
 
-def summary(metrics: Metrics, step: int) -> str:
-  """The line that ends a run."""
+def summary(task: task_lib.Task, metrics: Metrics, step: int) -> str:
+  """The line that ends a run: of the raw weights the best metric alone."""
   parts = []
-  for name, keys in _REPORTED.items():
-    if f"{name}_top1" in metrics:
-      values = [f"{key}={metrics[f'{name}_{key}']:.4f}" for key in keys]
-      parts += [*values, f"({name})"]
+  for name in ("ema", "raw", "weights"):
+    shown = (task.best,) if name == "raw" else task.shown
+    values = [
+      f"{key}={metrics[f'{name}_{key}']:.4f}"
+      for key in shown
+      if f"{name}_{key}" in metrics
+    ]
+    parts += [*values, f"({name})"] if values else []
   parts += [
     f"{name}={metrics[name]:.0f}"
     for name in ("images", "bad_images")
     if name in metrics
   ]
   return f"final: {' '.join(parts)} steps={step}"
-
-
-_REPORTED = {
-  "ema": ("top1", "top5"),
-  "raw": ("top1",),
-  "weights": ("top1", "top5"),
-}

@@ -1,9 +1,10 @@
 """From a configuration to the objects that it describes, checked.
 
-Nothing here compiles or writes: what is wrong with a configuration is said
-before any time is spent on it.
+Nobody else holds a configuration. Nothing here compiles or writes: what is
+wrong with a configuration is said before any time is spent on it.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -13,19 +14,22 @@ import jax
 import optax
 
 from mobilevit_jax import config as config_lib
-from mobilevit_jax import flops
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax import weights
 from mobilevit_jax.data import bad_images
+from mobilevit_jax.data import check
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
+from mobilevit_jax.data import transforms
+from mobilevit_jax.data.transforms import classify as classify_transform
 from mobilevit_jax.run import sharding
-from mobilevit_jax.tasks import losses
-from mobilevit_jax.tasks import mix as mix_lib
+from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import task as task_lib
 
 _SCHEDULE_FIELDS = (
   "init_lr",
@@ -37,27 +41,167 @@ _SCHEDULE_FIELDS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-  """What a training run is made of."""
+class TaskKind:
+  """One row of `TASKS`.
 
-  source: sources.Source
-  plan: plan_lib.BatchPlan
-  augmentation: pipeline.Augmentation
+  Attributes:
+    make: from the training source, the net's number of classes and the fields
+      of `config.task` to the task.
+    transform: from the fields of `config.transform` to the transform.
+    heads: names of the heads, in `models.HEADS`, that the task can train.
+  """
+
+  make: Callable[..., task_lib.Task]
+  transform: Callable[..., transforms.Transform]
+  heads: tuple[str, ...]
+
+
+TASKS: dict[str, TaskKind] = {
+  "classify": TaskKind(
+    classify.make, classify_transform.ClassifyTransform, ("classifier",)
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What weights of one net are evaluated with.
+
+  Attributes:
+    task: whose outputs and meter they are.
+    transform: of the images.
+    source: the images.
+    model: abstract: shapes in place of weights.
+    layout: the devices.
+    size: image side, in pixels.
+    batch: images at a time over all devices, at least; see `Evaluator`.
+    loading: further arguments of `pipeline.eval_batches`.
+  """
+
+  task: task_lib.Task
+  transform: transforms.Transform
+  source: examples.Source
+  model: models.Net
   layout: sharding.Layout
-  model: nnx.Module  # abstract: shapes in place of weights
+  size: int
+  batch: int
+  loading: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+  """When a run does what, in steps done.
+
+  Attributes:
+    log_every: steps between log lines.
+    checkpoint_every: steps between checkpoints.
+    keep: the last checkpoints that stay.
+    evaluate_after: the steps that an evaluation follows.
+    patience: evaluations without a better one after which a run ends; None
+      for never.
+  """
+
+  log_every: int
+  checkpoint_every: int
+  keep: int
+  evaluate_after: frozenset[int]
+  patience: int | None
+
+  def logs(self, step: int, num_steps: int) -> bool:
+    """Whether a log line follows; the last one takes a short rest along."""
+    whole = step % self.log_every == 0
+    return step == num_steps or (whole and num_steps - step >= self.log_every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a training run is made of.
+
+  Attributes:
+    record: the configuration, as the run's folder remembers it.
+    evaluation: of the run's weights.
+    source: the images to train on.
+    plan: which of them make up which step.
+    recipe: how weights are updated.
+    cadence: when to log, save and evaluate.
+    loading: further arguments of `pipeline.train_batches`.
+    checked: the splits to check before training, by name; none for no check.
+    initial_model: the net with the weights to start from.
+    profile: arguments of `clock.Trace`.
+  """
+
+  record: config_lib.Record
+  evaluation: Evaluation
+  source: examples.Source
+  plan: plan_lib.BatchPlan
   recipe: steps.Recipe
+  cadence: Cadence
+  loading: dict[str, Any]
+  checked: dict[str, examples.Source]
+  initial_model: Callable[[], models.Net]
+  profile: dict[str, Any]
+
+  @property
+  def task(self) -> task_lib.Task:
+    """What is trained for."""
+    return self.evaluation.task
+
+  @property
+  def layout(self) -> sharding.Layout:
+    """The devices."""
+    return self.evaluation.layout
+
+  @property
+  def model(self) -> models.Net:
+    """The net, abstract."""
+    return self.evaluation.model
+
+  def batches(self, start_step: int) -> pipeline.BatchIterator:
+    """This process's part of the plan's batches, from a step on."""
+    return pipeline.train_batches(
+      self.plan,
+      self.source,
+      self.evaluation.transform,
+      start_step=start_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      **self.loading,
+    )
+
+  def check_data(self) -> check.Report:
+    """Reads every image of the splits to check."""
+    return check.check_splits(
+      self.checked,
+      size=min(size for size, _ in self.plan.shapes),
+      on_bad_image=self.loading["on_bad_image"],
+      progress=True,
+    )
+
+  def costs(self) -> tuple[dict[int, int], float | None]:
+    """What utilisation is reckoned with.
+
+    Returns:
+      Multiply-adds of an image by its size, and the FLOP/s of all devices;
+      none where the devices' peak is not known.
+    """
+    fields = self.record["model"]
+    peak = summary.peak_flops(jax.devices()[0].device_kind, fields["dtype"])
+    if peak is None:
+      return {}, None
+    macs = {
+      size: summary.forward_macs(height=size, width=size, **fields)
+      for size, _ in self.plan.shapes
+    }
+    return macs, peak * self.layout.num_devices
 
 
 def build(config: config_lib.Config) -> Experiment:
   """Checks the whole training configuration and opens its data.
 
-  Args:
-    config: gets the number of classes, where it says None; see
-      `fill_num_classes`.
-
   Raises:
     config_lib.ConfigError: naming the field, its value and what is allowed.
   """
+  config = config.copy_and_resolve_references()
   config_lib.check_positive(
     config,
     "log_every_steps",
@@ -68,36 +212,142 @@ def build(config: config_lib.Config) -> Experiment:
     "profile.num_steps",
     *["early_stop.patience"] * (config.early_stop.patience is not None),
   )
-  layout = sharding.Layout()
-  source = open_source(config, config.data.train_split)
+  whole = source = _open_source(config, config.data.train_split)
   if config.data.few_shot is not None:
     with config_lib.section("data"):
       source = sources.few_shot(source, config.data.few_shot, seed=config.seed)
-  fill_num_classes(config, source)
-  model = abstract_model(config, source)
-  with config_lib.section("data"):
-    augmentation = pipeline.Augmentation(
-      **{
-        field.name: config.data[field.name]
-        for field in dataclasses.fields(pipeline.Augmentation)
-      }
-    )
-    mix = mix_lib.Mix(config.data.mixup, config.data.cutmix)
+  evaluation = _evaluation(config, source)
   with config_lib.section("plan"):
     fields = config.plan.to_dict()
     if fields["num_steps"] is not None:
       fields["num_epochs"] = None  # steps, where given, replace the epochs
     plan = plan_lib.BatchPlan(len(source), seed=config.seed, **fields)
-    plan.check_devices(layout.num_devices)
-  _check_batches(config, plan, layout)
+    plan.check_devices(evaluation.layout.num_devices)
+    for size, _ in plan.shapes:
+      evaluation.transform.spec(size, train=True)
+  _check_batches(config, plan, evaluation.layout)
   with config_lib.section("optim"):
-    recipe = make_recipe(config, plan, source, model)
-    if mix != mix_lib.Mix():
-      recipe = dataclasses.replace(recipe, mix=mix)
-  return Experiment(source, plan, augmentation, layout, model, recipe)
+    recipe = make_recipe(config, plan, evaluation.model)
+  held_out = config.data.eval_split
+  if held_out == config.data.train_split:
+    held_out = f"{held_out} (evaluation)"
+  splits = {config.data.train_split: whole, held_out: evaluation.source}
+  return Experiment(
+    record=config_lib.record(config),
+    evaluation=evaluation,
+    source=source,
+    plan=plan,
+    recipe=recipe,
+    cadence=Cadence(
+      log_every=config.log_every_steps,
+      checkpoint_every=config.checkpoint.every_steps,
+      keep=config.checkpoint.keep,
+      evaluate_after=evaluation_steps(plan, config.eval.every_epochs),
+      patience=config.early_stop.patience,
+    ),
+    loading={
+      "seed": config.seed,
+      "on_bad_image": config.data.on_bad_image,
+      "num_workers": config.data.num_workers,
+      "prefetch_batches": config.data.prefetch_batches,
+    },
+    checked=splits if config.data.check else {},
+    initial_model=_initial_model(config, evaluation.model),
+    profile=config.profile.to_dict(),
+  )
 
 
-def open_source(config: config_lib.Config, split: str) -> sources.Source:
+def kind_of(head: str) -> TaskKind:
+  """The first task that trains a head, by its name in `models.HEADS`."""
+  return next(kind for kind in TASKS.values() if head in kind.heads)
+
+
+def build_evaluation(
+  config: config_lib.Config, *, prepare: bool = True
+) -> tuple[Evaluation, config_lib.Record, Callable[[], models.Net] | None]:
+  """What is needed to evaluate alone: no plan, no images to train on.
+
+  Args:
+    config: the configuration.
+    prepare: whether to download and prepare a TFDS set that isn't there yet.
+
+  Returns:
+    The evaluation; the configuration as a run's folder remembers it; and the
+    net with the weights of `config.weights`, if that names some.
+  """
+  config = config.copy_and_resolve_references()
+  evaluation = _evaluation(config, None, prepare)
+  start = None
+  if config.weights.source is not None:
+    start = _initial_model(config, evaluation.model)
+  return evaluation, config_lib.record(config), start
+
+
+def _evaluation(
+  config: config_lib.Config,
+  source: examples.Source | None,
+  prepare: bool = True,
+) -> Evaluation:
+  """The evaluation's part; fills `config.model.num_classes` where it is None.
+
+  Args:
+    config: the configuration.
+    source: the images to train on, if there are any.
+    prepare: see `build_evaluation`.
+  """
+  config_lib.check_positive(config, "eval.size", "eval.batch")
+  held_out = _open_source(config, config.data.eval_split, prepare)
+  source = source or held_out
+  if config.model.num_classes is None:
+    config.model.num_classes = len(source.class_names)
+  with config_lib.section("task"):
+    fields = config.task.to_dict()
+    name = fields.pop("name")
+    if name not in TASKS:
+      raise ValueError(f"name={name!r} must be one of {', '.join(TASKS)}")
+    kind = TASKS[name]
+  with config_lib.section("model"):
+    model_fields = config.model.to_dict()
+    if model_fields["head"] not in kind.heads:
+      raise ValueError(
+        f"head={model_fields['head']!r} must be {' or '.join(kind.heads)}, "
+        f"which config.task.name={name!r} trains"
+      )
+    for images in (source, held_out):
+      if model_fields["num_classes"] < len(images.class_names):
+        raise ValueError(
+          f"num_classes={model_fields['num_classes']} is fewer than the "
+          f"{len(images.class_names)} classes of {images.name}"
+        )
+    freeze = config.optim.freeze
+    if freeze not in ("none", "backbone"):
+      raise config_lib.ConfigError(
+        f"config.optim.freeze={freeze!r} must be 'none' or 'backbone'"
+      )
+    model = models.abstract_model(**model_fields, frozen=freeze == "backbone")
+  with config_lib.section("task"):
+    task = kind.make(source, model_fields["num_classes"], **fields)
+  with config_lib.section("transform"):
+    transform = kind.transform(**config.transform.to_dict())
+    transform.spec(config.eval.size, train=False)
+  return Evaluation(
+    task=task,
+    transform=transform,
+    source=held_out,
+    model=model,
+    layout=sharding.Layout(),
+    size=config.eval.size,
+    batch=config.eval.batch,
+    loading={
+      "on_bad_image": config.data.on_bad_image,
+      "num_workers": config.data.num_workers,
+    },
+  )
+
+
+def _open_source(
+  config: config_lib.Config, split: str, prepare: bool = True
+) -> examples.Source:
   """A split of the configured data; process 0 prepares it if need be."""
   with config_lib.section("data"):
     bad_images.check_policy(config.data.on_bad_image)
@@ -105,37 +355,14 @@ def open_source(config: config_lib.Config, split: str) -> sources.Source:
       config.data.name,
       split,
       data_dir=config.data.dir,
-      prepare=jax.process_index() == 0,
+      prepare=prepare and jax.process_index() == 0,
     )
 
 
-def fill_num_classes(config: config_lib.Config, source: sources.Source) -> None:
-  """Sets `config.model.num_classes` to the data's, where it is None."""
-  if config.model.num_classes is None:
-    config.model.num_classes = source.num_classes
-
-
-def abstract_model(
-  config: config_lib.Config, source: sources.Source
-) -> nnx.Module:
-  """The configured model without weights, with the data's classes."""
-  with config_lib.section("model"):
-    fields = config.model.to_dict()
-    if fields["num_classes"] < source.num_classes:
-      raise ValueError(
-        f"num_classes={fields['num_classes']} is fewer than the "
-        f"{source.num_classes} classes of {source.name}"
-      )
-    return models.abstract_model(**fields)
-
-
 def make_recipe(
-  config: config_lib.Config,
-  plan: plan_lib.BatchPlan,
-  source: sources.Source,
-  model: Any,
+  config: config_lib.Config, plan: plan_lib.BatchPlan, model: models.Net
 ) -> steps.Recipe:
-  """Optimiser, schedule, loss and EMA."""
+  """Optimiser, schedule and EMA."""
   fields = config.optim.to_dict()
   schedule = _make_schedule(
     plan,
@@ -144,33 +371,23 @@ def make_recipe(
     warmup_epochs=fields.pop("warmup_epochs"),
     **{name: fields.pop(name) for name in _SCHEDULE_FIELDS},
   )
-  rates = {
-    "layer_decay": fields.pop("layer_decay"),
-    "freeze": fields.pop("freeze"),
-  }
-  weights = _class_weights(
-    fields.pop("class_weights"), source, config.model.num_classes
-  )
   ema_momentum = functools.partial(optim.ema_momentum, **fields.pop("ema"))
   ema_momentum(0)  # it checks its arguments
   accum_steps = fields.pop("accum_steps")
-  label_smoothing = fields.pop("label_smoothing")
-  if not 0 <= label_smoothing < 1:
-    raise ValueError(
-      f"label_smoothing={label_smoothing} must be at least 0 and below 1"
-    )
+  frozen = fields.pop("freeze") != "none"
+  rates = optim.layer_rates(
+    model.layers,
+    layer_decay=fields.pop("layer_decay"),
+    trained=model.trained_layers if frozen else None,
+  )
   optimizer = optim.adamw(schedule, **fields)
-  if rates != {"layer_decay": 1.0, "freeze": "none"}:
-    shares = optim.layer_rates(model.LAYERS, **rates)
-    optimizer = optax.chain(optimizer, optim.scale_updates(shares))
+  if set(rates.values()) != {1.0}:
+    optimizer = optax.chain(optimizer, optim.scale_updates(rates))
   return steps.Recipe(
     optimizer=optimizer,
     schedule=schedule,
     ema_momentum=ema_momentum,
     seed=config.seed,
-    label_smoothing=label_smoothing,
-    class_weights=weights,
-    freeze_backbone=rates["freeze"] == "backbone",
     accum_steps=accum_steps,
   )
 
@@ -197,16 +414,6 @@ def _make_schedule(
   )
 
 
-def _class_weights(
-  kind: str, source: sources.Source, num_classes: int
-) -> tuple[float, ...] | None:
-  if kind not in ("none", "balanced"):
-    raise ValueError(f"class_weights={kind!r} must be 'none' or 'balanced'")
-  if kind == "none":
-    return None
-  return losses.balanced_weights(source.labels(), num_classes)
-
-
 def _check_batches(
   config: config_lib.Config,
   plan: plan_lib.BatchPlan,
@@ -228,56 +435,52 @@ def _check_batches(
       )
 
 
-def initial_model(config: config_lib.Config, model: nnx.Module) -> nnx.Module:
-  """The abstract model with weights, from the seed or `config.weights`.
+def evaluation_steps(
+  plan: plan_lib.BatchPlan, every_epochs: int
+) -> frozenset[int]:
+  """Steps to evaluate after: the ends of epochs, and of the run."""
+  ends = [*plan.epoch_starts[1:].tolist(), plan.num_steps]
+  return frozenset({*ends[every_epochs - 1 :: every_epochs], plan.num_steps})
 
-  Raises:
-    config_lib.ConfigError: if the weights can't be read or don't fit.
-  """
-  model = models.initialize(model, config.seed)
-  fields = config.weights.to_dict()
-  if fields["source"] is None:
-    return model
-  with config_lib.section("weights"):
-    return weights.load_weights(model, **fields)
+
+def _initial_model(
+  config: config_lib.Config, model: models.Net
+) -> Callable[[], models.Net]:
+  """What gives the net with weights, from the seed or `config.weights`."""
+  seed, fields = config.seed, config.weights.to_dict()
+
+  def initial() -> models.Net:
+    net = models.initialize(model, seed)
+    if fields["source"] is None:
+      return net
+    with config_lib.section("weights"):
+      return weights.load_weights(net, **fields)
+
+  return initial
 
 
 def initial_state(
-  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout
+  model: nnx.Module,
+  task: task_lib.Task,
+  recipe: steps.Recipe,
+  layout: sharding.Layout,
 ) -> steps.TrainState:
-  """The state before the first step, on all devices, of a model's weights."""
+  """The state before the first step, on all devices, of a net's weights."""
   make = jax.jit(
     functools.partial(steps.init_state, optimizer=recipe.optimizer),
     out_shardings=layout.replicated,
   )
-  return make(*layout.replicate(steps.split(model)[1:]))
+  trees = (*steps.split(model)[1:], task.init(recipe.seed))
+  return make(*layout.replicate(trees))
 
 
 def state_shapes(
-  model: nnx.Module, recipe: steps.Recipe, layout: sharding.Layout
+  model: nnx.Module,
+  task: task_lib.Task,
+  recipe: steps.Recipe,
+  layout: sharding.Layout,
 ) -> Any:
   """Shapes and shardings of the state, to restore and compile with."""
   make = functools.partial(steps.init_state, optimizer=recipe.optimizer)
-  return layout.replicated_shapes(jax.eval_shape(make, *steps.split(model)[1:]))
-
-
-def costs(
-  run: Experiment, config: config_lib.Config
-) -> tuple[dict[int, int], float | None]:
-  """What utilisation is reckoned with.
-
-  Returns:
-    Multiply-adds of an image by its size, and the FLOP/s of all devices; none
-    where the devices' peak is not known.
-  """
-  kind = jax.devices()[0].device_kind
-  peak = flops.peak_flops(kind, config.model.dtype)
-  if peak is None:
-    return {}, None
-  macs = {
-    size: summary.forward_macs(
-      height=size, width=size, **config.model.to_dict()
-    )
-    for size, _ in run.plan.shapes
-  }
-  return macs, peak * run.layout.num_devices
+  trees = (*steps.split(model)[1:], task.init(recipe.seed))
+  return layout.replicated_shapes(jax.eval_shape(make, *trees))

@@ -4,6 +4,7 @@ Flags and process setup only. Grain's workers import this file again, so what
 is heavy is imported inside `main`.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -13,6 +14,8 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from mobilevit_jax import config as config_lib
+
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration, such as configs/imagenet.py:xs"
 )
@@ -20,10 +23,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder: checkpoints, metrics, configuration", required=True
 )
 _MODE = flags.DEFINE_enum(
-  "mode",
-  "train",
-  ["train", "eval"],
-  "train, resuming where the workdir stopped, or evaluate its checkpoint",
+  "mode", "train", ["train", "eval"], "train, or only evaluate the workdir"
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, where it can't be found out"
@@ -32,29 +32,14 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Flags, with what is wrong about the configuration said in one line."""
-  try:
-    rest = flags.FLAGS(argv)
-    _ = _CONFIG.value.model  # a file that can't be read shows here
-    return rest
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
-    reason: object = error
-    while isinstance(reason, Exception):  # one wraps another
-      reason = reason.args[0]
-    # The first line names the flag, the last gives the reason.
-    lines = [line.strip() for line in str(reason).splitlines()]
-    sys.exit(" ".join(["error:", *dict.fromkeys([lines[0], lines[-1]])]))
-
-
 def main(argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
   if len(argv) > 1:
     sys.exit(f"error: unexpected argument {argv[1]!r}")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  # Compiled programs are kept from run to run, since a step takes XLA 20 s.
-  cache = pathlib.Path.home() / ".cache" / "mobilevit_jax"
+  # What is compiled is kept from run to run, since a step takes XLA 20 s.
+  cache = pathlib.Path("~/.cache/mobilevit_jax").expanduser()
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   # TensorFlow only writes events here, and is to say nothing.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -63,20 +48,15 @@ def main(argv: list[str]) -> int:
   from mobilevit_jax import evaluate
   from mobilevit_jax import report
   from mobilevit_jax import train
-  from mobilevit_jax.config import ConfigError
-  from mobilevit_jax.data.examples import ImageError
   from mobilevit_jax.run import distributed
   from mobilevit_jax.run import stop
-  from mobilevit_jax.run.checkpoint import CheckpointError
-  from mobilevit_jax.run.window import NonFiniteError
 
   try:
     distributed.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
     if _MODE.value == "eval":
-      step, metrics = evaluate.evaluate_workdir(_CONFIG.value, _WORKDIR.value)
-      print(evaluate.summary(metrics, step))
+      print(evaluate.evaluate_workdir(_CONFIG.value, _WORKDIR.value))
       return 0
     train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     if _CONFIG.value.report:
@@ -84,13 +64,7 @@ def main(argv: list[str]) -> int:
   except stop.Stopped as stopped:
     print(stopped, file=sys.stderr)
     return stopped.exit_code
-  except (
-    CheckpointError,
-    ConfigError,
-    ImageError,
-    NonFiniteError,
-    OSError,
-  ) as error:
+  except (config_lib.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     distributed.leave(1)
     return 1
@@ -99,4 +73,5 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  app.run(main, flags_parser=_parse_flags)
+  parse = functools.partial(config_lib.parse_flags, flags.FLAGS, _CONFIG)
+  app.run(main, flags_parser=parse)

@@ -4,7 +4,7 @@ Source: ml-cvnets v0.1, `optim/scheduler/cosine.py`, `optim/base_optim.py`,
 `cvnets/misc/averaging_utils.py` and the `mobilevit_*.yaml` recipes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,7 +15,6 @@ import optax
 
 CosineUnit = Literal["epoch", "step"]
 DecayMask = Literal["all", "no_norm_bias"]
-Freeze = Literal["none", "backbone"]
 
 
 def warmup_cosine(
@@ -138,39 +137,48 @@ def scale_rate(rate: float, *, batch: int, reference: int | None) -> float:
 
 
 def layer_rates(
-  layers: Sequence[str], *, layer_decay: float, freeze: Freeze
+  layers: Sequence[str],
+  *,
+  layer_decay: float = 1.0,
+  trained: Collection[str] | None = None,
 ) -> dict[str, float]:
-  """Shares of the learning rate that a model's parts train with.
+  """Shares of the learning rate that a net's parts train with.
 
   Args:
-    layers: the parts' names, from the image to the logits.
+    layers: the parts' paths, from the image to the outputs.
     layer_decay: what the rate is multiplied by at each part, from the last.
-    freeze: `"backbone"` trains the last part alone.
+    trained: the only parts that train, all at the full rate; None for all.
 
   Returns:
-    Name to share, 0 for what is frozen.
+    Path to share, 0 for what is frozen.
   """
   if not 0 < layer_decay <= 1:
     raise ValueError(f"layer_decay={layer_decay} must be above 0, at most 1")
-  if freeze not in ("none", "backbone"):
-    raise ValueError(f"freeze={freeze!r} must be 'none' or 'backbone'")
+  if trained is not None:
+    return {name: float(name in trained) for name in layers}
   last = len(layers) - 1
-  if freeze == "backbone":
-    return {name: float(index == last) for index, name in enumerate(layers)}
   return {
     name: layer_decay ** (last - index) for index, name in enumerate(layers)
   }
 
 
 def scale_updates(rates: Mapping[str, float]) -> optax.GradientTransformation:
-  """Multiplies the updates of each part, weight decay and all."""
+  """Multiplies the updates of each part of the net, weight decay and all.
+
+  Args:
+    rates: from `layer_rates`; a task's own parameters keep their updates.
+  """
 
   def scale(updates: Any, params: Any) -> Any:
     del params
-    return {
-      name: optax.tree.scale(rates[name], part)
-      for name, part in updates.items()
+    net = {
+      owner: {
+        name: optax.tree.scale(rates[f"{owner}/{name}"], part)
+        for name, part in parts.items()
+      }
+      for owner, parts in updates["net"].items()
     }
+    return {**updates, "net": net}
 
   return optax.stateless(scale)
 

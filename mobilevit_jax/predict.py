@@ -1,4 +1,4 @@
-"""Classifies images with published weights or a run's own.
+"""Says what a net sees in images, with published weights or a run's own.
 
     python -m mobilevit_jax.predict --weights=SOURCE IMAGE_OR_FOLDER...
 
@@ -9,126 +9,141 @@ reported by name on standard error, the rest go on, and the exit code is 1.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
-import itertools
 import json
 import pathlib
 import sys
-from typing import Any
 
-from flax import nnx
-import jax
-import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
+from mobilevit_jax import evaluate
+from mobilevit_jax import experiment
+from mobilevit_jax import steps
+from mobilevit_jax.data import examples
+from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.run import sharding
+from mobilevit_jax.tasks import task as task_lib
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 
-# (image's name, its classes as (index, probability), likeliest first)
-Prediction = tuple[str, list[tuple[int, float]]]
-
 
 @dataclasses.dataclass(frozen=True)
-class Classifier:
-  """A net with what it needs to name what it sees.
+class Prediction:
+  """What a net sees in one image.
 
   Attributes:
-    probabilities: uint8 `[b, size, size, 3]` to `[b, num_classes]`.
-    labels: class names.
-    crop: of the images.
+    name: of the image's file.
+    pixels: uint8 [size, size, 3], as the net saw it.
+    outputs: of the task.
   """
 
-  probabilities: Callable[[np.ndarray], np.ndarray]
-  labels: Sequence[str]
-  crop: presets.Crop
+  name: str
+  pixels: np.ndarray
+  outputs: task_lib.Rows
 
 
-def load(
-  source: str,
-  *,
-  variant: str | None = None,
-  which: source_lib.Which = "auto",
-  preset: str | None = None,
-  size: int | None = None,
-  labels: str | None = None,
-) -> Classifier:
-  """Weights from any source `load_weights` takes, ready to classify.
+class Predictor:
+  """A net with its weights, and all that it needs to look at images.
 
-  Args:
-    source: see `load_weights`.
-    variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
-    which: of a run's workdir; see `weights.source.read`.
-    preset: how images are cropped; by default as the run's own evaluation
-      does, or as the weights' dialect was.
-    size: image side; by default the run's own, or 256.
-    labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
-
-  Raises:
-    ValueError, OSError: if anything can't be read or does not fit.
+  Attributes:
+    task: what the net was trained for.
+    class_names: of the net's classes.
+    crop: which part of an image it looks at.
   """
-  found = source_lib.read(source, which=which)
-  model = io.build_model(found, variant=variant)
-  graphdef, state = nnx.split(model)
 
-  @jax.jit
-  def probabilities(state: Any, images: jax.Array) -> jax.Array:
-    net = nnx.merge(graphdef, state)
-    return jax.nn.softmax(net(images.astype(jnp.float32) / 255))
+  def __init__(
+    self,
+    source: str,
+    *,
+    variant: str | None = None,
+    which: source_lib.Which = "auto",
+    preset: str | None = None,
+    size: int | None = None,
+    labels: str | None = None,
+  ):
+    """Weights from any source `load_weights` takes.
 
-  dialect = names.detect(found.tensors)
-  num_classes = model.classifier.bias.shape[0]
-  return Classifier(
-    lambda images: np.asarray(probabilities(state, images)),
-    labels_lib.class_names(labels, found, num_classes),
-    presets.choose(dialect, found.crop, preset=preset, size=size),
-  )
+    Args:
+      source: see `load_weights`.
+      variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the
+        weights.
+      which: of a run's workdir; see `weights.source.read`.
+      preset: how images are cropped; by default as the run's own evaluation
+        does, or as the weights' dialect was.
+      size: image side; by default the run's own, or 256.
+      labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
+
+    Raises:
+      ValueError, OSError: if anything can't be read or does not fit.
+    """
+    found = source_lib.read(source, which=which)
+    fields = io.find_model(found)
+    self._model = io.build_model(found, variant=variant)
+    dialect = names.detect(found.tensors)
+    self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
+    self.class_names = labels_lib.class_names(
+      labels, found, fields["num_classes"]
+    )
+    self._kind = experiment.kind_of(fields.get("head", "classifier"))
+    self.task = self._kind.make(None, fields["num_classes"])
+
+  def __call__(
+    self,
+    paths: Sequence[pathlib.Path],
+    *,
+    batch: int = 32,
+    report: Callable[[str], None],
+  ) -> Iterator[Prediction]:
+    """What the net sees in each image that can be read, in order.
+
+    Args:
+      paths: image files.
+      batch: images at a time.
+      report: called with a line about each image that can't be read.
+    """
+    source = files.FileSource(paths, self.class_names)
+    setup = experiment.Evaluation(
+      task=self.task,
+      transform=self._kind.transform(
+        preset=self.crop.preset, resize_size=self.crop.resize_size
+      ),
+      source=source,
+      model=self._model,
+      layout=sharding.Layout(),
+      size=self.crop.size,
+      batch=min(batch, len(paths)),
+      loading={"on_bad_image": "replace"},
+    )
+    evaluator = evaluate.Evaluator(setup)
+    params, stats = setup.layout.replicate(steps.split(self._model)[1:])
+    index = 0
+    for rows, outputs in evaluator.rows({"net": (params, stats)}):
+      found = 0  # the outputs are those of the images that could be read
+      for place in range(min(evaluator.batch, len(source) - index)):
+        if rows["batch_mask"][place]:
+          yield Prediction(
+            source.place(index)[0],
+            rows["images"][place],
+            {name: value[found] for name, value in outputs["net"].items()},
+          )
+          found += 1
+        else:
+          report(_why(setup, index))
+        index += 1
 
 
-def classify(
-  classifier: Classifier,
-  paths: Sequence[pathlib.Path],
-  *,
-  batch: int,
-  top: int,
-  report: Callable[[str], None],
-) -> Iterator[Prediction]:
-  """The likeliest classes of each image that can be read.
-
-  Args:
-    classifier: from `load`.
-    paths: image files.
-    batch: images at a time.
-    top: how many classes.
-    report: called with a line about each image that can't be read.
-  """
-  readable = _read_images(classifier, paths, report)
-  batch = min(batch, len(paths))
-  while chunk := list(itertools.islice(readable, batch)):
-    # The last is filled up: one shape is one compilation.
-    images = np.zeros((batch, *chunk[0][1].shape), np.uint8)
-    images[: len(chunk)] = [image for _, image in chunk]
-    for (name, _), row in zip(
-      chunk, classifier.probabilities(images), strict=False
-    ):
-      order = np.argsort(-row, kind="stable")[:top]
-      yield name, [(int(index), float(row[index])) for index in order]
-
-
-def _read_images(
-  classifier: Classifier,
-  paths: Sequence[pathlib.Path],
-  report: Callable[[str], None],
-) -> Iterator[tuple[str, np.ndarray]]:
-  for path in paths:
-    try:
-      image = classifier.crop(path.read_bytes(), str(path))
-    except (OSError, ValueError) as error:
-      message = str(error)
-      report(message if str(path) in message else f"{path}: {message}")
-      continue
-    yield str(path), image
+def _why(setup: experiment.Evaluation, index: int) -> str:
+  """What is wrong with an image that was left out."""
+  try:
+    setup.transform.evaluate(
+      setup.transform.decode(setup.source[index]), setup.size
+    )
+  except examples.ImageError as error:
+    return str(error)
+  return f"{setup.source.place(index)[0]}: it could not be read a moment ago"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,8 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   try:
     _check_counts(size=args.size, batch=args.batch, top=args.top)
-    paths = presets.find_images(args.images)
-    classifier = load(
+    paths = files.find_images(args.images)
+    predictor = Predictor(
       args.weights,
       variant=args.variant,
       which=args.which,
@@ -151,12 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       size=args.size,
       labels=args.labels,
     )
-    predictions = classify(
-      classifier, paths, batch=args.batch, top=args.top, report=report
-    )
-    for name, classes in predictions:
-      write = _print_json if args.json else _print_table
-      write(name, classes, classifier.labels)
+    if args.draw is not None:
+      args.draw.mkdir(parents=True, exist_ok=True)
+    for prediction in predictor(paths, batch=args.batch, report=report):
+      _show(prediction, predictor, args)
   except (ValueError, OSError) as error:
     report(str(error))
   return 1 if failures else 0
@@ -168,23 +181,24 @@ def _check_counts(**counts: int | None) -> None:
       raise ValueError(f"--{name}={count} must be at least 1")
 
 
-def _print_json(
-  name: str, classes: list[tuple[int, float]], labels: Sequence[str]
+def _show(
+  prediction: Prediction, predictor: Predictor, args: argparse.Namespace
 ) -> None:
-  # One object a line, so that a reader need not wait for the end.
-  top = [
-    {"class": index, "label": labels[index], "probability": probability}
-    for index, probability in classes
-  ]
-  print(json.dumps({"image": name, "top": top}), flush=True)
-
-
-def _print_table(
-  name: str, classes: list[tuple[int, float]], labels: Sequence[str]
-) -> None:
-  print(name)
-  for index, probability in classes:
-    print(f"  {probability:7.2%}  {labels[index]}", flush=True)
+  """Prints what is seen, and draws it where that is asked for."""
+  task, class_names = predictor.task, predictor.class_names
+  top = task.describe(prediction.outputs, class_names, args.top)
+  if args.json:
+    # One object a line, so that a reader need not wait for the end.
+    print(json.dumps({"image": prediction.name, "top": top}), flush=True)
+  else:
+    print(prediction.name)
+    for entry in top:
+      print(f"  {entry[task.score]:7.2%}  {entry['label']}", flush=True)
+  if args.draw is not None:
+    picture = task.draw(prediction.pixels, prediction.outputs, class_names)
+    # With its old ending in the name, so that a.jpg and a.png don't meet.
+    name = f"{pathlib.PurePath(prediction.name).name}.png"
+    Image.fromarray(picture).save(args.draw / name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -204,6 +218,12 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--top", type=int, default=5, help="classes to print")
   parser.add_argument("--labels", help="file of class names, or tfds:NAME")
   parser.add_argument("--json", action="store_true", help="one object a line")
+  parser.add_argument(
+    "--draw",
+    type=pathlib.Path,
+    metavar="FOLDER",
+    help="write a picture of each image with what is seen in it",
+  )
   return parser
 
 

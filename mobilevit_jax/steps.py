@@ -1,10 +1,10 @@
 """TrainState, and the pure steps of training and evaluation.
 
 No files, no configuration and no devices here: whoever calls decides what is
-jitted, sharded and donated.
+jitted, sharded and donated. Batches are dicts; only the task looks into them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import optax
 
 from mobilevit_jax import optim
-from mobilevit_jax.tasks import losses
-from mobilevit_jax.tasks import mix as mix_lib
+from mobilevit_jax.tasks import task as task_lib
 
 Tree = Any  # nested dict of arrays
-
-_MIX_STREAM = 1  # apart from the dropout's draws
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Everything that training carries from one step to the next."""
+  """Everything that training carries from one step to the next.
+
+  Parameters are `{"net": ...}`, with `"task"` beside it where the task has
+  parameters of its own.
+  """
 
   step: jax.Array  # int32, number of updates done
   params: Tree
@@ -37,18 +38,13 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What a train step does besides running the model.
+  """How a train step updates what it trains.
 
   Attributes:
     optimizer: gradient transformation.
     schedule: learning rate by step, for the metrics.
     ema_momentum: EMA momentum by step.
-    seed: of the dropout.
-    label_smoothing: of the loss, in [0, 1).
-    mix: Mixup and CutMix within each micro-batch, if any.
-    class_weights: what the losses of each class's images are multiplied by.
-    freeze_backbone: run everything but the classifier as in evaluation, its
-      BatchNorm statistics and dropout included, and without a gradient.
+    seed: of the random draws in the step, as dropout's.
     accum_steps: micro-batches that a batch is split into. The gradient is
       their mean, and each starts from the same running statistics, whose
       updates are averaged: BatchNorm sees them as so many more groups.
@@ -58,10 +54,6 @@ class Recipe:
   schedule: optax.Schedule
   ema_momentum: Callable[[jax.Array], jax.Array]
   seed: int = 0
-  label_smoothing: float = 0.0
-  mix: mix_lib.Mix | None = None
-  class_weights: tuple[float, ...] | None = None
-  freeze_backbone: bool = False
   accum_steps: int = 1
 
 
@@ -77,13 +69,26 @@ def merge(graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree) -> Any:
 
 
 def init_state(
-  params: Tree, batch_stats: Tree, optimizer: optax.GradientTransformation
+  params: Tree,
+  batch_stats: Tree,
+  task_params: Tree,
+  optimizer: optax.GradientTransformation,
 ) -> TrainState:
-  """The state before the first step; the averages start at the values."""
+  """The state before the first step; the averages start at the values.
+
+  Args:
+    params: of the net.
+    batch_stats: of the net.
+    task_params: of the task; an empty dict for none.
+    optimizer: of all parameters.
+  """
 
   def copy(tree: Tree) -> Tree:  # the step donates each buffer once
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
+  params = {"net": params}
+  if task_params:
+    params["task"] = task_params
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=copy(params),
@@ -94,70 +99,69 @@ def init_state(
   )
 
 
-def to_unit(images: jax.Array) -> jax.Array:
-  """uint8 pixels to [0, 1]; floats pass as they are."""
-  if images.dtype == jnp.uint8:
-    return images.astype(jnp.float32) / 255
-  return images
-
-
 def train_step(
   state: TrainState,
-  images: jax.Array,
-  labels: jax.Array,
+  batch: dict[str, jax.Array],
+  frozen: Tree,
   *,
   graphdef: nnx.GraphDef,
   recipe: Recipe,
+  task: task_lib.Task,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update.
 
   Args:
     state: what the last step returned.
-    images: uint8 `[b, h, w, 3]`, or float in [0, 1].
-    labels: int `[b]`.
-    graphdef: the model's structure.
-    recipe: optimiser, loss and averaging.
+    batch: `images` uint8 `[b, h, w, 3]`, or float in [0, 1], and what the
+      task needs.
+    frozen: the task's arrays that are not trained.
+    graphdef: the net's structure.
+    recipe: optimiser and averaging.
+    task: loss and metrics.
 
   Returns:
-    The next state, and scalars: `loss`, `top1`, `grad_norm`,
+    The next state, and scalars: `loss`, the task's own, `grad_norm` and
     `learning_rate`.
   """
+  # --- Forward and backward ---------------------------------------------------
 
-  def loss_fn(params: Tree, images: jax.Array, labels: jax.Array, key: Any):
-    model = merge(graphdef, params, state.batch_stats)
-    rngs = nnx.Rngs(dropout=key)
-    images = to_unit(images)
-    targets = [(labels, 1.0)]
-    if recipe.mix:
-      mix_key = jax.random.fold_in(key, _MIX_STREAM)
-      images, others, share = recipe.mix(images, labels, mix_key)
-      targets = [(labels, share), (others, 1 - share)]
-    if recipe.freeze_backbone:
-      pooled = jax.lax.stop_gradient(model.pool(images))
-      logits = model.classify(pooled, train=True, rngs=rngs)
-    else:
-      logits = model(images, train=True, rngs=rngs)
-    loss, hits = _loss_and_hits(logits, targets, recipe)
+  def loss_fn(params: Tree, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+    model = merge(graphdef, params["net"], state.batch_stats)
+    loss, metrics = task.loss(
+      model,
+      params.get("task", {}),
+      _unit_images(batch),
+      key,
+      frozen,
+      state.step,
+    )
     stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-    return loss, (hits, stats)
+    return loss, (metrics, stats)
 
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+  # The draws of a step depend on the seed and the step alone: a resumed run
+  # makes them again.
   key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
   if recipe.accum_steps == 1:
-    result = grad_fn(state.params, images, labels, key)
+    result = grad_fn(state.params, batch, key)
   else:
     result = _mean_over_micro_batches(
-      lambda *batch: grad_fn(state.params, *batch),
-      (images, labels),
+      lambda *micro: grad_fn(state.params, *micro),
+      batch,
       key,
       recipe.accum_steps,
     )
-  (loss, (top1, batch_stats)), grads = result
+  (loss, (metrics, batch_stats)), grads = result
+
+  # --- Update -----------------------------------------------------------------
 
   updates, opt_state = recipe.optimizer.update(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
+
+  # --- Averages: of the weights, and of BatchNorm's statistics ----------------
+
   momentum = recipe.ema_momentum(state.step)
   new = TrainState(
     step=state.step + 1,
@@ -171,64 +175,53 @@ def train_step(
   )
   metrics = {
     "loss": loss,
-    "top1": top1,
+    **metrics,
     "grad_norm": optax.tree.norm(grads),
     "learning_rate": recipe.schedule(state.step),
   }
   return new, metrics
 
 
-def _loss_and_hits(
-  logits: jax.Array, targets: Sequence[tuple[jax.Array, Any]], recipe: Recipe
-) -> tuple[jax.Array, jax.Array]:
-  """Mean loss and share of right answers, over labels and their shares."""
-  loss = hits = jnp.zeros(len(logits), logits.dtype)
-  for labels, share in targets:
-    part = losses.cross_entropy(
-      logits, labels, label_smoothing=recipe.label_smoothing
-    )
-    if recipe.class_weights is not None:
-      part *= jnp.asarray(recipe.class_weights, part.dtype)[labels]
-    loss += share * part
-    hits += share * (jnp.argmax(logits, axis=-1) == labels)
-  return jnp.mean(loss), jnp.mean(hits)
+def _unit_images(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """The batch with uint8 pixels as [0, 1]; floats pass as they are."""
+  images = batch["images"]
+  if images.dtype == jnp.uint8:
+    images = images.astype(jnp.float32) / 255
+  return {**batch, "images": images}
 
 
 def _mean_over_micro_batches(
-  fn: Callable[..., Tree], batch: tuple[jax.Array, ...], key: Any, count: int
+  fn: Callable[..., Tree], batch: Tree, key: jax.Array, count: int
 ) -> Tree:
-  """Mean of `fn(*micro_batch, key)` over `count` parts of the batch."""
+  """Mean of `fn(micro_batch, key)` over `count` parts of the batch."""
 
   def split_leading(x: jax.Array) -> jax.Array:
     # Part a takes rows a, a + count, ...: every device keeps its own rows,
     # and the parts don't depend on how many devices there are.
     return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
 
-  def add(total: Tree, part: tuple[Any, ...]) -> tuple[Tree, None]:
-    index, *micro = part
-    out = fn(*micro, jax.random.fold_in(key, index))
+  def add(total: Tree, part: tuple[jax.Array, Tree]) -> tuple[Tree, None]:
+    index, micro = part
+    out = fn(micro, jax.random.fold_in(key, index))
     return jax.tree.map(jnp.add, total, out), None
 
-  parts = (jnp.arange(count), *map(split_leading, batch))
-  first = jax.eval_shape(lambda p: fn(*p[1:], key), _first(parts))
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), first)
-  total, _ = jax.lax.scan(add, zeros, parts)
+  parts = jax.tree.map(split_leading, batch)
+  first = jax.tree.map(lambda leaf: leaf[0], parts)
+  zeros = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(fn, first, key)
+  )
+  total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), parts))
   return jax.tree.map(lambda leaf: leaf / count, total)
-
-
-def _first(parts: Tree) -> Tree:
-  return jax.tree.map(lambda leaf: leaf[0], parts)
 
 
 def eval_step(
   params: Tree,
   batch_stats: Tree,
-  images: jax.Array,
-  labels: jax.Array,
-  mask: jax.Array,
+  batch: dict[str, jax.Array],
   *,
   graphdef: nnx.GraphDef,
+  task: task_lib.Task,
 ) -> dict[str, jax.Array]:
-  """Masked sums of `losses.metric_sums` over one padded batch."""
-  logits = merge(graphdef, params, batch_stats)(to_unit(images))
-  return losses.metric_sums(logits, labels, mask)
+  """The task's outputs for one batch, `[b, ...]` each, padding and all."""
+  model = merge(graphdef, params, batch_stats)
+  return task.outputs(model, _unit_images(batch))

@@ -1,30 +1,29 @@
 """Training: one loop, read from top to bottom."""
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
+import functools
 import time
+from typing import Any
 
 from etils import epath
-from flax import nnx
 import jax
 import numpy as np
 
-from mobilevit_jax import checking
-from mobilevit_jax import compiling
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
-from mobilevit_jax import flops
 from mobilevit_jax import steps
-from mobilevit_jax.data import bad_images
+from mobilevit_jax import summary
 from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.run import best as best_lib
+from mobilevit_jax.run import bad_images
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import clock
 from mobilevit_jax.run import distributed
+from mobilevit_jax.run import progress as progress_lib
 from mobilevit_jax.run import stop
-from mobilevit_jax.run import window as window_lib
 from mobilevit_jax.run import writer as writer_lib
 
 
@@ -43,27 +42,17 @@ def train_and_evaluate(
   Raises:
     config_lib.ConfigError: before anything is compiled or written.
     stop.Stopped: after a signal, once the run is saved.
-    window_lib.NonFiniteError: with the step and the last good checkpoint.
+    progress_lib.NonFiniteError: with the step and the last good checkpoint.
   """
-  config = config.copy_and_resolve_references()
   run = experiment.build(config)
-  evaluator = evaluate.make_evaluator(config, run.model, run.layout)
+  evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
-  initial = None
-  if not checkpoint.exists(workdir):
-    initial = experiment.initial_model(config, run.model)
-  for change in config_lib.check_model_unchanged(config, workdir):
+  is_new = not checkpoint.exists(workdir)
+  initial = run.initial_model() if is_new else None
+  for change in config_lib.changes(run.record, workdir):
     say(f"warning: differs from this run's last start: {change}")
-  describe(run, evaluator)
-  is_first = jax.process_index() == 0
-  checked = None
-  if config.data.check and is_first and not checkpoint.exists(workdir):
-    checked = checking.check_data(config, run, evaluator.source, say)
-  epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-  if is_first:
-    config_lib.save(config, run.source.class_names, workdir)
-  if checked is not None:
-    checked.save(epath.Path(workdir) / check.FILE)
+  _describe(run, evaluator)
+  checked = _check_data(run) if is_new and run.checked else None
 
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(
@@ -72,27 +61,42 @@ def train_and_evaluate(
         alone=jax.process_count() == 1,
       )
     )
-    listed = epath.Path(workdir) / "bad_images.jsonl" if is_first else None
-    report = bad_images.Report(run.source, listed, distributed.gather)
-    writer = writer_lib.Writer(workdir, enabled=is_first)
-    stack.callback(writer.close)
+    folder, is_first = epath.Path(workdir), jax.process_index() == 0
+    folder.mkdir(parents=True, exist_ok=True)
     checkpoints = checkpoint.Checkpoints(
-      workdir, keep=config.checkpoint.keep, say=say
+      workdir, keep=run.cadence.keep, say=say
     )
     stack.callback(checkpoints.close)
-    trace = clock.Trace(workdir, **config.profile)
+    state, progress = _start(run, initial, checkpoints, workdir)
+
+    # Only folders were made so far: what can't go on has said so before it
+    # replaces what an earlier start wrote.
+    if is_first:
+      config_lib.save(run.record, run.source.class_names, workdir)
+      if checked is not None:
+        checked.save(folder / check.FILE)
+    writer = writer_lib.Writer(workdir, enabled=is_first)
+    stack.callback(writer.close)
+    ledger = bad_images.Ledger(
+      run.source,
+      run.evaluation.transform,
+      folder / "bad_images.jsonl" if is_first else None,
+      distributed.gather,
+      progress.bad_images,
+    )
+    trace = clock.Trace(workdir, **run.profile)
     stack.callback(trace.close)
-    tools = _Tools(writer, checkpoints, signals, trace, report)
+    tools = _Tools(writer, checkpoints, signals, trace, ledger)
     try:
-      return _loop(run, config, initial, evaluator, tools)
+      return _loop(run, state, progress, evaluator, tools)
     except jax.errors.JaxRuntimeError as error:
       distributed.leave_if_lost(error)
       raise
-    except window_lib.NonFiniteError as error:
+    except progress_lib.NonFiniteError as error:
       checkpoints.wait()
       step = checkpoints.latest_step()
       where = "none was saved" if step is None else f"step {step} in {workdir}"
-      raise window_lib.NonFiniteError(
+      raise progress_lib.NonFiniteError(
         f"{error}; last good checkpoint: {where}"
       ) from None
 
@@ -105,45 +109,51 @@ class _Tools:
   checkpoints: checkpoint.Checkpoints
   signals: stop.StopSignals
   trace: clock.Trace
-  report: bad_images.Report
+  ledger: bad_images.Ledger
+
+
+def _start(
+  run: experiment.Experiment,
+  initial: Any,
+  checkpoints: checkpoint.Checkpoints,
+  workdir: epath.PathLike,
+) -> tuple[steps.TrainState, progress_lib.Progress]:
+  """The state and the progress of the newest checkpoint, or the first ones."""
+  parts = (run.task, run.recipe, run.layout)
+  if checkpoints.latest_step() is None:
+    initial = initial or run.initial_model()
+    state = experiment.initial_state(initial, *parts)
+    return state, progress_lib.Progress()
+  shapes = experiment.state_shapes(run.model, *parts)
+  start, state, fields = checkpoints.restore(shapes)
+  num_steps = run.plan.num_steps
+  if start > num_steps:
+    raise config_lib.ConfigError(
+      f"the newest checkpoint in {workdir} is of step {start}, past the "
+      f"{num_steps} steps of this config; use another --workdir"
+    )
+  say(f"resuming at step {start} of {num_steps}")
+  return state, progress_lib.Progress.from_json(fields)
 
 
 def _loop(
   run: experiment.Experiment,
-  config: config_lib.Config,
-  initial: nnx.Module | None,
+  state: steps.TrainState,
+  progress: progress_lib.Progress,
   evaluator: evaluate.Evaluator,
   tools: _Tools,
 ) -> evaluate.Metrics:
-  plan, num_steps = run.plan, run.plan.num_steps
-  writer, checkpoints, report = tools.writer, tools.checkpoints, tools.report
-  shapes = experiment.state_shapes(run.model, run.recipe, run.layout)
-  if checkpoints.latest_step() is None:
-    initial = initial or experiment.initial_model(config, run.model)
-    state = experiment.initial_state(initial, run.recipe, run.layout)
-    start = 0
-    progress = {
-      "window": {},
-      "bad_images": 0,
-      "useful_seconds": 0.0,
-      "best": dataclasses.asdict(best_lib.Best()),
-    }
-  else:
-    start, state, progress = checkpoints.restore(shapes)
-    if start > num_steps:
-      raise config_lib.ConfigError(
-        f"the newest checkpoint is of step {start}, past the {num_steps} "
-        "steps of this config; use another --workdir"
-      )
-    say(f"resuming at step {start} of {num_steps}")
-  window = window_lib.Window(**progress["window"])
-  report.count = progress["bad_images"]
-  best = best_lib.Best(**progress["best"])
+  """Steps, until the plan ends, a signal comes or patience does."""
+  plan, cadence, num_steps = run.plan, run.cadence, run.plan.num_steps
+  writer, checkpoints, ledger = tools.writer, tools.checkpoints, tools.ledger
+  start, window, best = progress.step, progress.window, progress.best
+
+  # --- Setup: forget what will be redone, compile all that the plan needs ---
+
   writer.rewind(start)
   began = writer.note_start(start)
-  compiled = (
-    compiling.compile_steps(run, shapes, say) if start < num_steps else {}
-  )
+  frozen = run.layout.replicate(run.task.frozen)
+  compiled = _compile_steps(run, state, frozen) if start < num_steps else {}
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
@@ -152,104 +162,119 @@ def _loop(
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
     say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
-    best.add(step, metrics["ema_top1"])
+    name = f"ema_{run.task.best}"
+    best.add(step, metrics[name])
     # It may hold one of the future: a killed run got further than this.
-    if metrics["ema_top1"] > checkpoints.best_top1():
-      checkpoints.save_best(step, state, metrics["ema_top1"])
+    if metrics[name] > checkpoints.best():
+      checkpoints.save_best(step, state, name, metrics[name])
     return metrics
 
-  due = eval_steps(run, config.eval.every_epochs)
-  patience = config.early_stop.patience
   # An evaluation follows its checkpoint, so it may have been cut off.
-  results = evaluate_now(start) if start in due else None
-  macs, peak_flops = experiment.costs(run, config)
-  useful = progress["useful_seconds"]
-  timer = clock.Clock(start, num_steps, began, useful, peak_flops)
-  done = start
-  with _batches(run, config, start) as batches:
+  due = start in cadence.evaluate_after
+  results = evaluate_now(start) if due else None
+  macs, peak_flops = run.costs()
+  timer = clock.Clock(
+    start, num_steps, began, progress.useful_seconds, peak_flops
+  )
+  with run.batches(start) as batches:
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
-      if best.is_over(patience):
+      if best.is_over(cadence.patience):
         break
       # The order is a contract: step, log, checkpoint, evaluate.
+
+      # --- Step; the next batch is loaded and copied while it runs ----------
+
       size, images = plan.size(step), plan.batch(step)
       with tools.trace.step(step):
-        state, metrics = compiled[size, images](state, **batch)
-      done = step + 1
-      timer.add(images, wait, flops.train_flops(macs.get(size, 0), images))
-      report.add(bad_ids)
-      if done < num_steps:  # loads and copies while the step runs
+        state, metrics = compiled[size, images](state, batch, frozen)
+      progress.step = done = step + 1
+      timer.add(images, wait, summary.train_flops(macs.get(size, 0), images))
+      ledger.add(bad_ids)
+      if done < num_steps:
         batch, bad_ids, wait = _next_batch(run, batches)
       window.add(done, metrics)
       tools.trace.end(done, metrics)
 
-      if done % config.log_every_steps == 0 or done == num_steps:
+      # --- Log --------------------------------------------------------------
+
+      if cadence.logs(done, num_steps):
         means = window.take()
         means["learning_rate"] = float(metrics["learning_rate"])
         times, left = timer.read(done)
         where = {"epoch": plan.epoch(step), "image_size": size}
         values = means | times | where
-        if config.data.on_bad_image == "replace":
-          values["bad_images"] = report.update()
+        if bad_ids is not None:
+          values["bad_images"] = ledger.update()
         with timer.logging():
           writer.write(done, "train", values)
           say(writer_lib.progress_line(done, num_steps, values, left))
 
+      # --- Checkpoint -------------------------------------------------------
+
       stopping = tools.signals.received is not None
       if jax.process_count() > 1:
         stopping = checkpoints.reached_preemption(done)
-      is_due = done % config.checkpoint.every_steps == 0
+      due = done in cadence.evaluate_after
+      save = done % cadence.checkpoint_every == 0 or done == num_steps
       # A run that stops after an evaluation is found finished there again.
-      is_due |= patience is not None and done in due
-      if is_due or stopping or done == num_steps:
+      save |= stopping or (cadence.patience is not None and due)
+      if save:
         window.flush()  # a state that is not finite is not saved
-        progress = {
-          "window": {"sums": window.sums, "count": window.count},
-          "bad_images": report.update(),
-          "useful_seconds": timer.useful_seconds,
-          "best": dataclasses.asdict(best),
-        }
+        progress.bad_images = ledger.update()
+        progress.useful_seconds = timer.useful_seconds
         with timer.pause():
-          checkpoints.save(done, state, progress)
+          checkpoints.save(done, state, progress.to_json())
       if stopping and done < num_steps:
         raise stop.Stopped(tools.signals.received, done, num_steps)
-      if done in due:
+
+      # --- Evaluate ---------------------------------------------------------
+
+      if due:
         with timer.pause():
           results = evaluate_now(done)
   if results is None:  # every run ends in an evaluation: its last step's
     raise RuntimeError(f"step {num_steps} was not evaluated")
   say(timer.summary())
-  if done < num_steps:
+  if progress.step < num_steps:
     say(
-      f"stopped early at step {done} of {num_steps}: {patience} evaluations "
-      f"without a better EMA top-1 than {best.top1:.4f}, of step {best.step}"
+      f"stopped early at step {progress.step} of {num_steps}: "
+      f"{cadence.patience} evaluations without a better EMA {run.task.best} "
+      f"than {best.value:.4f}, of step {best.step}"
     )
-  say(evaluate.summary(results, done))
+  say(evaluate.summary(run.task, results, progress.step))
   return results
 
 
-def eval_steps(run: experiment.Experiment, every_epochs: int) -> set[int]:
-  """Steps to evaluate after: the ends of epochs, and of the run."""
-  ends = [*run.plan.epoch_starts[1:].tolist(), run.plan.num_steps]
-  return {*ends[every_epochs - 1 :: every_epochs], run.plan.num_steps}
+def _compile_steps(
+  run: experiment.Experiment, state: steps.TrainState, frozen: Any
+) -> dict[tuple[int, int], Callable[..., Any]]:
+  """One train step compiled for each (size, batch) of the plan.
 
-
-def _batches(
-  run: experiment.Experiment, config: config_lib.Config, start: int
-) -> pipeline.BatchIterator:
-  return pipeline.train_batches(
-    run.plan,
-    run.source,
-    seed=config.seed,
-    augmentation=run.augmentation,
-    on_bad_image=config.data.on_bad_image,
-    start_step=start,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    num_workers=config.data.num_workers,
-    prefetch_batches=config.data.prefetch_batches,
+  What is compiled ahead of time can't be recompiled: another shape is an
+  error. The state is donated, so that it is held in memory once.
+  """
+  graphdef = steps.split(run.model)[0]
+  step = functools.partial(
+    steps.train_step, graphdef=graphdef, recipe=run.recipe, task=run.task
   )
+  replicated = run.layout.replicated
+  jitted = jax.jit(
+    step, donate_argnums=0, out_shardings=(replicated, replicated)
+  )
+  shapes = run.layout.replicated_shapes((state, frozen))
+  transform, compiled = run.evaluation.transform, {}
+  for number, (size, batch) in enumerate(run.plan.shapes, start=1):
+    begin = time.monotonic()
+    spec = pipeline.batch_spec(transform, size, train=True)
+    arrays = run.layout.batch_shapes(spec, batch)
+    compiled[size, batch] = jitted.lower(shapes[0], arrays, shapes[1]).compile()
+    say(
+      f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
+      f"in {time.monotonic() - begin:.1f} s"
+    )
+  return compiled
 
 
 def _next_batch(
@@ -263,13 +288,38 @@ def _next_batch(
   return run.layout.put_batch(batch), bad_ids, wait
 
 
+def _check_data(run: experiment.Experiment) -> check.Report | None:
+  """Reads every image before training, and says what was found.
+
+  Returns:
+    What the first process found, there; None in the others.
+
+  Raises:
+    config_lib.ConfigError: with the reason, where training makes no sense.
+  """
+  reports: list[check.Report] = []
+
+  def work() -> str:
+    reports.append(run.check_data())
+    for line in reports[0].lines():
+      say(line)
+    return reports[0].refusal()
+
+  # Reading a large set takes longer than processes wait for each other.
+  if refusal := distributed.from_first(work):
+    raise config_lib.ConfigError(f"config.data: {refusal}")
+  return reports[0] if reports else None
+
+
 def say(text: str) -> None:
   """A line on the terminal, from the first process alone."""
   if jax.process_index() == 0:
     print(text, flush=True)
 
 
-def describe(run: experiment.Experiment, evaluator: evaluate.Evaluator) -> None:
+def _describe(
+  run: experiment.Experiment, evaluator: evaluate.Evaluator
+) -> None:
   """Says what is about to be trained."""
   source, plan = run.source, run.plan
   say(
@@ -278,8 +328,9 @@ def describe(run: experiment.Experiment, evaluator: evaluate.Evaluator) -> None:
   )
   say(
     f"data: {source.name}, {len(source)} images for training, "
-    f"{evaluator.num_images} for evaluation, {source.num_classes} classes"
+    f"{evaluator.num_images} for evaluation, {len(source.class_names)} classes"
   )
   say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
-  for line in writer_lib.parameter_table(steps.split(run.model)[1]):
+  _, params, _ = steps.split(run.model)
+  for line in writer_lib.parameter_table(params, run.model.layers):
     say(line)

@@ -45,7 +45,7 @@ def _counts(workdir):
 
 @pytest.fixture
 def config(monkeypatch, folder):
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   config = digits.get_config()
   config.model.name = "tiny"
   config.data.update(

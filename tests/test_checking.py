@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from configs import finetune
-from mobilevit_jax import checking
 from mobilevit_jax import config as config_lib
-from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import models
 from mobilevit_jax import train
@@ -17,7 +15,7 @@ from tests import tiny
 @pytest.fixture
 def config(monkeypatch, tmp_path):
   """Of a folder with three and two images of two classes to train on."""
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   rng = np.random.default_rng(0)
   photos = tmp_path / "photos"
   for folder, count in {
@@ -35,15 +33,12 @@ def config(monkeypatch, tmp_path):
 
 
 def _check(config):
-  run = experiment.build(config)
-  evaluator = evaluate.make_evaluator(config, run.model, run.layout)
-  lines: list[str] = []
-  report = checking.check_data(config, run, evaluator.source, lines.append)
-  return report, lines
+  return experiment.build(config).check_data()
 
 
 def test_says_what_it_found(config):
-  report, lines = _check(config)
+  report = _check(config)
+  lines = report.lines()
   assert report.classes == (("cat", (3, 1)), ("dog", (2, 1)))
   assert any(line.split() == ["cat", "3", "1", "60.0%"] for line in lines)
   # The size is the run's own.
@@ -53,7 +48,7 @@ def test_says_what_it_found(config):
 
 def test_few_shot_may_want_one_image_of_a_class(config):
   config.data.few_shot = 1
-  report, _ = _check(config)
+  report = _check(config)
   assert report.images == (5, 2)
 
 
@@ -69,5 +64,4 @@ def test_refuses_before_anything_is_written(config, tmp_path):
 
 def test_the_same_split_for_both_is_refused(config):
   config.data.eval_split = "train"
-  with pytest.raises(config_lib.ConfigError, match="is also in train"):
-    _check(config)
+  assert "is also in train" in _check(config).refusal()

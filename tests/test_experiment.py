@@ -7,13 +7,17 @@ import pytest
 from configs import digits
 from configs import finetune
 from configs import imagenet
+from mobilevit_jax import __version__
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import create_model
 from mobilevit_jax import experiment
+from mobilevit_jax import models
 from mobilevit_jax import steps
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.run import sharding
 from mobilevit_jax.weights import save_weights
+
+NET = models.abstract_model("mobilevit_xxs")
 
 
 def _set(config, field, value):
@@ -40,7 +44,7 @@ def test_imagenet_is_the_recipe_of_v01(variant):
     (160, 2624), (192, 1792), (256, 1024), (288, 1024), (320, 1024),
   ]  # fmt: skip
   assert plan.num_epochs == 300
-  recipe = experiment.make_recipe(config, plan, None, None)
+  recipe = experiment.make_recipe(config, plan, NET)
   rates = [float(recipe.schedule(step)) for step in (0, 1500, 2999)]
   assert rates == pytest.approx([2e-4, 1.1e-3, 1.9994e-3], rel=1e-5)
   last = float(recipe.schedule(plan.num_steps - 1))
@@ -62,16 +66,21 @@ def test_unknown_variant_is_refused():
     ("eval.every_epochs", 0, "config.eval.every_epochs=0"),
     ("checkpoint.keep", -1, "config.checkpoint.keep=-1"),
     ("model.name", "resnet", "config.model: .*'resnet'.*mobilevit_xxs"),
+    ("model.head", "x", "config.model: head='x' must be classifier"),
+    ("task.name", "x", "config.task: name='x' must be one of classify"),
+    ("task.typo", 1, "config.task: .*typo"),
     ("model.num_classes", 9, "config.model: num_classes=9 .* 10 classes"),
     ("model.bn_groups", 5, "config.model.bn_groups=5 does not divide .* 48"),
     ("model.typo", 5, "config.model: .*typo"),
     ("data.name", "folder", "config.data: .*data_dir"),
     ("data.train_split", "val", "config.data: .*'val'"),
     ("data.few_shot", 0, "config.data: few_shot=0 must be an integer"),
-    ("data.mixup", -1.0, "config.data: mixup=-1.0 must be"),
-    ("data.erase", 2.0, "config.data: erase=2.0 must be"),
-    ("data.flip", 2.0, "config.data: .*flip"),
-    ("data.crop_scale", (0.0, 1.0), "config.data: .*crop_scale"),
+    ("task.mixup", -1.0, "config.task: mixup=-1.0 must be"),
+    ("transform.erase", 2.0, "config.transform: erase=2.0 must be"),
+    ("transform.preset", "x", "config.transform: preset='x' must be one of"),
+    ("transform.resize_size", 9, "config.transform: resize_size=9 must be"),
+    ("transform.flip", 2.0, "config.transform: .*flip"),
+    ("transform.crop_scale", (0.0, 1.0), "config.transform: .*crop_scale"),
     ("plan.rule", "v9", "config.plan: .*'v9'.*cvnets_v01"),
     (
       "plan.base_batch",
@@ -79,15 +88,15 @@ def test_unknown_variant_is_refused():
       "config.plan: .*num_devices=8 must .*batch_multiple",
     ),
     ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
-    ("optim.label_smoothing", 1.0, "config.optim: label_smoothing=1.0"),
+    ("task.label_smoothing", 1.0, "config.task: label_smoothing=1.0"),
     ("optim.cosine_unit", "day", "config.optim: cosine_unit='day'"),
     ("optim.ema.momentum", 0.0, "config.optim: momentum=0.0"),
     ("optim.clip_norm", -1.0, "config.optim: clip_norm=-1.0"),
     ("optim.lr_batch", 0, "config.optim: lr_batch=0 must be"),
     ("optim.warmup_epochs", -1.0, "config.optim: warmup_epochs=-1.0"),
     ("optim.layer_decay", 1.5, "config.optim: layer_decay=1.5 must be"),
-    ("optim.freeze", "stem", "config.optim: freeze='stem' must be 'none'"),
-    ("optim.class_weights", "x", "config.optim: class_weights='x' must be"),
+    ("optim.freeze", "stem", "config.optim.freeze='stem' must be 'none'"),
+    ("task.class_weights", "x", "config.task: class_weights='x' must be"),
     ("early_stop.patience", 0, "config.early_stop.patience=0 must be"),
   ],
 )
@@ -106,14 +115,13 @@ def test_bad_field_is_named_with_its_value(field, value, message):
 def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   config = finetune.get_config(arguments)
   config.data.update(name="digits", eval_split="test")
-  config = config.copy_and_resolve_references()
   run = experiment.build(config)
-  assert config.model.num_classes == 10
-  assert run.model.classifier.bias.shape == (10,)
-  assert run.plan.shapes == [(size, 64)] and config.eval.size == size
+  assert run.record["model"]["num_classes"] == 10
+  assert run.model.head.classifier.bias.shape == (10,)
+  assert run.plan.shapes == [(size, 64)] and run.evaluation.size == size
   scratch = "scratch" in arguments
   resized = {32: 39, 64: 77}[size] if scratch else None  # a fifth more
-  assert config.eval.resize_size == resized
+  assert run.evaluation.transform.resize_size == resized
   warm = round((5 / 75 if scratch else 2 / 30) * run.plan.num_steps)
   # The root of 64 / 1024 is a quarter.
   assert float(run.recipe.schedule(warm)) == pytest.approx(
@@ -133,10 +141,10 @@ def test_bad_arguments_of_finetune_are_refused(arguments):
 def test_few_shot_and_balance_reach_the_recipe():
   config = finetune.get_config("xxs,scratch,32")
   config.data.update(name="digits", eval_split="test", few_shot=3)
-  config.optim.class_weights = "balanced"
-  run = experiment.build(config.copy_and_resolve_references())
+  config.task.class_weights = "balanced"
+  run = experiment.build(config)
   assert len(run.source) == 30
-  assert run.recipe.class_weights == pytest.approx([1.0] * 10)
+  assert run.task.class_weights == pytest.approx([1.0] * 10)
 
 
 def test_run_starts_from_weights_with_a_new_head(tmp_path):
@@ -144,15 +152,17 @@ def test_run_starts_from_weights_with_a_new_head(tmp_path):
   path = tmp_path / "weights.safetensors"
   save_weights(theirs, path, to="timm")
   config = digits.get_config()
-  config.weights.update(source=str(path), head="reset")
+  config.weights.update(source=str(path), reset="classifier")
   run = experiment.build(config)
-  initial = experiment.initial_model(config, run.model)
-  state = experiment.initial_state(initial, run.recipe, sharding.Layout())
+  initial = run.initial_model()
+  state = experiment.initial_state(
+    initial, run.task, run.recipe, sharding.Layout()
+  )
   own = create_model("mobilevit_xxs", seed=config.seed, num_classes=10)
   expected = steps.split(theirs)[1]
-  expected["classifier"] = steps.split(own)[1]["classifier"]
+  expected["head"]["classifier"] = steps.split(own)[1]["head"]["classifier"]
   for params in (state.params, state.ema_params):
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    jax.tree.map(np.testing.assert_array_equal, params["net"], expected)
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
@@ -162,18 +172,38 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
   config.weights.source = str(path)
   run = experiment.build(config)
   with pytest.raises(config_lib.ConfigError, match=r"config.weights: .* fit"):
-    experiment.initial_model(config, run.model)
+    run.initial_model()
 
 
 def test_changed_model_is_refused_and_other_changes_are_listed(tmp_path):
+  def changes():
+    return config_lib.changes(config_lib.record(config), tmp_path)
+
   config = digits.get_config()
-  assert config_lib.check_model_unchanged(config, tmp_path) == []
-  config_lib.save(config, ("zero", "one"), tmp_path)
-  assert config_lib.check_model_unchanged(config, tmp_path) == []
+  assert changes() == []
+  config_lib.save(config_lib.record(config), ("zero", "one"), tmp_path)
+  assert changes() == []
   config.optim.peak_lr = 1e-3
-  assert config_lib.check_model_unchanged(config, tmp_path) == [
-    "optim.peak_lr: 0.002 -> 0.001"
-  ]
+  assert changes() == ["optim.peak_lr: 0.002 -> 0.001"]
   config.model.dropout = 0.2
   with pytest.raises(config_lib.ConfigError, match=r"dropout: 0.05 -> 0.2"):
-    config_lib.check_model_unchanged(config, tmp_path)
+    changes()
+
+
+def test_run_of_another_version_is_refused_naming_both(tmp_path):
+  record = config_lib.record(digits.get_config())
+  del record["version"]  # as the first version wrote it
+  config_lib.save(record, ("zero", "one"), tmp_path)
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.changes(config_lib.record(digits.get_config()), tmp_path)
+  message = str(caught.value)
+  assert "0.1.0" in message and __version__ in message and "\n" not in message
+
+
+@pytest.mark.parametrize("rest", range(5))
+def test_log_lines_are_never_over_few_steps(rest):
+  cadence = experiment.Cadence(20, 100, 1, frozenset(), None)
+  num_steps = 100 + 4 * rest
+  ends = [s for s in range(1, num_steps + 1) if cadence.logs(s, num_steps)]
+  assert ends[-1] == num_steps
+  assert min(np.diff([0, *ends])) >= 20

@@ -10,13 +10,13 @@ import pytest
 from configs import digits
 from mobilevit_jax import models
 from mobilevit_jax import train
-from mobilevit_jax.run import window
+from mobilevit_jax.run import progress
 from tests import tiny
 
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   config = digits.get_config()
   config.model.name = "tiny"
   config.plan.update(num_steps=8, base_batch=64, sizes=(16, 32, 48))
@@ -61,7 +61,7 @@ def test_loss_that_is_not_finite_ends_the_run(config, tmp_path):
   config.checkpoint.every_steps = 1
   config.plan.sizes = (16,)
   config.optim.update(init_lr=1e30, warmup_steps=1)
-  with pytest.raises(window.NonFiniteError) as caught:
+  with pytest.raises(progress.NonFiniteError) as caught:
     train.train_and_evaluate(config, tmp_path)
   message = str(caught.value)
   step = re.search(r"(loss|grad_norm) is (nan|inf) at step (\d+)", message)

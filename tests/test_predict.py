@@ -89,8 +89,22 @@ def test_bad_images_are_named_and_the_rest_go_on(capsys, weights, folder):
   assert code == 1
   names = [pathlib.Path(entry["image"]).name for entry in found]
   assert names == ["0.png", "1.png"]
+  assert len(err.splitlines()) == 2
   assert str(bad) in err
   assert str(absent) in err
+
+
+def test_pictures_are_drawn_for_every_image(capsys, weights, folder, tmp_path):
+  drawn = tmp_path / "drawn"
+  code, *_ = run(
+    capsys,
+    *(f"--weights={weights}", "--json", "--size=64", f"--draw={drawn}"),
+    folder,
+  )
+  assert code == 0
+  names = sorted(path.name for path in drawn.iterdir())
+  assert names == [f"{index}.png.png" for index in range(5)]
+  assert all(Image.open(drawn / name).height > 64 for name in names)
 
 
 def test_label_sources(weights, tmp_path):
@@ -98,31 +112,31 @@ def test_label_sources(weights, tmp_path):
   lines.write_text("\n".join("uvwxyz"))
   listed.write_text(json.dumps(list("abcdef")))
   for labels, letters in ((lines, "uvwxyz"), (listed, "abcdef")):
-    found = predict.load(str(weights), labels=str(labels))
-    assert found.labels == tuple(letters)
-  assert predict.load(str(weights)).labels[5] == "name 5"
+    found = predict.Predictor(str(weights), labels=str(labels))
+    assert found.class_names == tuple(letters)
+  assert predict.Predictor(str(weights)).class_names[5] == "name 5"
   lines.write_text("one\ntwo")
   with pytest.raises(ValueError, match="2 class names for a classifier of 6"):
-    predict.load(str(weights), labels=str(lines))
+    predict.Predictor(str(weights), labels=str(lines))
 
 
 def test_imagenet_names_come_from_tfds(tmp_path):
   save_weights(create_model("mobilevit_xxs"), tmp_path / "w.npz")
-  found = predict.load(str(tmp_path / "w.npz"))
-  assert (len(found.labels), found.labels[0]) == (1000, "n01440764")
+  found = predict.Predictor(str(tmp_path / "w.npz"))
+  assert (len(found.class_names), found.class_names[0]) == (1000, "n01440764")
   assert (found.crop.preset, found.crop.size) == ("cvnets", 256)
 
 
 def test_numbers_where_nobody_knows_names(model, tmp_path):
   save_weights(model, tmp_path / "w.npz")
-  assert predict.load(str(tmp_path / "w.npz")).labels[2] == "class 2"
+  assert predict.Predictor(str(tmp_path / "w.npz")).class_names[2] == "class 2"
 
 
 @pytest.mark.parametrize(
   ("args", "message"),
   (
     (("--variant=s",), "does not fit the model"),
-    (("--variant=m",), "--variant=m must be one of"),
+    (("--variant=m",), "variant=m must be one of xxs, xs, s"),
     (("--batch=0",), "--batch=0"),
     (("--size=16",), "too small"),
     (("--labels=absent.txt",), "absent.txt"),

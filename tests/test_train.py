@@ -144,7 +144,9 @@ def test_evaluation_mode_repeats_the_final_line(reference, run_main):
     ),
     ("--mode=eval", "holds no checkpoints"),
     ("--config.weights.source=none.npz", "error: config.weights: none.npz"),
-    ("--config.eval.preset=jax", "config.eval: preset='jax' must be one of"),
+    ("--config.transform.preset=x", "config.transform: preset='x' must be one"),
+    ("--config.data.flip=1", "config.data.flip is now config.transform.flip"),
+    ("--config.weights.head=x", "weights.head is now config.weights.reset"),
     ("--config.optim.peek_lr=1", "'peek_lr' Did you mean \"peak_lr\""),
     ("--config.optim.peak_lr=high", "--config.optim.peak_lr=high: could not"),
     ("--config=configs/imagenet.py:xl", "variant 'xl' must be one of xxs, xs"),
@@ -183,3 +185,14 @@ def test_another_model_is_refused(reference, run_main):
   failed = run_main([*_args(workdir), flag], expect=1)
   assert "model.name: mobilevit_xxs -> mobilevit_xs" in failed.stderr
   assert sorted(path.name for path in workdir.iterdir()) == before
+
+
+def test_refused_resume_leaves_the_run_as_it_was(reference, run_main):
+  workdir, _ = reference
+  before = {p.name: p.read_bytes() for p in workdir.iterdir() if p.is_file()}
+  # The clipped optimiser's state is another, which only restoring shows.
+  flags = ["--config.optim.clip_norm=1.0", "--config.eval.size=48"]
+  failed = run_main([*_args(workdir), *flags], expect=1)
+  assert "another configuration" in failed.stderr
+  after = {p.name: p.read_bytes() for p in workdir.iterdir() if p.is_file()}
+  assert after == before

@@ -1,4 +1,4 @@
-"""Image operations: decoding, the training crop and flip, the evaluation crop.
+"""Image operations: decoding, the box of a crop, erasing, the centre crop.
 
 Images are uint8 [height, width, 3] in RGB order. The operations are those of
 the published recipe (ml-cvnets v0.1, data/transforms/image_opencv.py), on
@@ -137,39 +137,6 @@ def crop_box(
   h = min(height, max(1, round(width / aspect)))
   w = min(width, max(1, round(height * aspect)))
   return (height - h) // 2, (width - w) // 2, h, w
-
-
-def random_resized_crop(
-  image: np.ndarray,
-  size: int,
-  rng: np.random.Generator,
-  *,
-  scale: tuple[float, float] = (0.08, 1.0),
-  ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> np.ndarray:
-  """Crops a random box (see `crop_box`) and resizes it bilinearly.
-
-  Args:
-    image: uint8 [h, w, 3].
-    size: side of the result, in pixels.
-    rng: source of randomness.
-    scale: see `crop_box`.
-    ratio: see `crop_box`.
-
-  Returns:
-    uint8 [size, size, 3].
-  """
-  height, width = image.shape[:2]
-  top, left, h, w = crop_box(height, width, rng, scale=scale, ratio=ratio)
-  return _resize(image[top : top + h, left : left + w], size, size)
-
-
-def horizontal_flip(
-  image: np.ndarray, rng: np.random.Generator, p: float = 0.5
-) -> np.ndarray:
-  """Mirrors the image left to right with probability `p`."""
-  # Always draws, so that `p` has no effect on later draws.
-  return cv2.flip(image, 1) if rng.random() < p else image
 
 
 def random_erase(

@@ -1,14 +1,17 @@
-"""What a data source gives: labelled images, by number."""
+"""What a data source gives: images with what is known of them, by number."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mobilevit_jax import config
 
-class ImageError(ValueError):
+
+class ImageError(config.UserError, ValueError):
   """An image that cannot be used; the message names the example."""
 
 
@@ -18,17 +21,18 @@ class StorageError(ImageError):
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One labelled image.
+  """One image and its truth.
 
   Attributes:
     image: the encoded file, or uint8 pixels [h, w, 3] in RGB order.
-    label: class, from 0.
+    target: what is known of it, by name, as the task's transform wants it:
+      a class, from 0, as `label`; empty for an image to be predicted.
     id: the example's number in its source.
     name: what a person would find it by, for error messages.
   """
 
   image: bytes | np.ndarray
-  label: int
+  target: Mapping[str, Any]
   id: int
   name: str
 
@@ -39,11 +43,6 @@ class Source(Protocol):
   name: str
   class_names: tuple[str, ...]
 
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    ...
-
   def __len__(self) -> int:
     """Number of examples."""
     ...
@@ -52,10 +51,21 @@ class Source(Protocol):
     """The example of that number, from 0; `ImageError` if it is broken."""
     ...
 
+  def place(self, index: int) -> tuple[str, int | None]:
+    """The file of an example, and its record there where it has many."""
+    ...
+
+
+@runtime_checkable
+class Labelled(Source, Protocol):
+  """A source of one class an image, which few-shot and the check need."""
+
   def labels(self) -> np.ndarray:
     """The class of every example, int [len(self)]."""
     ...
 
-  def place(self, index: int) -> tuple[str, int | None]:
-    """The file of an example, and its record there where it has many."""
-    ...
+
+def located(source: Source, index: int) -> str:
+  """What a person would find an example by: its file, and its record there."""
+  file, record = source.place(index)
+  return file if record is None else f"{file}#{record}"

@@ -18,6 +18,8 @@ import cv2
 import grain
 import numpy as np
 
+from mobilevit_jax.data import transforms
+
 Batch = dict[str, np.ndarray]
 
 _MAX_THREADS = 16
@@ -90,8 +92,8 @@ def _close(first: futures.Future, iterator: Any) -> None:
   iterator.close()
 
 
-class MapImages:
-  """Loads images in threads into one array; made anew in each process."""
+class LoadRows:
+  """Loads examples in threads into one batch; made anew in each process."""
 
   def __init__(self, num_threads: int):
     """`num_threads` 1 needs no pool."""
@@ -101,42 +103,37 @@ class MapImages:
 
   def __call__(
     self,
-    prepare: Callable[[int, np.ndarray], tuple[int, bool]],
+    prepare: Callable[[int], transforms.Arrays],
     ids: np.ndarray,
-    size: int,
+    spec: transforms.Spec,
+    rows: int,
   ) -> Batch:
     """Runs `prepare` on every id.
 
     Args:
-      prepare: takes an example and where its image goes, [size, size, 3];
-        gives its label, and whether it is fine.
-      ids: examples, int [b].
-      size: image side, in pixels.
+      prepare: takes an example's number; gives arrays of the spec. What it
+        leaves out stays 0.
+      ids: examples, int [n].
+      spec: shapes and types of an example's arrays.
+      rows: of the batch, at least n; those past n stay 0.
 
     Returns:
-      {"images": uint8 [b, size, size, 3], "labels": int32 [b],
-      "bad_ids": int64 [b]}, of which the last is -1 where an image is fine.
+      For each name of the spec an array [rows, ...].
     """
-    images = np.empty((len(ids), size, size, 3), np.uint8)
-    labels = np.empty(len(ids), np.int32)
-    bad_ids = np.full(len(ids), -1, np.int64)
+    batch = {
+      name: np.zeros((rows, *shape), dtype)
+      for name, (shape, dtype) in spec.items()
+    }
 
     def fill(place: int) -> None:
-      index = int(ids[place])
-      labels[place], fine = prepare(index, images[place])
-      if not fine:
-        bad_ids[place] = index
+      for name, value in prepare(int(ids[place])).items():
+        batch[name][place] = value
 
-    places = range(len(ids))
     # OpenCV and NumPy let go of the interpreter lock, so threads do help.
-    mapped = (
-      map(fill, places)
-      if self._num_threads == 1
-      else self._threads().map(fill, places)
-    )
-    for _ in mapped:
+    run = map if self._num_threads == 1 else self._threads().map
+    for _ in run(fill, range(len(ids))):
       pass
-    return {"images": images, "labels": labels, "bad_ids": bad_ids}
+    return batch
 
   def _threads(self) -> futures.ThreadPoolExecutor:
     with self._lock:
@@ -146,12 +143,12 @@ class MapImages:
 
   def __reduce__(self):
     """A copy for a worker process has no threads yet."""
-    return MapImages, (self._num_threads,)
+    return LoadRows, (self._num_threads,)
 
 
 def iterate(
   elements: range,
-  load: Callable[[int, MapImages], Batch],
+  load: Callable[[int, LoadRows], Batch],
   num_workers: int,
   num_threads: int | None,
   prefetch_batches: int,
@@ -164,9 +161,9 @@ def iterate(
       raise ValueError(f"{field}={value} must be at least {low}")
   if num_threads is None:
     num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
-  map_images = MapImages(num_threads)
+  load_rows = LoadRows(num_threads)
   dataset = grain.MapDataset.range(elements.start, elements.stop).map(
-    lambda element: load(int(element), map_images)
+    lambda element: load(int(element), load_rows)
   )
   if not num_workers:
     # OpenCV's own threads would only get in the way of ours.

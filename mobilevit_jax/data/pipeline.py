@@ -4,11 +4,12 @@ One Grain element is one global batch's share for this host, so step t is
 element t: starting there costs nothing, and workers share nothing. What comes
 out depends on the plan, the seed and the host's place alone, never on the
 number of workers or threads.
+
+A batch is a dict of arrays: what the task's transform gives, by its spec, and
+for each example its id and its image's size in pixels before the transform.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 
@@ -17,89 +18,38 @@ from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
 from mobilevit_jax.data import plan as plan_lib
-from mobilevit_jax.data import randaugment
-from mobilevit_jax.data import sources
-from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.data import transforms
 
 BatchIterator = loading.BatchIterator
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-  """What is done to a training image; the defaults are the paper's (4.1).
+def batch_spec(
+  transform: transforms.Transform, size: int, *, train: bool
+) -> transforms.Spec:
+  """Shape and type of every array of a batch, for one example.
 
-  Attributes:
-    crop_scale: least and most area of the random crop, as parts of the image.
-    crop_ratio: least and most width / height of the crop.
-    flip: probability of a horizontal flip.
-    randaugment_ops: operations of RandAugment; 0 for none.
-    randaugment_magnitude: their strength, from 0 to 10.
-    color_jitter: strength of random brightness, contrast and saturation.
-    erase: probability of overwriting a random box with noise.
+  Beside the transform's own: `ids` int32, `sizes` int32 [2] (height and width
+  of the image as it was decoded), and for evaluation `batch_mask` float32: 1
+  for an example, 0 for padding and for a broken image.
   """
+  spec = transform.spec(size, train=train)
+  spec |= {"ids": ((), np.int32), "sizes": ((2,), np.int32)}
+  return spec if train else spec | {"batch_mask": ((), np.float32)}
 
-  crop_scale: tuple[float, float] = (0.08, 1.0)
-  crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-  flip: float = 0.5
-  randaugment_ops: int = 0
-  randaugment_magnitude: float = 9.0
-  color_jitter: float = 0.0
-  erase: float = 0.0
 
-  def __post_init__(self):
-    """Checks the ranges."""
-    low, high = self.crop_scale
-    if not 0 < low <= high <= 1:
-      raise ValueError(
-        f"crop_scale={self.crop_scale} must rise and lie in (0, 1]"
-      )
-    low, high = self.crop_ratio
-    if not 0 < low <= high:
-      raise ValueError(f"crop_ratio={self.crop_ratio} must rise from above 0")
-    for name in ("flip", "erase"):
-      if not 0 <= getattr(self, name) <= 1:
-        raise ValueError(f"{name}={getattr(self, name)} must be a probability")
-    if self.randaugment_ops < 0:
-      raise ValueError(
-        f"randaugment_ops={self.randaugment_ops} must be at least 0"
-      )
-    if not 0 <= self.randaugment_magnitude <= randaugment.MAX_MAGNITUDE:
-      raise ValueError(
-        f"randaugment_magnitude={self.randaugment_magnitude} must lie in "
-        f"[0, {randaugment.MAX_MAGNITUDE}]"
-      )
-    if not 0 <= self.color_jitter <= 1:
-      raise ValueError(f"color_jitter={self.color_jitter} must lie in [0, 1]")
-
-  def __call__(
-    self, pixels: np.ndarray, size: int, rng: np.random.Generator
-  ) -> np.ndarray:
-    """From uint8 [h, w, 3] to uint8 [size, size, 3]."""
-    image = augment.random_resized_crop(
-      pixels, size, rng, scale=self.crop_scale, ratio=self.crop_ratio
-    )
-    image = augment.horizontal_flip(image, rng, self.flip)
-    # What is off draws nothing: the paper's recipe needs two draws.
-    if self.randaugment_ops:
-      image = randaugment.rand_augment(
-        image,
-        rng,
-        num_ops=self.randaugment_ops,
-        magnitude=self.randaugment_magnitude,
-      )
-    if self.color_jitter:
-      image = randaugment.color_jitter(image, rng, self.color_jitter)
-    if self.erase:
-      image = augment.random_erase(image, rng, self.erase)
-    return image
+def _row(
+  example: examples.Example, index: int, arrays: transforms.Arrays
+) -> transforms.Arrays:
+  """An example's part of a batch; `example` is decoded, and may stand in."""
+  return {**arrays, "ids": index, "sizes": np.shape(example.image)[:2]}
 
 
 def train_batches(
   plan: plan_lib.BatchPlan,
-  source: sources.Source,
+  source: examples.Source,
+  transform: transforms.Transform,
   *,
   seed: int,
-  augmentation: Augmentation,
   on_bad_image: str = "error",
   start_step: int = 0,
   stop_step: int | None = None,
@@ -113,9 +63,9 @@ def train_batches(
 
   Args:
     plan: which examples make up which step.
-    source: the images; as many as the plan was made for.
+    source: the examples; as many as the plan was made for.
+    transform: what is done to them.
     seed: of the augmentation.
-    augmentation: what is done to the images.
     on_bad_image: see `bad_images`. A replacement is augmented as the image
       that it stands in for.
     start_step: the first step to load.
@@ -128,9 +78,9 @@ def train_batches(
     prefetch_batches: batches kept ready, by each worker.
 
   Returns:
-    Iterator of {"images": uint8 [b, size, size, 3], "labels": int32 [b]} with
-    b the step's batch / process_count; where images are replaced also
-    "bad_ids", int64 [b]: the broken example, or -1.
+    Iterator of batches as `batch_spec` says, of the step's size and of its
+    batch / process_count; where images are replaced also "bad_ids", int32 [b]:
+    the broken example, or -1.
 
   Raises:
     ValueError: if the arguments do not fit together.
@@ -151,20 +101,25 @@ def train_batches(
   for _, batch in plan.shapes:
     plan_lib.host_slice(batch, process_index, process_count)
 
-  def load(step: int, map_images: loading.MapImages) -> loading.Batch:
+  def load(step: int, load_rows: loading.LoadRows) -> loading.Batch:
     planned = plan[step]
-    share = plan.host_slice(planned.batch, process_index, process_count)
+    ids = planned.ids[
+      plan_lib.host_slice(planned.batch, process_index, process_count)
+    ]
 
-    def prepare(index: int, out: np.ndarray) -> tuple[int, bool]:
-      loaded = bad_images.load(source, index, replace=replace)
+    def prepare(index: int) -> transforms.Arrays:
+      loaded = bad_images.load(source, transform, index, replace=replace)
       rng = augment.example_rng(seed, planned.epoch, index)
-      out[...] = augmentation(loaded.pixels, planned.size, rng)
-      return loaded.label, loaded.id == index
+      arrays = transform.train(loaded.example, planned.size, rng)
+      row = _row(loaded.example, index, arrays)
+      return (
+        row | {"bad_ids": index if loaded.error else -1} if replace else row
+      )
 
-    batch = map_images(prepare, planned.ids[share], planned.size)
-    if not replace:
-      del batch["bad_ids"]
-    return batch
+    spec = batch_spec(transform, planned.size, train=True)
+    if replace:
+      spec |= {"bad_ids": ((), np.int32)}
+    return load_rows(prepare, ids, spec, len(ids))
 
   return loading.iterate(
     range(start_step, stop), load, num_workers, num_threads, prefetch_batches
@@ -177,12 +132,11 @@ def num_eval_batches(num_examples: int, batch: int) -> int:
 
 
 def eval_batches(
-  source: sources.Source,
+  source: examples.Source,
+  transform: transforms.Transform,
   *,
   size: int,
   batch: int,
-  preset: str = "cvnets",
-  resize_size: int | None = None,
   on_bad_image: str = "error",
   process_index: int = 0,
   process_count: int = 1,
@@ -190,17 +144,16 @@ def eval_batches(
   num_threads: int | None = None,
   prefetch_batches: int = 2,
 ) -> BatchIterator:
-  """Every image of the source once, in order, on all hosts together.
+  """Every example of the source once, in order, on all hosts together.
 
   Every host gets the same number of batches of the same shape, so the last
-  ones are padded with black images of label 0 and mask 0.
+  ones are padded with zeros.
 
   Args:
-    source: the images.
+    source: the examples.
+    transform: what is done to them.
     size: image side, in pixels.
     batch: global batch.
-    preset: see `presets.preprocess`.
-    resize_size: see `presets.preprocess`.
     on_bad_image: see `bad_images`. Here nothing stands in for an image:
       "replace" makes it a padding.
     process_index: this host, from 0.
@@ -210,39 +163,29 @@ def eval_batches(
     prefetch_batches: see `train_batches`.
 
   Returns:
-    Iterator of {"images": uint8 [b, size, size, 3], "labels": int32 [b],
-    "mask": float32 [b]} with b = batch / process_count; mask is 1 for images
-    and 0 for padding.
+    Iterator of batches as `batch_spec` says, of batch / process_count rows.
 
   Raises:
     ValueError: if the batch is not divisible by the number of hosts.
   """
   share = plan_lib.host_slice(batch, process_index, process_count)
   bad_images.check_policy(on_bad_image)
+  spec = batch_spec(transform, size, train=False)
 
-  def prepare(index: int, out: np.ndarray) -> tuple[int, bool]:
+  def prepare(index: int) -> transforms.Arrays:
     try:
-      example = source[index]
-      out[...] = presets.preprocess(
-        example.image, preset, size, resize_size=resize_size, name=example.name
-      )
+      example = transform.decode(source[index])
+      row = _row(example, index, transform.evaluate(example, size))
     except examples.ImageError as error:
       if on_bad_image == "error" or isinstance(error, examples.StorageError):
         raise
-      out[...] = 0
-      return 0, False
-    return example.label, True
+      return {"ids": index}
+    return row | {"batch_mask": 1}
 
-  def load(number: int, map_images: loading.MapImages) -> loading.Batch:
+  def load(number: int, load_rows: loading.LoadRows) -> loading.Batch:
     ids = np.arange(number * batch, (number + 1) * batch)[share]
-    ids = ids[ids < len(source)]
-    loaded = map_images(prepare, ids, size)
-    loaded["mask"] = (loaded.pop("bad_ids") < 0).astype(np.float32)
-    padding = share.stop - share.start - len(ids)
-    return {
-      key: np.pad(value, [(0, padding)] + [(0, 0)] * (value.ndim - 1))
-      for key, value in loaded.items()
-    }
+    rows = len(ids)
+    return load_rows(prepare, ids[ids < len(source)], spec, rows)
 
   numbers = range(num_eval_batches(len(source), batch))
   return loading.iterate(

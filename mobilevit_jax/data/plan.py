@@ -19,14 +19,85 @@ import operator
 
 import numpy as np
 
-from mobilevit_jax.data import batch_rules
-
-RULES = batch_rules.RULES
-batch_for = batch_rules.batch_for
+RULES = ("cvnets_v01", "cvnets_v04")
 
 # First words of the spawn keys: one independent stream for each kind of draw.
 _SIZE_STREAM = 1
 _ORDER_STREAM = 2
+
+
+def batch_for(
+  size: int,
+  *,
+  base_size: int,
+  base_batch: int,
+  groups: int = 1,
+  rule: str = "cvnets_v01",
+  batch_multiple: int = 1,
+) -> int:
+  """Global batch for images of one size.
+
+  A group (one of the paper's GPUs) holds about as many pixels at any size:
+  `fit = base_size**2 * base_batch / size**2` images, which the rules round to
+
+  * `cvnets_v01`: `max(base_batch, fit)` rounded to a multiple of `groups`, so
+    that large images keep the base batch (ml-cvnets v0.1,
+    data/sampler/utils.py). From 128 at 256 px and 8 groups: 2624, 1792, 1024,
+    1024, 1024 images at 160, 192, 256, 288, 320 px.
+  * `cvnets_v04`: `max(1, fit)` rounded down (ml-cvnets v0.3 and v0.4, same
+    file): 2616, 1816, 1024, 808, 648 images.
+
+  Args:
+    size: image side in pixels.
+    base_size: the side at which a group's batch is `base_batch`.
+    base_batch: images per group at `base_size`.
+    groups: number of groups in a global batch.
+    rule: one of `RULES`.
+    batch_multiple: rounds the global batch up to a multiple of this; it stays
+      a multiple of `groups`.
+
+  Returns:
+    Number of images over all groups.
+  """
+  size = _at_least(1, "size", size)
+  base_size = _at_least(1, "base_size", base_size)
+  base_batch = _at_least(1, "base_batch", base_batch)
+  groups = _at_least(1, "groups", groups)
+  batch_multiple = _at_least(1, "batch_multiple", batch_multiple)
+  # Rounding to two places first is the published rule: it turns a quotient
+  # just under a whole number into that number.
+  fit = int(round(base_size**2 * base_batch / size**2, 2))
+  if rule == "cvnets_v01":
+    per_group = _make_divisible(max(base_batch, fit), groups)
+  elif rule == "cvnets_v04":
+    per_group = max(1, fit)
+  else:
+    raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}")
+  multiple = math.lcm(groups, batch_multiple)
+  return -(-per_group * groups // multiple) * multiple
+
+
+def _make_divisible(value: int, divisor: int) -> int:
+  """Nearest multiple of `divisor` that keeps 90 % of `value` (MobileNet's)."""
+  nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+  return nearest + divisor if nearest < 0.9 * value else nearest
+
+
+def _divisors(number: int) -> str:
+  """All divisors of a positive number, as they stand in a sentence."""
+  low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+  return ", ".join(map(str, sorted({*low, *(number // d for d in low)})))
+
+
+def _at_least(low: int, field: str, value: int) -> int:
+  """Checks an integer; takes numpy's too, but neither booleans nor floats."""
+  try:
+    number = operator.index(value)
+  except TypeError:
+    number = None
+  if number is None or isinstance(value, bool) or number < low:
+    raise ValueError(f"{field}={value!r} must be an integer from {low}")
+  return number
 
 
 def host_slice(batch: int, process_index: int, process_count: int) -> slice:
@@ -43,7 +114,7 @@ def host_slice(batch: int, process_index: int, process_count: int) -> slice:
   Raises:
     ValueError: if an argument is out of range; names the counts that divide.
   """
-  process_count = batch_rules.at_least(1, "process_count", process_count)
+  process_count = _at_least(1, "process_count", process_count)
   if not 0 <= process_index < process_count:
     raise ValueError(
       f"process_index={process_index} must be in [0, {process_count})"
@@ -51,7 +122,7 @@ def host_slice(batch: int, process_index: int, process_count: int) -> slice:
   if batch % process_count:
     raise ValueError(
       f"process_count={process_count} must divide the batch of {batch}, as do "
-      f"{batch_rules.divisors(batch)}"
+      f"{_divisors(batch)}"
     )
   share = batch // process_count
   return slice(process_index * share, (process_index + 1) * share)
@@ -90,8 +161,6 @@ class BatchPlan:
     shapes: every (size, global batch) that can occur, by size.
   """
 
-  host_slice = staticmethod(host_slice)
-
   def __init__(
     self,
     num_examples: int,
@@ -120,9 +189,9 @@ class BatchPlan:
       num_epochs: length of the run in epochs, or
       num_steps: its length in steps; exactly one of the two.
     """
-    self.num_examples = batch_rules.at_least(1, "num_examples", num_examples)
-    self._seed = batch_rules.at_least(0, "seed", seed)
-    sizes = [batch_rules.at_least(1, "sizes", size) for size in sizes]
+    self.num_examples = _at_least(1, "num_examples", num_examples)
+    self._seed = _at_least(0, "seed", seed)
+    sizes = [_at_least(1, "sizes", size) for size in sizes]
     if not sizes or len(set(sizes)) != len(sizes):
       raise ValueError(f"sizes={sizes} must hold one or more, none twice")
     lengths = {"num_epochs": num_epochs, "num_steps": num_steps}
@@ -140,7 +209,7 @@ class BatchPlan:
     self.shapes = [(size, batch_at(size)) for size in sorted(sizes)]
     self._sizes, self._batches = np.array(self.shapes, np.int64).T
     for field, length in given.items():
-      batch_rules.at_least(1, field, length)
+      _at_least(1, field, length)
     self._choices, self.epoch_starts = self._draw_sizes(num_epochs, num_steps)
     self.num_steps = len(self._choices)
     self.num_epochs = len(self.epoch_starts)
@@ -198,12 +267,12 @@ class BatchPlan:
 
   def check_devices(self, num_devices: int) -> None:
     """`ValueError` unless all batches divide evenly over so many devices."""
-    num_devices = batch_rules.at_least(1, "num_devices", num_devices)
+    num_devices = _at_least(1, "num_devices", num_devices)
     batches = sorted(set(self._batches.tolist()))
     if any(batch % num_devices for batch in batches):
       raise ValueError(
         f"num_devices={num_devices} must divide every batch of the plan, "
-        f"{batches}, as do {batch_rules.divisors(math.gcd(*batches))}; or set "
+        f"{batches}, as do {_divisors(math.gcd(*batches))}; or set "
         f"batch_multiple={num_devices}, which rounds the batches up"
       )
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.data import examples
+from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import litert
@@ -35,7 +38,7 @@ _EVAL_SPLITS = {"digits": "test", "folder": "val"}
 
 
 def load_images(
-  source: sources.Source, count: int | None, crop: presets.Crop
+  source: examples.Source, count: int | None, crop: presets.Crop
 ) -> tuple[np.ndarray, np.ndarray]:
   """`count` images spread evenly over the source, or all, and their labels.
 
@@ -44,9 +47,18 @@ def load_images(
   """
   total = len(source)
   count = min(count or total, total)
-  examples = [source[i * total // count] for i in range(count)]
-  images = [crop(example.image, example.name) for example in examples]
-  return np.stack(images), np.array([e.label for e in examples], np.int32)
+  ids = np.arange(count) * total // count
+  batches = pipeline.eval_batches(
+    sources.Subset(source, ids, source.name),
+    classify.ClassifyTransform(
+      preset=crop.preset, resize_size=crop.resize_size
+    ),
+    size=crop.size,
+    batch=count,
+  )
+  with batches:
+    batch = next(batches)
+  return batch["images"], batch["labels"]
 
 
 def compare(

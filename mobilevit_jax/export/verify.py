@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.models.net import Net
@@ -57,7 +58,7 @@ def read_images(
   Raises:
     ValueError, OSError: if one can't be read, or there is none.
   """
-  found = presets.find_images(paths)
+  found = files.find_images(paths)
   count = min(len(found), MAX_IMAGES)
   chosen = [found[i * len(found) // count] for i in range(count)]
   return np.stack([crop(path.read_bytes(), str(path)) for path in chosen])

@@ -1,21 +1,19 @@
 """A run's own weights on the images that it was evaluated with."""
 
-import contextlib
 import dataclasses
 from typing import Any
 
 from etils import epath
-from flax import nnx
-import jax
+import ml_collections
 import numpy as np
 
-from mobilevit_jax import models
+from mobilevit_jax import evaluate
+from mobilevit_jax import experiment
 from mobilevit_jax import steps
-from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import sources
+from mobilevit_jax.data import examples
 from mobilevit_jax.report import history as history_lib
+from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source as source_lib
-from mobilevit_jax.weights import trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +25,18 @@ class Measured:
     ids: their numbers in the source, int `[n]`.
     labels: their classes, int `[n]`.
     logits: float32 `[n, k]`.
+    rank: how many classes come before the image's own, int `[n]`.
     class_names: `k` of them.
     which: the weights: `"ema"`, `"raw"` or `"best"`.
     step: of their checkpoint.
     bad_images: how many were left out.
   """
 
-  source: sources.Source
+  source: examples.Source
   ids: np.ndarray
   labels: np.ndarray
   logits: np.ndarray
+  rank: np.ndarray
   class_names: tuple[str, ...]
   which: str
   step: int | None
@@ -44,8 +44,7 @@ class Measured:
 
   def name(self, row: int) -> str:
     """What a person would find an image by."""
-    file, record = self.source.place(int(self.ids[row]))
-    return file if record is None else f"{file}#{record}"
+    return examples.located(self.source, int(self.ids[row]))
 
 
 def measure(
@@ -66,51 +65,37 @@ def measure(
   Raises:
     ValueError, OSError: if weights or data can't be read.
   """
-  source = sources.make_source(
-    history.field("data.name"),
-    history.field("data.eval_split"),
-    data_dir=data_dir or history.field("data.dir"),
-    prepare=False,
-  )
   found = source_lib.read(workdir, which=which)
-  if found.model is None or found.which is None:
+  if found.which is None:
     raise ValueError(f"{workdir} must be a run's folder, with checkpoints")
-  graphdef, state = nnx.split(models.abstract_model(**found.model))
-  weights = trees.replace(nnx.to_pure_dict(state), found.tensors)
-
-  @jax.jit
-  def forward(weights: Any, images: jax.Array) -> jax.Array:
-    return nnx.merge(graphdef, weights)(steps.to_unit(images))
-
-  weights = jax.device_put(weights)
-  batches = pipeline.eval_batches(
-    source,
-    size=history.field("eval.size"),
-    batch=min(history.field("eval.batch"), len(source)),
-    preset=history.field("eval.preset", "cvnets"),
-    resize_size=history.field("eval.resize_size"),
-    on_bad_image=history.field("data.on_bad_image", "error"),
-  )
-  logits, labels, masks = [], [], []
-  with contextlib.closing(batches):
-    for batch in batches:
-      logits.append(np.asarray(forward(weights, batch["images"])))
-      labels.append(batch["labels"])
-      masks.append(batch["mask"])
-  # Images come in order, and padding last.
-  whole = np.flatnonzero(np.concatenate(masks)[: len(source)] > 0)
-  if not whole.size:
-    raise ValueError(f"all {len(source)} images of {source.name} are broken")
-  names = found.labels or source.class_names
-  width = logits[0].shape[1]
+  config: Any = ml_collections.ConfigDict(history.config, type_safe=False)
+  config.data.dir = data_dir or config.data.dir
+  config.data.num_workers = 0  # which need flags that a command has parsed
+  setup, *_ = experiment.build_evaluation(config, prepare=False)
+  weights = setup.layout.replicate(steps.split(io.build_model(found))[1:])
+  evaluator = evaluate.Evaluator(setup)
+  columns: dict[str, list[np.ndarray]] = {}
+  for batch, outputs in evaluator.rows({"net": tuple(weights)}):
+    real = batch["batch_mask"] > 0
+    rows = {key: batch[key][real] for key in ("ids", "labels")}
+    for key, value in (rows | dict(outputs["net"])).items():
+      columns.setdefault(key, []).append(value)
+  whole = {key: np.concatenate(parts) for key, parts in columns.items()}
+  if not len(whole["ids"]):
+    raise ValueError(
+      f"all {len(setup.source)} images of {setup.source.name} are broken"
+    )
+  names = found.labels or setup.source.class_names
+  width = whole["logits"].shape[1]
   extra = [f"class {index}" for index in range(len(names), width)]
   return Measured(
-    source,
-    whole,
-    np.concatenate(labels)[whole],
-    np.concatenate(logits)[whole],
+    setup.source,
+    whole["ids"],
+    whole["labels"],
+    whole["logits"],
+    whole["rank"],
     (*names, *extra)[:width],
     found.which,
     found.step,
-    len(source) - len(whole),
+    len(setup.source) - len(whole["ids"]),
   )

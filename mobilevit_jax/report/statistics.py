@@ -79,17 +79,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
   return part / np.maximum(whole, 1)
 
 
-def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-  """Share of images with fewer than `k` classes above their own.
-
-  Of equal logits the lower class is above, as in evaluation.
-  """
-  own = np.take_along_axis(logits, labels[:, None], axis=1)
-  order = np.arange(logits.shape[1])
-  above = (logits > own) | ((logits == own) & (order < labels[:, None]))
-  return float((above.sum(axis=1) < k).mean())
-
-
 def most_confused(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
   """(true class, predicted class, images) of the commonest mistakes."""
   wrong = counts.copy()

@@ -6,27 +6,30 @@ a process killed while saving leaves the checkpoint before it intact. What a
 disk did to a file later shows in the checksums, which are saved beside.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
+import math
 import pathlib
 import sys
 from typing import Any, TypeVar
+import zlib
 
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
+import numpy as np
 import orbax.checkpoint as ocp
 
-from mobilevit_jax.run import checksums
+from mobilevit_jax import config
 
-_BEST_METRIC = "ema_top1"
 _T = TypeVar("_T")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(config.UserError, RuntimeError):
   """A checkpoint can't be written, or none can be read."""
 
 
@@ -83,7 +86,8 @@ class Checkpoints:
         root / "best",
         options=ocp.CheckpointManagerOptions(
           max_to_keep=1,
-          best_fn=lambda metrics: metrics[_BEST_METRIC],
+          # One number, whatever the task calls it; more is better.
+          best_fn=lambda metrics: next(iter(metrics.values())),
           create=True,
           cleanup_tmp_directories=create,
           multiprocessing_options=_barriers("best"),
@@ -99,15 +103,13 @@ class Checkpoints:
     """The newest complete checkpoint's step, or None."""
     return self._latest.latest_step()
 
-  def best_top1(self) -> float:
-    """EMA top-1 of the best checkpoint, -1 where there is none."""
+  def best(self) -> float:
+    """The best checkpoint's metric, minus infinity where there is none."""
     with self._saving(self._best):  # its metrics are written last
       self._best.wait_until_finished()
     step = self._best.best_step()
-    if step is None:
-      return -1.0
-    metrics = self._best.metrics(step) or {}
-    return float(metrics[_BEST_METRIC])
+    metrics = {} if step is None else self._best.metrics(step) or {}
+    return float(next(iter(metrics.values()), -math.inf))
 
   def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
     """Starts to save; returns when the device's memory may be reused.
@@ -123,12 +125,14 @@ class Checkpoints:
     with self._saving(self._latest):
       self._latest.save(step, args=_save_args(state, progress))
 
-  def save_best(self, step: int, state: Any, top1: float) -> None:
-    """Replaces the best checkpoint; raises as `save` does."""
+  def save_best(self, step: int, state: Any, name: str, value: float) -> None:
+    """Replaces the best checkpoint by one whose metric `name` is `value`.
+
+    Raises:
+      CheckpointError: as `save` does.
+    """
     with self._saving(self._best):
-      self._best.save(
-        step, args=_save_args(state, {}), metrics={_BEST_METRIC: top1}
-      )
+      self._best.save(step, args=_save_args(state, {}), metrics={name: value})
 
   @contextlib.contextmanager
   def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
@@ -167,7 +171,7 @@ class Checkpoints:
       )
       state, progress = restored["state"], restored["progress"]["progress"]
       sums = restored["progress"]["checksums"]
-      checksums.check(sums, _parts(state, progress))
+      _check(sums, _parts(_fields(state)) | {"progress": progress})
       return state, progress
 
     step, (state, progress), broken = self._newest(self._latest, read)
@@ -177,7 +181,7 @@ class Checkpoints:
   def restore_weights(
     self, params: Any, batch_stats: Any, *, which: str = "ema"
   ) -> tuple[int, Any, Any]:
-    """Parameters and BatchNorm statistics alone, without the optimiser's.
+    """The net's parameters and BatchNorm statistics, and nothing else.
 
     Args:
       params: their `ShapeDtypeStruct`s, with shardings.
@@ -197,7 +201,8 @@ class Checkpoints:
       raise ValueError(f"which={which!r} must be one of {', '.join(prefixes)}")
     manager = self._best if which == "best" else self._latest
     names = [prefixes[which] + name for name in ("params", "batch_stats")]
-    item = dict(zip(names, (params, batch_stats), strict=True))
+    # A task's own parameters stay where they are.
+    item = {names[0]: {"net": params}, names[1]: batch_stats}
 
     def read(step: int) -> dict[str, Any]:
       restored = manager.restore(
@@ -211,11 +216,11 @@ class Checkpoints:
           progress=ocp.args.JsonRestore(),
         ),
       )
-      checksums.check(restored["progress"]["checksums"], restored["state"])
+      _check(restored["progress"]["checksums"], _parts(restored["state"]))
       return restored["state"]
 
     step, state, _ = self._newest(manager, read)
-    return step, state[names[0]], state[names[1]]
+    return step, state[names[0]]["net"], state[names[1]]
 
   def _newest(
     self, manager: ocp.CheckpointManager, read: Callable[[int], _T]
@@ -282,17 +287,50 @@ def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
 
 
 def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:
+  parts = _parts(_fields(state)) | {"progress": progress}
+  sums = {name: _crc32(tree) for name, tree in parts.items()}
   return ocp.args.Composite(
     state=ocp.args.StandardSave(state),
-    progress=ocp.args.JsonSave(
-      {"progress": progress, "checksums": checksums.of(_parts(state, progress))}
-    ),
+    progress=ocp.args.JsonSave({"progress": progress, "checksums": sums}),
   )
 
 
-def _parts(state: Any, progress: dict[str, Any]) -> dict[str, Any]:
+def _fields(state: Any) -> dict[str, Any]:
   names = [field.name for field in dataclasses.fields(state)]
-  return {name: getattr(state, name) for name in names} | {"progress": progress}
+  return {name: getattr(state, name) for name in names}
+
+
+def _parts(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """What a state's checksums are of: whatever can be read by itself."""
+  parts = {}
+  for name, tree in fields.items():
+    if name.endswith("params"):  # of the net, and of the task
+      parts |= {f"{name}.{part}": value for part, value in tree.items()}
+    else:
+      parts[name] = tree
+  return parts
+
+
+def _check(sums: Mapping[str, int], parts: Mapping[str, Any]) -> None:
+  """Raises `ValueError` naming a part that isn't the one summed up."""
+  for name, tree in parts.items():
+    if _crc32(tree) != sums[name]:
+      raise ValueError(f"its {name} is not what was saved")
+
+
+def _crc32(tree: Any) -> int:
+  """Of a tree of arrays, which are on every device, or of JSON's values.
+
+  Shapes and names don't count: who reads has to know them.
+  """
+  leaves = jax.tree.leaves(tree)
+  if not any(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
+    return zlib.crc32(json.dumps(tree, sort_keys=True).encode())
+  value = 0
+  for leaf in leaves:
+    array = np.ascontiguousarray(leaf)
+    value = zlib.crc32(array.view(np.uint8).data, value)
+  return value
 
 
 def _first_line(error: Exception) -> str:

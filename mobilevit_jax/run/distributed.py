@@ -1,7 +1,9 @@
 """Joining the other processes of a run, where there are any."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent import futures
 import importlib.util
+import math
 import os
 import sys
 import traceback
@@ -100,21 +102,43 @@ def _leave_at_once(
   leave(1)
 
 
-def gather(numbers: np.ndarray) -> np.ndarray:
-  """The numbers of all processes, which all call it, by process.
+def gather(rows: np.ndarray) -> np.ndarray:
+  """The rows of all processes, which all call it, by process.
 
   Args:
-    numbers: int32, of another length in each process.
+    rows: `[n, ...]`, where n may differ from process to process.
   """
   if jax.process_count() == 1:
-    return numbers
-  counts = multihost_utils.process_allgather(np.int32(len(numbers)))
-  most = int(counts.max())
-  if not most:
-    return numbers
-  padded = np.pad(numbers, (0, most - len(numbers)))
-  rows = multihost_utils.process_allgather(padded)
-  return rows[np.arange(most) < counts.reshape(-1, 1)]
+    return rows
+  counts = multihost_utils.process_allgather(np.int32(len(rows))).reshape(-1)
+  # As bytes, since JAX would make float32 of float64.
+  width = rows.dtype.itemsize * math.prod(rows.shape[1:])
+  own = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), width)
+  padded = np.pad(own, [(0, int(counts.max()) - len(own)), (0, 0)])
+  if not padded.size:
+    return rows
+  every = multihost_utils.process_allgather(padded)
+  kept = np.concatenate([e[:n] for e, n in zip(every, counts, strict=True)])
+  return np.frombuffer(kept.tobytes(), rows.dtype).reshape(-1, *rows.shape[1:])
+
+
+def from_first(work: Callable[[], str]) -> str:
+  """What `work` returns in process 0, in all of them; others don't run it.
+
+  However long it takes, nobody times out: the processes that wait meet the
+  first one every second.
+  """
+  if jax.process_count() == 1:
+    return work()
+  is_first = jax.process_index() == 0
+  with futures.ThreadPoolExecutor(1) as pool:
+    running = [pool.submit(work)] if is_first else []
+    done = False
+    while not done:
+      finished = futures.wait(running, timeout=1).done if is_first else set()
+      done = bool(gather(np.array([len(finished)])).any())
+    text = running[0].result().encode() if is_first else b""
+  return gather(np.frombuffer(text, np.uint8)).tobytes().decode()
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:

@@ -1,6 +1,6 @@
 """One mesh over all devices of all processes; the only file that says Mesh."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,15 +33,34 @@ class Layout:
       for name, array in batch.items()
     }
 
+  def own_rows(self, tree: Any) -> Any:
+    """This process's slice of a batch's outputs, as NumPy's arrays."""
+
+    def rows(array: jax.Array) -> np.ndarray:
+      shards = sorted(
+        array.addressable_shards, key=lambda shard: shard.index[0].start or 0
+      )
+      return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(rows, tree)
+
   def replicate(self, tree: Any) -> Any:
     """The same values on every device."""
     return jax.device_put(tree, self.replicated)
 
-  def batch_shape(
-    self, shape: tuple[int, ...], dtype: Any
-  ) -> jax.ShapeDtypeStruct:
-    """A batch's shape with its sharding, to compile for."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch)
+  def batch_shapes(
+    self, spec: Mapping[str, tuple[tuple[int, ...], Any]], batch: int
+  ) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's shapes with their sharding, to compile for.
+
+    Args:
+      spec: name to shape and type of one example's array.
+      batch: examples over all devices.
+    """
+    return {
+      name: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=self.batch)
+      for name, (shape, dtype) in spec.items()
+    }
 
   def replicated_shapes(self, tree: Any) -> Any:
     """The shapes of `tree` with the replicated sharding, to compile for."""

@@ -3,7 +3,7 @@
 clu brings TensorFlow along (5 s, 700 MB), so only a run imports this file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import math
 import shlex
@@ -130,20 +130,24 @@ def listed(metrics: Mapping[str, float]) -> str:
   )
 
 
-def parameter_table(params: Mapping[str, Any]) -> list[str]:
-  """A line of parameter counts for each module and block, and their total."""
-  rows = [
-    (part, parameter_overview.count_parameters(subtree))
-    for name in sorted(params, key=_order)
-    for part, subtree in _blocks(name, params[name])
-  ]
+def parameter_table(
+  params: Mapping[str, Any], layers: Sequence[str]
+) -> list[str]:
+  """A line of parameter counts for each module and block, and their total.
+
+  Args:
+    params: of a net.
+    layers: the paths of its parts, from the image to the outputs.
+  """
+  rows = []
+  for path in layers:
+    owner, name = path.split("/")
+    rows += [
+      (part, parameter_overview.count_parameters(subtree))
+      for part, subtree in _blocks(name, params[owner][name])
+    ]
   rows.append(("total", sum(count for _, count in rows)))
   return [f"  {part:<12}{count:>12,} parameters" for part, count in rows]
-
-
-def _order(name: str) -> tuple[int, str]:
-  """Sorts modules as the forward pass meets them."""
-  return {"stem": 0, "head": 2, "classifier": 3}.get(name, 1), name
 
 
 def _blocks(name: str, subtree: dict[Any, Any]) -> list[tuple[str, Any]]:

@@ -1,9 +1,7 @@
 """Broken JPEGs in a folder; those of TFDS sets are in `test_tfds_source`."""
 
-import json
 import pathlib
 
-from etils import epath
 import numpy as np
 import pytest
 
@@ -11,10 +9,12 @@ from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 from tests import tiny_imagenet
 from tests.data import tiny_batches
 
 NUM_IMAGES = 12
+TRANSFORM = classify.ClassifyTransform()
 # In the order of their paths: truncated, empty, no image at all.
 BROKEN = {2: lambda jpeg: jpeg[:90], 5: lambda _: b"", 11: lambda _: b"text"}
 
@@ -38,7 +38,7 @@ def _train(source, **fields):
 
 def _replacements(source):
   return {
-    index: bad_images.load(source, index, replace=True).id
+    index: bad_images.load(source, TRANSFORM, index, replace=True).example.id
     for index in range(NUM_IMAGES)
   }
 
@@ -53,7 +53,7 @@ def test_others_stand_in_for_broken_images_by_their_id_alone(broken):
 
 def test_error_policy_names_the_image(broken):
   with pytest.raises(examples.ImageError, match=r"a/02\.jpg: cannot be decode"):
-    bad_images.load(broken, 2, replace=False)
+    bad_images.load(broken, TRANSFORM, 2, replace=False)
 
 
 def test_batches_say_which_ids_were_replaced(broken):
@@ -62,17 +62,17 @@ def test_batches_say_which_ids_were_replaced(broken):
   for seed in (1, 2):
     for t, batch in enumerate(_train(broken, seed=seed)):
       ids = plan.ids(t)
-      assert batch["bad_ids"].dtype == np.int64
+      assert batch["bad_ids"].dtype == np.int32
       expected = np.where(np.isin(ids, [*BROKEN]), ids, -1)
       np.testing.assert_array_equal(batch["bad_ids"], expected)
-      labels = [broken[chosen[int(index)]].label for index in ids]
+      labels = [broken[chosen[int(i)]].target["label"] for i in ids]
       assert batch["labels"].tolist() == labels
 
 
 def test_replacement_is_augmented_as_what_it_stands_in_for(broken):
-  whole = pipeline.Augmentation((1, 1), (1, 1), 0.0)
+  whole = classify.ClassifyTransform((1, 1), (1, 1), 0.0)
   plan = tiny_batches.make_plan(NUM_IMAGES, num_epochs=2)
-  batches = _train(broken, augmentation=whole)
+  batches = _train(broken, transform=whole)
   # Without augmentation it is the other image itself.
   shown = {
     (int(index), plan.size(t)): image
@@ -103,13 +103,14 @@ def test_broken_images_are_masked_out_in_evaluation(broken):
   batches = tiny_batches.evaluate(
     broken, size=16, batch=5, on_bad_image="replace"
   )
-  mask = np.concatenate([batch["mask"] for batch in batches])
+  mask = np.concatenate([batch["batch_mask"] for batch in batches])
   fine = [float(index not in BROKEN) for index in range(NUM_IMAGES)]
   assert mask.tolist() == [*fine, 0, 0, 0]
   assert [batch["images"].shape for batch in batches] == [(5, 16, 16, 3)] * 3
   for batch in batches:
-    assert not batch["images"][batch["mask"] == 0].any()
-    assert batch.keys() == {"images", "labels", "mask"}
+    assert not batch["images"][batch["batch_mask"] == 0].any()
+    spec = pipeline.batch_spec(TRANSFORM, 16, train=False)
+    assert batch.keys() == spec.keys()
 
 
 def test_failing_storage_is_never_replaced(broken, tmp_path):
@@ -129,7 +130,7 @@ def test_set_without_a_usable_image_is_an_error(tmp_path):
     path.write_bytes(b"\xff\xd8 no JPEG")
   source = sources.make_source("folder", "train", data_dir=tmp_path)
   with pytest.raises(examples.ImageError, match=r"1\.jpg.*the 16 images that"):
-    bad_images.load(source, 0, replace=True)
+    bad_images.load(source, TRANSFORM, 0, replace=True)
 
 
 def test_unknown_policy_is_refused(broken):
@@ -137,39 +138,3 @@ def test_unknown_policy_is_refused(broken):
     tiny_batches.train(
       broken, tiny_batches.make_plan(NUM_IMAGES), on_bad_image="skip"
     )
-
-
-def test_report_lists_each_image_once(broken, tmp_path):
-  path = epath.Path(tmp_path) / "bad_images.jsonl"
-
-  def double(ids):  # another process that saw the same
-    return np.concatenate([ids, ids])
-
-  report = bad_images.Report(broken, path, double, count=7)
-  assert report.update() == 7 and not path.exists()
-  report.add(None)
-  report.add(np.array([11, -1, -1, 2]))
-  report.add(np.array([-1, 2, -1]))
-  assert report.update() == report.update() == 7 + 2 * 3
-  lines = path.read_text().splitlines()
-  assert [json.loads(line)["id"] for line in lines] == [2, 11]
-  chosen = _replacements(broken)
-  first = json.loads(lines[0])
-  assert first.pop("error").startswith(f"{first['file']}: cannot be decoded")
-  assert first == {
-    "id": 2,
-    "file": broken[2].name,
-    "record": None,
-    "replacement": chosen[2],
-  }
-  # A later start keeps what is known, and adds to it.
-  again = bad_images.Report(broken, path, double, count=report.count)
-  again.add(np.array([5, 11]))
-  assert again.update() == 17
-  kept = path.read_text().splitlines()
-  assert [kept[0], kept[2]] == lines
-  assert json.loads(kept[1])["id"] == 5
-  # Only one process writes.
-  other = bad_images.Report(broken, None, double)
-  other.add(np.array([5]))
-  assert other.update() == 2

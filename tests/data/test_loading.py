@@ -12,9 +12,11 @@ import pytest
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 from tests.data import tiny_batches
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRANSFORM = classify.ClassifyTransform()
 
 
 @pytest.mark.parametrize("num_threads", [2, 5, None])
@@ -34,7 +36,7 @@ def test_workers_give_the_same_batches_until_closed(source, expected):
     tiny_batches.make_plan(),
     source,
     seed=tiny_batches.SEED,
-    augmentation=pipeline.Augmentation(),
+    transform=classify.ClassifyTransform(),
     start_step=1,
     num_workers=2,
     num_threads=2,
@@ -58,10 +60,13 @@ _KILLED = """
 import multiprocessing, os, signal
 from absl import flags
 from mobilevit_jax.data import pipeline, sources
+from mobilevit_jax.data.transforms.classify import ClassifyTransform
 
 def main():
   source = sources.make_source("digits", "test")
-  start = lambda: pipeline.eval_batches(source, size=8, batch=2, num_workers=1)
+  start = lambda: pipeline.eval_batches(
+    source, ClassifyTransform(), size=8, batch=2, num_workers=1
+  )
   try:
     next(start())
   except ValueError as error:
@@ -116,7 +121,7 @@ def test_bad_image_is_named(tmp_path, num_workers):
   # Files are numbered by class, then by name: 03 is the fifth.
   assert source[4].name == str(bad)
   with pipeline.eval_batches(
-    source, size=8, batch=2, num_workers=num_workers
+    source, TRANSFORM, size=8, batch=2, num_workers=num_workers
   ) as batches:
     next(batches)
     next(batches)
@@ -131,19 +136,19 @@ def test_bad_image_is_named(tmp_path, num_workers):
 
 
 def test_closed_iterator(source):
-  batches = pipeline.eval_batches(source, size=8, batch=2)
+  batches = pipeline.eval_batches(source, TRANSFORM, size=8, batch=2)
   next(batches)
   batches.close()
   batches.close()
   with pytest.raises(ValueError, match="closed"):
     next(batches)
   # Nor does it need to have been used.
-  pipeline.eval_batches(source, size=8, batch=2).close()
+  pipeline.eval_batches(source, TRANSFORM, size=8, batch=2).close()
 
 
 def test_exhausted_iterator_stays_exhausted(source):
   with pipeline.eval_batches(
-    source, size=8, batch=tiny_batches.NUM_IMAGES
+    source, TRANSFORM, size=8, batch=tiny_batches.NUM_IMAGES
   ) as batches:
     assert len(list(batches)) == 1
     assert list(batches) == []
@@ -154,7 +159,6 @@ class _CountingSource:
 
   name = "counting"
   class_names: tuple[str, ...] = ("one",)
-  num_classes = 1
 
   def __init__(self):
     self.asked = []
@@ -164,13 +168,14 @@ class _CountingSource:
 
   def __getitem__(self, index):
     self.asked.append(index)
-    return sources.Example(np.zeros((4, 4, 3), np.uint8), 0, index, "zero")
+    zeros = np.zeros((4, 4, 3), np.uint8)
+    return examples.Example(zeros, {"label": 0}, index, "zero")
 
 
 def test_few_batches_are_loaded_ahead():
   source = _CountingSource()
   with pipeline.eval_batches(
-    source, size=4, batch=2, prefetch_batches=3
+    source, TRANSFORM, size=4, batch=2, prefetch_batches=3
   ) as batches:
     next(batches)
     time.sleep(0.5)  # time enough for all 500

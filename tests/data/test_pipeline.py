@@ -5,6 +5,7 @@ import pytest
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.data.transforms import presets
 from tests.data import tiny_batches
 
@@ -20,7 +21,16 @@ def test_batches_are_those_of_the_plan(source, expected):
     assert batch["images"].shape == shape
     assert batch["images"].dtype == np.uint8
     assert batch["labels"].dtype == np.int32
-    assert batch["labels"].tolist() == [source[i].label for i in planned.ids]
+    labels = [source[i].target["label"] for i in planned.ids]
+    assert batch["labels"].tolist() == labels
+    assert batch["ids"].dtype == batch["sizes"].dtype == np.int32
+    assert batch["ids"].tolist() == planned.ids.tolist()
+    sizes = [augment.decode(source[i].image, "").shape[:2] for i in planned.ids]
+    assert batch["sizes"].tolist() == [[*size] for size in sizes]
+    spec = pipeline.batch_spec(
+      classify.ClassifyTransform(), planned.size, train=True
+    )
+    assert {k: (v.shape[1:], v.dtype.type) for k, v in batch.items()} == spec
 
 
 def _by_example(source, plan, **overrides):
@@ -57,8 +67,8 @@ def test_augmentation_off_is_a_plain_resize():
   plan = tiny_batches.make_plan(len(source), num_epochs=None, num_steps=3)
   whole = {"crop_scale": (1, 1), "crop_ratio": (1, 1)}
   for flip in (0, 1):
-    augmentation = pipeline.Augmentation(flip=flip, **whole)
-    batches = tiny_batches.train(source, plan, augmentation=augmentation)
+    transform = classify.ClassifyTransform(flip=flip, **whole)
+    batches = tiny_batches.train(source, plan, transform=transform)
     for t, batch in enumerate(batches):
       side = (plan.size(t), plan.size(t))
       for index, image in zip(plan.ids(t), batch["images"], strict=True):
@@ -123,12 +133,12 @@ def test_eval_gives_every_image_once(
     assert part["images"].shape == (share, 16, 16, 3)
     assert part["images"].dtype == np.uint8
     assert part["labels"].dtype == np.int32
-    assert part["mask"].dtype == np.float32
+    assert part["batch_mask"].dtype == np.float32
 
   # Batch by batch, and in it host by host, are the images in their order.
   images, labels, mask = (
     np.concatenate([host[b][key] for b in range(count) for host in hosts])
-    for key in ("images", "labels", "mask")
+    for key in ("images", "labels", "batch_mask")
   )
   padding = count * batch - num_images
   assert mask.tolist() == [1] * num_images + [0] * padding
@@ -139,12 +149,15 @@ def test_eval_gives_every_image_once(
     np.testing.assert_array_equal(
       images[index], augment.resize_and_center_crop(pixels, 16)
     )
-    assert labels[index] == example.label
+    assert labels[index] == example.target["label"]
 
 
 def test_eval_resize_size_is_used(source):
   (batch,) = tiny_batches.evaluate(
-    source, size=16, batch=tiny_batches.NUM_IMAGES, resize_size=32
+    source,
+    classify.ClassifyTransform(resize_size=32),
+    size=16,
+    batch=tiny_batches.NUM_IMAGES,
   )
   for index, image in enumerate(batch["images"]):
     pixels = augment.decode(source[index].image, "")
@@ -155,7 +168,10 @@ def test_eval_resize_size_is_used(source):
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_eval_preset_is_used(source, preset):
   (batch,) = tiny_batches.evaluate(
-    source, size=16, batch=tiny_batches.NUM_IMAGES, preset=preset
+    source,
+    classify.ClassifyTransform(preset=preset),
+    size=16,
+    batch=tiny_batches.NUM_IMAGES,
   )
   for index, image in enumerate(batch["images"]):
     expected = presets.preprocess(source[index].image, preset, 16)
@@ -192,10 +208,10 @@ def test_impossible_arguments_are_refused(source, overrides, message):
     ({"crop_scale": (0.5, 2)}, r"crop_scale=\(0.5, 2\) must rise"),
     ({"crop_ratio": (0, 1)}, r"crop_ratio=\(0, 1\) must rise"),
     ({"crop_ratio": (2, 1)}, r"crop_ratio=\(2, 1\) must rise"),
-    ({"flip": 2}, "flip=2 must be a probability"),
-    ({"flip": -0.1}, "flip=-0.1 must be a probability"),
+    ({"flip": 2}, r"flip=2 must lie in \[0, 1\]"),
+    ({"flip": -0.1}, r"flip=-0.1 must lie in \[0, 1\]"),
   ],
 )
 def test_impossible_augmentation_is_refused(fields, message):
   with pytest.raises(ValueError, match=message):
-    pipeline.Augmentation(**fields)
+    classify.ClassifyTransform(**fields)

@@ -110,7 +110,7 @@ def test_host_slices_make_up_the_batch(plan, data):
   divisors = [d for d in range(1, step.batch + 1) if step.batch % d == 0]
   hosts = data.draw(st.sampled_from(divisors))
   shares = [
-    step.ids[plan.host_slice(step.batch, p, hosts)] for p in range(hosts)
+    step.ids[plan_lib.host_slice(step.batch, p, hosts)] for p in range(hosts)
   ]
   assert {len(share) for share in shares} == {step.batch // hosts}
   np.testing.assert_array_equal(np.concatenate(shares), step.ids)

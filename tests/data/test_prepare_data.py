@@ -56,7 +56,10 @@ def tfrecord(prepared, tmp_path_factory):
 
 def _all(data_dir, split):
   source = sources.make_source(NAME, split, data_dir=data_dir, prepare=False)
-  return [(e.image, e.label) for e in (source[i] for i in range(len(source)))]
+  return [
+    (e.image, e.target["label"])
+    for e in (source[i] for i in range(len(source)))
+  ]
 
 
 def test_finished_set_is_left_alone(prepared, capsys):

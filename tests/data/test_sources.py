@@ -33,7 +33,10 @@ def _listed(source, root):
   """Path below the root and label of every example."""
   examples = [source[index] for index in range(len(source))]
   return [
-    (pathlib.Path(e.name).relative_to(root.resolve()).as_posix(), e.label)
+    (
+      pathlib.Path(e.name).relative_to(root.resolve()).as_posix(),
+      e.target["label"],
+    )
     for e in examples
   ]
 
@@ -47,10 +50,10 @@ def test_digits_are_those_of_the_published_split():
   test = sources.make_source("digits", "test")
   assert (len(train), len(test)) == (1437, 360)
   assert train.class_names == test.class_names == tuple("0123456789")
-  assert train.num_classes == 10
+  assert len(train.class_names) == 10
   # Together, in this order, they are all scans: none is in both.
   examples = [s[i] for s in (train, test) for i in range(len(s))]
-  assert [e.label for e in examples] == labels[order].tolist()
+  assert [e.target["label"] for e in examples] == labels[order].tolist()
   pixels = np.stack([e.image for e in examples])
   assert pixels.shape == (1797, 8, 8, 3) and pixels.dtype == np.uint8
   exact = scans[order].reshape(1797, 8, 8, 1) * (255 / 16)
@@ -81,7 +84,7 @@ def test_folder_with_splits(tmp_path):
     ("train/dog/b.png", 1),
   ]
   assert train.class_names == ("cat", "dog")
-  assert train.num_classes == 2
+  assert len(train.class_names) == 2
   assert [train[i].id for i in range(3)] == [0, 1, 2]
   assert train[2].image == _png(0)
   # A class without images in this split keeps its label.
@@ -189,11 +192,12 @@ def test_flowers_split():
 def test_few_shot_is_so_many_of_each_class_and_grows():
   whole = sources.make_source("digits", "train")
   np.testing.assert_array_equal(
-    whole.labels(), [whole[index].label for index in range(len(whole))]
+    whole.labels(),
+    [whole[index].target["label"] for index in range(len(whole))],
   )
   few = sources.few_shot(whole, 3, seed=0)
   assert np.bincount(few.labels()).tolist() == [3] * 10
-  assert [few[i].label for i in range(30)] == few.labels().tolist()
+  assert [few[i].target["label"] for i in range(30)] == few.labels().tolist()
   assert [few[i].id for i in range(30)] == list(range(30))
   names = {few[i].name for i in range(30)}
   more = sources.few_shot(whole, 4, seed=0)

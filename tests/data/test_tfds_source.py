@@ -11,6 +11,7 @@ from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import sources
 from mobilevit_jax.data.sources import tfds as tfds_source
+from mobilevit_jax.data.transforms import classify
 from tests import tiny_imagenet
 
 NAME = "imagenet2012"
@@ -22,20 +23,20 @@ def _all(source):
 
 def test_bytes_and_labels_come_back(tiny_imagenet_dir):
   source = sources.make_source(NAME, "train", data_dir=tiny_imagenet_dir)
-  assert source.num_classes == len(source.class_names) == 1000
+  assert len(source.class_names) == 1000
   expected = {
     tiny_imagenet.image(name): label
     for synset, label in tiny_imagenet.SYNSETS.items()
     for name in tiny_imagenet.train_names(synset)
   }
   examples = _all(source)
-  assert {e.image: e.label for e in examples} == expected
+  assert {e.image: e.target["label"] for e in examples} == expected
   assert len(examples) == len(expected)
   for synset, label in tiny_imagenet.SYNSETS.items():
     assert source.class_names[label] == synset
   assert [e.id for e in examples] == list(range(len(examples)))
   file = f"{NAME}-train.array_record-00000-of-00001"
-  assert source.labels().tolist() == [e.label for e in examples]
+  assert source.labels().tolist() == [e.target["label"] for e in examples]
   assert examples[4].name == f"tfds:{NAME}/train#4 ({file}, record 4)"
 
 
@@ -46,7 +47,7 @@ def test_validation_labels_are_the_official_ones(tiny_imagenet_dir):
     zip(map(tiny_imagenet.image, names), tiny_imagenet.VAL_LABELS, strict=True)
   )
   examples = _all(source)
-  assert {e.image: e.label for e in examples} == expected
+  assert {e.image: e.target["label"] for e in examples} == expected
   assert len(examples) == len(expected)
 
 
@@ -166,19 +167,25 @@ def _break(version, wanted):
   file.write_bytes(data)
 
 
+def _load(source, index, *, replace=True):
+  transform = classify.ClassifyTransform()
+  return bad_images.load(source, transform, index, replace=replace)
+
+
 def test_broken_record_is_replaced_and_said_to_be(copy):
   _break(copy, "record")
   source = tfds_source.open_prepared(NAME, "train", copy)
-  loaded = [bad_images.load(source, i, replace=True) for i in range(18)]
-  ((bad, other),) = [(i, one) for i, one in enumerate(loaded) if one.id != i]
-  np.testing.assert_array_equal(other.pixels, loaded[other.id].pixels)
-  assert other.label == loaded[other.id].label
+  loaded = [_load(source, i) for i in range(18)]
+  ((bad, other),) = [(i, one) for i, one in enumerate(loaded) if one.error]
+  own = loaded[other.example.id].example
+  np.testing.assert_array_equal(other.example.image, own.image)
+  assert other.example.target == own.target
   file = f"{NAME}-train.array_record-00000-of-00001"
   assert source.place(bad) == (file, bad)
   where = f"tfds:{NAME}/train#{bad} ({file}, record {bad})"
   assert other.error.startswith(f"{where}: broken record: Corrupted")
   with pytest.raises(examples.ImageError, match="broken record: Corrupted"):
-    bad_images.load(source, bad, replace=False)
+    _load(source, bad, replace=False)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +206,13 @@ def test_broken_file_is_not_a_broken_record(copy, fault, message):
     file.unlink()
   source = tfds_source.open_prepared(NAME, "train", copy)
   with pytest.raises(examples.StorageError, match=message):
-    bad_images.load(source, 0, replace=True)
+    _load(source, 0)
 
 
 def test_example_without_label_is_refused():
   records = [{"image": b"", "label": 0}, {"image": b"", "label": -1}]
   files = [("x-test.array_record-00000-of-00001", 0, 2)]
   source = tfds_source.TfdsSource("tfds:x/test", ("a",), records, files)
-  assert source[0].label == 0
+  assert source[0].target["label"] == 0
   with pytest.raises(ValueError, match=r"'tfds:x/test' must be labelled.*#1"):
     source[1]

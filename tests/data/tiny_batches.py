@@ -5,6 +5,7 @@ import numpy as np
 
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.transforms import classify
 
 NUM_IMAGES = 23
 SEED = 7
@@ -39,15 +40,16 @@ def train(source, plan=None, **overrides):
   fields = {
     "plan": plan or make_plan(len(source)),
     "seed": SEED,
-    "augmentation": pipeline.Augmentation(),
+    "transform": classify.ClassifyTransform(),
   }
   with pipeline.train_batches(source=source, **(fields | overrides)) as batches:
     return list(batches)
 
 
-def evaluate(source, **fields):
+def evaluate(source, transform=None, **fields):
   """All evaluation batches of one iterator."""
-  with pipeline.eval_batches(source, **fields) as batches:
+  transform = transform or classify.ClassifyTransform()
+  with pipeline.eval_batches(source, transform, **fields) as batches:
     return list(batches)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import math
 import shutil
 
 import jax
@@ -22,10 +23,10 @@ def _state(seed, layout):
   return layout.replicate(
     steps.TrainState(
       step=jnp.asarray(seed),
-      params=values(),
+      params={"net": values()},
       batch_stats=values(),
       opt_state=(values(), ()),
-      ema_params=values(),
+      ema_params={"net": values(), "task": values()},
       ema_batch_stats=values(),
     )
   )
@@ -71,19 +72,19 @@ def test_newest_is_restored_exactly_on_other_devices(
 
 
 def test_best_is_kept_besides_the_newest(checkpoints, layout, tmp_path):
-  assert checkpoints.best_top1() == -1
-  checkpoints.save_best(1, _state(1, layout), 0.5)
-  checkpoints.save_best(5, _state(5, layout), 0.75)
+  assert checkpoints.best() == -math.inf
+  checkpoints.save_best(1, _state(1, layout), "ema_map", 0.5)
+  checkpoints.save_best(5, _state(5, layout), "ema_map", 0.75)
   checkpoints.save(6, _state(6, layout), {})
   checkpoints.wait()
-  assert checkpoints.best_top1() == 0.75
+  assert checkpoints.best() == 0.75
   best = _state(5, layout)
-  shapes = layout.replicated_shapes((best.params, best.batch_stats))
+  shapes = layout.replicated_shapes((best.params["net"], best.batch_stats))
   reader = checkpoint.Checkpoints(tmp_path, create=False)
   step, *weights = reader.restore_weights(*shapes, which="best")
   reader.close()
   assert step == 5
-  _assert_equal(tuple(weights), (best.ema_params, best.ema_batch_stats))
+  _assert_equal(tuple(weights), (best.ema_params["net"], best.ema_batch_stats))
   shapes = layout.replicated_shapes(_state(0, layout))
   step, state, _ = checkpoints.restore(shapes)
   assert step == 6
@@ -97,14 +98,14 @@ def test_weights_are_restored_without_the_optimizer(
   state = _state(4, layout)
   checkpoints.save(4, state, {})
   checkpoints.wait()
-  shapes = layout.replicated_shapes((state.params, state.batch_stats))
+  shapes = layout.replicated_shapes((state.params["net"], state.batch_stats))
   reader = checkpoint.Checkpoints(tmp_path, create=False)
   step, *actual = reader.restore_weights(*shapes, which=which)
   assert step == 4
   reader.close()
   expected = {
-    "ema": (state.ema_params, state.ema_batch_stats),
-    "raw": (state.params, state.batch_stats),
+    "ema": (state.ema_params["net"], state.ema_batch_stats),
+    "raw": (state.params["net"], state.batch_stats),
   }[which]
   _assert_equal(tuple(actual), expected)
 
@@ -164,7 +165,7 @@ def test_damaged_file_never_gives_other_values(tmp_path, layout, how):
 
 def test_damaged_best_metrics_are_named(tmp_path, layout):
   made = checkpoint.Checkpoints(tmp_path)
-  made.save_best(1, _state(1, layout), 0.5)
+  made.save_best(1, _state(1, layout), "ema_map", 0.5)
   made.close()
   _damage(tmp_path / "best" / "1" / "metrics" / "metrics", "truncated")
   with pytest.raises(checkpoint.CheckpointError, match="best can't be read"):

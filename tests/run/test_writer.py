@@ -55,17 +55,26 @@ def test_duration_reads_like_a_clock():
 
 def test_parameter_table_follows_the_forward_pass():
   params = {
-    "classifier": {"bias": np.zeros(2)},
-    "head": {"kernel": np.zeros((2, 2))},
-    "stage1": {0: {"kernel": np.zeros(3)}, 1: {"kernel": np.zeros(5)}},
-    "stem": {"kernel": np.zeros(1000)},
+    "head": {
+      "classifier": {"bias": np.zeros(2)},
+      "expand": {"kernel": np.zeros((2, 2))},
+    },
+    "backbone": {
+      "stage1": {0: {"kernel": np.zeros(3)}, 1: {"kernel": np.zeros(5)}},
+      "stem": {"kernel": np.zeros(1000)},
+    },
   }
-  rows = [line.split()[:2] for line in writer_lib.parameter_table(params)]
+  layers = (
+    *("backbone/stem", "backbone/stage1"),
+    *("head/expand", "head/classifier"),
+  )
+  table = writer_lib.parameter_table(params, layers)
+  rows = [line.split()[:2] for line in table]
   assert rows == [
     ["stem", "1,000"],
     ["stage1.0", "3"],
     ["stage1.1", "5"],
-    ["head", "4"],
+    ["expand", "4"],
     ["classifier", "2"],
     ["total", "1,014"],
   ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mobilevit_jax.data import examples
 from mobilevit_jax.data.check import scan
 
 TINY = 32  # pixels: what is left of such a side after the net's five halvings
@@ -89,7 +90,9 @@ class Findings:
     """Images that can't be decoded."""
     for name, one in zip(self._names, self._scans, strict=True):
       if one.errors:
-        files = [one.name(index) for index in sorted(one.errors)]
+        files = [
+          examples.located(one.source, index) for index in sorted(one.errors)
+        ]
         yield (
           f"{number(files, 'broken image')} in {name} (remove or replace, or "
           "train with --config.data.on_bad_image=replace): "
@@ -182,7 +185,9 @@ class Findings:
     return np.minimum(self._all["height"], self._all["width"])
 
   def _name(self, index: int) -> str:
-    return self._scans[self._split[index]].name(int(self._index[index]))
+    return examples.located(
+      self._scans[self._split[index]].source, int(self._index[index])
+    )
 
   def _pairs(
     self, ids: np.ndarray, *, key: str = "pixels", classes: bool = False

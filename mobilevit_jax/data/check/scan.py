@@ -51,11 +51,6 @@ class Scan:
   errors: dict[int, str]
   unreadable: dict[int, str]
 
-  def name(self, index: int) -> str:
-    """What a person would find an image by."""
-    file, record = self.source.place(index)
-    return file if record is None else f"{file}#{record}"
-
 
 def scan(source: examples.Source, *, progress: bool = False) -> Scan:
   """Reads and decodes every image once, on all cores.
@@ -103,7 +98,7 @@ def _record(found: Scan, index: int) -> tuple[int | np.uint64 | bool, ...]:
   contents = np.uint64(0)
   try:
     example = found.source[index]
-    label = example.label
+    label = example.target["label"]
     if isinstance(example.image, bytes):
       contents = _hash(example.image)
     pixels = augment.decode(example.image, example.name)

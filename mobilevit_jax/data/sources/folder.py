@@ -34,11 +34,6 @@ class FolderSource:
     self._paths = [path for path, _ in files]
     self._labels = np.array([label for _, label in files], np.int32)
 
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    return len(self.class_names)
-
   def __len__(self) -> int:
     """Number of images."""
     return len(self._paths)
@@ -46,7 +41,7 @@ class FolderSource:
   def __getitem__(self, index: int) -> examples.Example:
     """Reads the file of that number, from 0."""
     path, _ = self.place(index)
-    label = int(self._labels[index])
+    target = {"label": int(self._labels[index])}
     try:
       with open(path, "rb", buffering=0) as file:
         image = file.read()
@@ -54,7 +49,7 @@ class FolderSource:
       raise examples.StorageError(
         f"{path}: cannot be read: {error.strerror}"
       ) from error
-    return examples.Example(image, label, index, path)
+    return examples.Example(image, target, index, path)
 
   def labels(self) -> np.ndarray:
     """The class of every image."""
@@ -65,7 +60,9 @@ class FolderSource:
     return f"{self._root}/{self._paths[index]}", None
 
 
-def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
+def open_split(
+  data_dir: str | os.PathLike[str] | None, split: str
+) -> FolderSource:
   """JPEG and PNG files in a folder of class sub-folders.
 
   If `data_dir/<split>` holds class sub-folders, these are the split, and the
@@ -87,6 +84,8 @@ def open_split(data_dir: str | os.PathLike[str], split: str) -> FolderSource:
     ValueError: if the folder is missing or holds no classes, no images or no
       such split, or a split has a class that `train` lacks.
   """
+  if data_dir is None:
+    raise ValueError("data_dir=None must be the folder to read")
   top = pathlib.Path(data_dir).expanduser().resolve()
   if not top.is_dir():
     raise ValueError(f"data_dir={str(data_dir)!r} must be a folder")

@@ -49,11 +49,6 @@ class TfdsSource:
     takes = (take for _, _, take in self._files)
     self._starts = [0, *itertools.accumulate(takes)]
 
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    return len(self.class_names)
-
   def __len__(self) -> int:
     """Number of examples."""
     return len(self._records)
@@ -66,11 +61,13 @@ class TfdsSource:
       raise examples.ImageError(
         f"split={self.name!r} must be labelled; {name} has no label"
       )
-    return examples.Example(record["image"], label, index, name)
+    return examples.Example(record["image"], {"label": label}, index, name)
 
   def labels(self) -> np.ndarray:
     """The class of every example; reads all records, some seconds a GB."""
-    return np.array([self[index].label for index in range(len(self))], np.int32)
+    return np.array(
+      [self[index].target["label"] for index in range(len(self))], np.int32
+    )
 
   def read(self, index: int) -> dict[str, Any]:
     """All features of an example, its image still encoded.

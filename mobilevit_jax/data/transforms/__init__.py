@@ -1,1 +1,52 @@
-"""From a decoded example to fixed shapes: one module a task, NumPy alone."""
+"""From an example to arrays of fixed shapes: one module a task, NumPy alone.
+
+The workers that load batches import this half of a task; the other half, with
+its loss and metric, is in `mobilevit_jax.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from mobilevit_jax.data import examples
+
+# Of one example: name to shape and type.
+Spec = dict[str, tuple[tuple[int, ...], type[np.generic]]]
+# Name to an array, or to a number for one of shape [].
+Arrays = Mapping[str, np.typing.ArrayLike]
+
+
+class Transform(Protocol):
+  """What is done to an example before it is a row of a batch.
+
+  It may be pickled, and called by many threads at a time.
+  """
+
+  def spec(self, size: int, *, train: bool) -> Spec:
+    """Shapes and types of what `train` or `evaluate` give.
+
+    The batches' buffers, their padding and what is compiled follow from it.
+    """
+    ...
+
+  def decode(self, example: examples.Example) -> examples.Example:
+    """The example with pixels, and what else of it was encoded.
+
+    Raises:
+      examples.ImageError: if it is broken. What passes here must not fail in
+        `train`, since another example may be loaded in its place.
+    """
+    ...
+
+  def train(
+    self, example: examples.Example, size: int, rng: np.random.Generator
+  ) -> Arrays:
+    """A decoded example, augmented; `rng` is of this example and epoch."""
+    ...
+
+  def evaluate(self, example: examples.Example, size: int) -> Arrays:
+    """A decoded example as evaluation and prediction see it."""
+    ...

@@ -10,10 +10,9 @@ The first and the others differ by tens of the 255 levels on photographs: they
 are different resizes, not roundings of one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from mobilevit_jax.data import augment
 PRESETS = ("cvnets", "timm", "hf")
 
 _TIMM_CROP = 0.9  # `crop_pct` of its pretrained configurations
-_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Longer images are cut first, as in `augment`: a line of pixels would else
 # become gigabytes, of which the crop takes a square.
 _LONGEST = 8
@@ -117,22 +115,6 @@ def choose(
       resize_size = round(resize_size * size / crop.size)
     crop = Crop(crop.preset, size, resize_size)
   return crop
-
-
-def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """The files, and every image in the folders, in order of their names."""
-  found: list[pathlib.Path] = []
-  for path in paths:
-    if not path.is_dir():
-      found.append(path)
-      continue
-    inside = sorted(
-      file for file in path.rglob("*") if file.suffix.lower() in _EXTENSIONS
-    )
-    if not inside:
-      raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
-    found += inside
-  return found
 
 
 def check(preset: str, size: int, resize_size: int | None = None) -> None:

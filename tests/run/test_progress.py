@@ -9,26 +9,37 @@ import pytest
 from configs import digits
 from mobilevit_jax import models
 from mobilevit_jax import train
-from mobilevit_jax.run import best as best_lib
+from mobilevit_jax.run import progress
 from mobilevit_jax.weights import source as source_lib
 from tests import runs
 from tests import tiny
 
 
 def test_best_is_the_first_of_the_highest():
-  best = best_lib.Best()
+  best = progress.Best()
   over = []
   for step, top1 in enumerate([0.1, 0.3, 0.2, 0.3, 0.3, 0.4], start=1):
     best.add(step, top1)
     over.append(best.is_over(3))
   assert over == [False, False, False, False, True, False]
-  assert dataclasses.asdict(best) == {"step": 6, "top1": 0.4, "waited": 0}
+  assert dataclasses.asdict(best) == {"step": 6, "value": 0.4, "waited": 0}
   assert not best.is_over(None)
+
+
+def test_progress_survives_json():
+  done = progress.Progress(
+    step=7, useful_seconds=1 / 3, bad_images=2, best=progress.Best(4, 0.1, 1)
+  )
+  done.window.add(7, {"loss": np.float32(0.3), "grad_norm": np.float32(2)})
+  done.window.flush()
+  again = progress.Progress.from_json(json.loads(json.dumps(done.to_json())))
+  assert again.to_json() == done.to_json()
+  assert again.window.take() == done.window.take()
 
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+  monkeypatch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
   config = digits.get_config()
   config.model.name = "tiny"
   config.log_every_steps = 1
