@@ -25,6 +25,7 @@ __all__ = [
   "family_of",
   "full_name",
   "initialize",
+  "short_name",
 ]
 
 
@@ -107,6 +108,11 @@ def full_name(name: str) -> str:
     ValueError: for a name of no variant.
   """
   return name if name in VARIANTS else f"mobilevit_{name}"
+
+
+def short_name(name: str) -> str:
+  """Inverse of `full_name`: `s` for `mobilevit_s`."""
+  return name.removeprefix("mobilevit").removeprefix("_")
 
 
 def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
