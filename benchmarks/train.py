@@ -22,7 +22,6 @@ import jax
 
 from benchmarks import jax_step
 from benchmarks import timing
-from mobilevit_jax import flops
 from mobilevit_jax import models
 from mobilevit_jax import summary
 from mobilevit_jax.models import depthwise as dw
@@ -128,8 +127,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "allocator_peak_bytes": theirs.peak_memory(),
       }
   times = timing.alternate(run, rounds=args.rounds, steps=args.steps)
-  step_flops = flops.train_flops(macs, args.batch)
-  peak = flops.peak_flops(jax.devices()[0].device_kind, args.dtype)
+  step_flops = summary.train_flops(macs, args.batch)
+  peak = summary.peak_flops(jax.devices()[0].device_kind, args.dtype)
   for kind, each in times.items():
     rate = 1 / each.wall_median
     details[kind] |= {

@@ -14,13 +14,13 @@ import sys
 
 import numpy as np
 
+from mobilevit_jax import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
 from mobilevit_jax.export import verify
-from mobilevit_jax.weights import files
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names

@@ -49,7 +49,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_a_folded_net_refuses_to_train():
-  folded = fold_batch_norms(randomize(tiny.abstract_net()))
+  folded = fold_batch_norms(randomize(tiny.net()))
   with pytest.raises(ValueError, match="can't train"):
     folded(random_images(1, 32), train=True)
 
