@@ -138,7 +138,7 @@ def count(text: str) -> collections.Counter[str]:
 
 
 def main(args: argparse.Namespace) -> tuple[list[str], None]:
-  """The figures, a line each, and what they are made of."""
+  """The figures, as lines to print."""
   root, files = args.root, modules(args.root)
   if "main" not in files:
     raise ValueError(f"--root={root} has no {PACKAGE}/main.py")
@@ -162,10 +162,10 @@ def main(args: argparse.Namespace) -> tuple[list[str], None]:
   for what, pattern in _ONCE.items():
     found[what] = [line for line in code if re.match(pattern, line)]
 
-  printed: list[str] = []
+  lines: list[str] = []
 
   def show(what: str, value: object, details: Collection[str] = ()) -> None:
-    printed.extend((f"{what:<44}{value:>8}", *(f"    {d}" for d in details)))
+    lines.extend([f"{what:<44}{value:>8}", *(f"    {d}" for d in details)])
 
   # Compiled files don't count: they stay where a folder was moved away.
   paths = [path.relative_to(root) for path in root.glob(f"{PACKAGE}/**/*.*")]
@@ -181,7 +181,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], None]:
   show("comments, share of lines", f"{total['comments'] / total['filled']:.1%}")
   for what, places in found.items():
     show(what, len(places), places)
-  return printed, None
+  return lines, None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

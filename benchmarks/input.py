@@ -29,8 +29,8 @@ from ml_collections import config_flags
 from benchmarks import clock
 from benchmarks import jax_input
 from benchmarks import photographs
-from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 
 _PACKAGES = ("jax", "grain", "numpy", "opencv-python-headless", "pillow")
 _TORCH = ("torch", "torchvision")
@@ -65,12 +65,13 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
 
 
 def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
-  augmentation = pipeline.Augmentation()
+  transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    data = _data_fields(args)
-    augmentation = pipeline.Augmentation(
-      data.crop_scale, data.crop_ratio, data.flip
+    config = _config(args)
+    data, how = config.data, config.transform
+    transform = classify.ClassifyTransform(
+      how.crop_scale, how.crop_ratio, how.flip
     )
     name, split, data_dir = data.name, data.train_split, data.dir
   if args.synthetic:
@@ -78,7 +79,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
     photographs.write(folder, args.synthetic)
   return jax_input.Task(
     source=sources.make_source(name, split, data_dir=data_dir, prepare=False),
-    augmentation=augmentation,
+    transform=transform,
     size=args.size,
     batch=args.batch,
     images=args.images,
@@ -87,14 +88,15 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   )
 
 
-def _data_fields(args: argparse.Namespace) -> Any:
-  """`config.data`."""
+def _config(args: argparse.Namespace) -> Any:
+  """What `--config` names, with the fields that were set."""
   values = flags.FlagValues()
   argv = ["benchmark", f"--config={args.config}", *args.fields]
   config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
   try:
     values(argv)
-    return values.config.data  # a file that can't be read shows here
+    _ = values.config.data  # a file that can't be read shows here
+    return values.config
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     # One wraps another; the last line gives the reason.
     reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()

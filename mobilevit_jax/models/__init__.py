@@ -108,11 +108,6 @@ def head_of(model: Net) -> str:
   return next(name for name, head in HEADS.items() if type(model.head) is head)
 
 
-def short_name(name: str) -> str:
-  """What commands and configurations call a variant: `s`, `v2_050`."""
-  return name.removeprefix("mobilevit").removeprefix("_")
-
-
 def full_name(name: str) -> str:
   """The variant that a short or a full name means, `mobilevit_s` for `s`.
 
@@ -129,6 +124,11 @@ def full_name(name: str) -> str:
 
 def _names() -> list[str]:
   return [name for family in FAMILIES.values() for name in family.variants]
+
+
+def short_name(name: str) -> str:
+  """Inverse of `full_name`: `s` for `mobilevit_s`."""
+  return name.removeprefix("mobilevit").removeprefix("_")
 
 
 def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:

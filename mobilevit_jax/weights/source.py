@@ -12,6 +12,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
@@ -165,6 +166,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   if not path.exists():
     raise ValueError(f"{name}: a run's folder needs its config.json")
   config = _read_json(name, path)
+  config_lib.check_version(config, name)
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
