@@ -9,7 +9,7 @@ explains each number and names what is assumed.
 import argparse
 import dataclasses
 
-from mobilevit_jax import flops
+from mobilevit_jax import summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,11 +178,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--dcn_us", type=float, default=100.0, help="slice to slice, assumed")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Prints the tables; returns the exit code."""
-  for line in report(args):
-    print(line)
-  return 0
+def main(args: argparse.Namespace) -> tuple[list[str], None]:
+  """The tables."""
+  return report(args), None
 
 
 def report(args: argparse.Namespace) -> list[str]:
@@ -201,8 +199,8 @@ def report(args: argparse.Namespace) -> list[str]:
   if not counts or min(counts) < 1:
     raise ValueError(f"--chips={args.chips} must be numbers, such as 8,256")
   net, chip = NETS[args.variant], CHIPS[args.chip]
-  peak = flops.peak_flops(chip.kind) or 0.0
-  rate = args.chip_rate or args.mfu * peak / flops.train_flops(net.macs, 1)
+  peak = summary.peak_flops(chip.kind) or 0.0
+  rate = args.chip_rate or args.mfu * peak / summary.train_flops(net.macs, 1)
   nic = args.nic_gbps * 1e9 / 8
   network = Network(chip, args.hop_us * 1e-6, args.dcn_us * 1e-6, nic)
   cores = args.host_cores or chip.host_cores

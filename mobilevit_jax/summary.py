@@ -1,15 +1,18 @@
-"""Prints a model's layers: output shape, parameters, multiply-adds.
+"""Parameters, multiply-adds and FLOPs: what a net needs, what a device can do.
 
     python -m mobilevit_jax.summary --variant=s --size=256
 
-A multiply-add (MAC) is one multiplication with its addition, of convolutions,
-dense layers and attention's two products; norms, activations, pooling and the
-resize of odd maps are left out, as by PyTorch's FlopCounter.
+prints a net's layers. A multiply-add (MAC) is one multiplication with its
+addition, of convolutions, dense layers and attention's two products; norms,
+activations, pooling and the resize of odd maps are left out, as by PyTorch's
+FlopCounter. Model FLOPs utilisation (MFU) of training is
+`train_flops(macs, images) / step_seconds / (devices * peak_flops(kind))`.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 import sys
 from typing import Any
@@ -20,7 +23,6 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from mobilevit_jax import models
-from mobilevit_jax.models import mobilevit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,30 +57,47 @@ class Layer:
 
 
 def summarize(model: Any, height: int, width: int) -> list[Layer]:
-  """The layers of a MobileViT for one image; nothing is computed.
+  """The parts of a net for one image, in their order; nothing is computed.
 
   Args:
-    model: from `create_model`, or `abstract_model`. Depthwise convolutions are
-      counted where they are convolutions: `depthwise="conv"`.
+    model: from `create_model` or `abstract_model`, or another net that says
+      its parts' paths in `layers`. Depthwise convolutions are counted where
+      they are convolutions: `depthwise="conv"`.
     height: of the image, in pixels.
     width: of the image, in pixels.
   """
-  x = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-  layers = []
-  for name, module in _modules(model):
-    graphdef, state = nnx.split(module)
+  graphdef, state = nnx.split(model)
+  layers: list[Layer] = []
 
-    def run(state: Any, x: jax.Array, graphdef: Any = graphdef) -> jax.Array:
-      return nnx.merge(graphdef, state)(x)
+  def run(state: Any, images: jax.Array) -> Any:
+    net = nnx.merge(graphdef, state)
+    for path in model.layers:
+      *parents, name = path.split("/")
+      owner = functools.reduce(getattr, parents, net)
+      title = path.removeprefix("backbone/").replace("/", ".")
+      setattr(owner, name, _observe(getattr(owner, name), title, layers))
+    return net(images)
 
-    if name in ("hidden", "classifier"):
-      x = jax.ShapeDtypeStruct((1, x.shape[-1]), x.dtype)  # the mean over h, w
-    jaxpr, out = jax.make_jaxpr(run, return_shape=True)(state, x)
-    params = jax.tree.leaves(nnx.state(module, nnx.Param))
+  image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+  jax.eval_shape(run, state, image)
+  return layers
+
+
+def _observe(part: Any, name: str, layers: list[Layer]) -> Any:
+  """A stand-in for a part, or its blocks, that notes what passes through."""
+  if isinstance(part, nnx.List):
+    blocks = enumerate(part)
+    return nnx.static([_observe(b, f"{name}.{i}", layers) for i, b in blocks])
+
+  def observed(x: Any, *rest: Any) -> Any:
+    run = jax.make_jaxpr(lambda x: part(x, *rest), return_shape=True)
+    jaxpr, out = run(x)
+    params = jax.tree.leaves(nnx.state(part, nnx.Param))
     count = sum(math.prod(leaf.shape) for leaf in params)
     layers.append(Layer(name, out.shape, count, _count(jaxpr.jaxpr)))
-    x = out
-  return layers
+    return part(x, *rest)
+
+  return observed
 
 
 def forward_macs(name: str, height: int, width: int, **fields: Any) -> int:
@@ -93,17 +112,6 @@ def forward_macs(name: str, height: int, width: int, **fields: Any) -> int:
   model = models.abstract_model(name, **{**fields, "depthwise": "conv"})
   layers = summarize(model, height, width)
   return sum(layer.macs.total for layer in layers)
-
-
-def _modules(model: Any) -> Iterator[tuple[str, nnx.Module]]:
-  yield "stem", model.stem
-  for number in range(1, 6):
-    for index, block in enumerate(getattr(model, f"stage{number}")):
-      yield f"stage{number}.{index}", block
-  yield "head", model.head
-  if hasattr(model, "hidden"):  # MobileNetV3's
-    yield "hidden", model.hidden
-  yield "classifier", model.classifier
 
 
 def _count(jaxpr: core.Jaxpr) -> Macs:
@@ -130,6 +138,75 @@ def _count(jaxpr: core.Jaxpr) -> Macs:
       elif isinstance(value, core.Jaxpr):
         total += _count(value)
   return total
+
+
+# Peak dense matrix FLOP/s of one JAX device: for bfloat16, and for float32 at
+# JAX's default precision, which is one bfloat16 pass on TPU and TF32 on NVIDIA
+# (none before Ampere). These are the vendors' figures. Where a TPU's two cores
+# are two JAX devices (v2, v3, TPU7x), a device is half a chip.
+# Sources: docs.cloud.google.com/tpu/docs/{v2,v3,v4,v5e,v5p,v6e,tpu7x}; the data
+# sheets of V100, A100, H100, H200, HGX B200, L4 and L40S on nvidia.com, whose
+# figures "with sparsity" are halved.
+_PEAK: dict[str, tuple[float, float]] = {
+  "TPU v2": (22.5e12, 22.5e12),
+  "TPU v3": (61.5e12, 61.5e12),
+  "TPU v4": (275e12, 275e12),
+  "TPU v5 lite": (197e12, 197e12),
+  "TPU v5e": (197e12, 197e12),
+  "TPU v5": (459e12, 459e12),
+  "TPU v5p": (459e12, 459e12),
+  "TPU v6 lite": (918e12, 918e12),
+  "TPU v6e": (918e12, 918e12),
+  "TPU7x": (1153.5e12, 1153.5e12),
+  "NVIDIA A100": (312e12, 156e12),
+  "NVIDIA H100": (989.4e12, 494.7e12),
+  "NVIDIA H100 PCIe": (756e12, 378e12),
+  "NVIDIA H100 NVL": (835.5e12, 417.5e12),
+  "NVIDIA H200": (989.4e12, 494.7e12),
+  "NVIDIA H200 NVL": (835.5e12, 417.5e12),
+  "NVIDIA B200": (2250e12, 1125e12),
+  "NVIDIA L4": (121e12, 60.5e12),
+  "NVIDIA L40S": (362e12, 183e12),
+}
+
+
+def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
+  """Dense matrix FLOP/s of one JAX device, or None where not known.
+
+  Args:
+    device_kind: `jax.devices()[0].device_kind`, such as `"TPU v4"` or
+      `"NVIDIA A100-SXM4-40GB"`: what follows the name in the table is ignored.
+    dtype: `"bfloat16"`, or `"float32"` at JAX's default matmul precision.
+  """
+  if dtype not in ("bfloat16", "float32"):
+    return None
+  names = [name for name in _PEAK if _starts_with_words(device_kind, name)]
+  if not names:
+    return None
+  # The longest is the one that says most: "NVIDIA H100 PCIe" is no SXM board.
+  bfloat16, float32 = _PEAK[max(names, key=len)]
+  return bfloat16 if dtype == "bfloat16" else float32
+
+
+def _starts_with_words(text: str, words: str) -> bool:
+  """Whole words only: "NVIDIA L40S" is no "NVIDIA L4"."""
+  rest = text.removeprefix(words)
+  return rest != text and not rest[:1].isalnum()
+
+
+def train_flops(macs: int, images: int) -> int:
+  """FLOPs of forward and backward over `images`, by the usual count.
+
+  A multiply-add is two, and the backward pass does the forward's work twice:
+  once for the activations' gradients, once for the weights'. What is
+  recomputed, norms, activations and the optimiser aren't counted.
+
+  Args:
+    macs: multiply-adds of one forward pass of one image; see
+      `forward_macs`.
+    images: in the batch.
+  """
+  return 6 * macs * images
 
 
 def format_table(layers: Sequence[Layer]) -> str:
@@ -166,27 +243,28 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
   parser = argparse.ArgumentParser(
     prog="python -m mobilevit_jax.summary",
-    description="Prints a MobileViT's layers, parameters and multiply-adds.",
+    description="Prints a net's layers, parameters and multiply-adds.",
   )
-  parser.add_argument("--variant", default="s", help="xxs, xs or s")
+  parser.add_argument("--variant", default="s", help="short or full name")
   parser.add_argument("--size", type=int, default=256, help="height in pixels")
   parser.add_argument("--width", type=int, help="where it isn't the height")
   parser.add_argument("--num_classes", type=int, default=1000)
   parser.add_argument("--output_stride", type=int, default=32)
   args = parser.parse_args(argv)
   try:
-    model = models.abstract_model(
-      f"mobilevit_{args.variant.removeprefix('mobilevit_')}",
-      num_classes=args.num_classes,
-      output_stride=args.output_stride,
-      depthwise="conv",
-    )
+    name = models.full_name(args.variant)
     width = args.size if args.width is None else args.width
-    smallest = mobilevit.MIN_IMAGE_SIZE
+    smallest = models.family_of(name).smallest
     if min(args.size, width) < smallest:
       raise ValueError(
         f"--size={args.size}, --width={width} must be at least {smallest}"
       )
+    model = models.abstract_model(
+      name,
+      num_classes=args.num_classes,
+      output_stride=args.output_stride,
+      depthwise="conv",
+    )
     print(format_table(summarize(model, args.size, width)))
   except ValueError as error:
     print(f"summary: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds by layer, and the command that prints them."""
+"""Parameters, multiply-adds and FLOPs, and the command that prints them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ LAYERS = [
   "stem",
   *("stage1.0", "stage2.0", "stage2.1", "stage2.2"),
   *("stage3.0", "stage3.1", "stage4.0", "stage4.1", "stage5.0", "stage5.1"),
-  *("head", "classifier"),
+  *("head.expand", "head.classifier"),
 ]
 
 # Counted on the published PyTorch networks, in the order of LAYERS.
@@ -70,8 +70,9 @@ def test_other_sizes(size):
     assert total / 1e6 == pytest.approx(millions, abs=0.0501)
 
 
-def test_command(capsys):
-  assert summary.main(["--variant=s", "--size=256"]) == 0
+@pytest.mark.parametrize("variant", ["s", "mobilevit_s"])
+def test_command(capsys, variant):
+  assert summary.main([f"--variant={variant}", "--size=256"]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].split() == ["layer", "output", "parameters", "MACs"]
   assert len({len(line) for line in lines[:17]}) == 1
@@ -82,7 +83,7 @@ def test_command(capsys):
 @pytest.mark.parametrize(
   ("args", "message"),
   (
-    (["--variant=l"], "mobilevit_l"),
+    (["--variant=l"], "variant=l must be one of xxs, xs, s"),
     (["--size=16"], "--size=16"),
     (["--output_stride=4"], "output_stride=4"),
   ),
@@ -90,3 +91,41 @@ def test_command(capsys):
 def test_errors(capsys, args, message):
   assert summary.main(args) == 1
   assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("kind", "bfloat16", "float32"),
+  [
+    ("TPU v5 lite", 197e12, 197e12),
+    ("TPU v5", 459e12, 459e12),
+    ("NVIDIA A100-SXM4-40GB", 312e12, 156e12),
+    ("NVIDIA A100 80GB PCIe", 312e12, 156e12),
+    ("NVIDIA H100 80GB HBM3", 989.4e12, 494.7e12),
+    ("NVIDIA H100 PCIe", 756e12, 378e12),
+    ("NVIDIA L4", 121e12, 60.5e12),
+    ("NVIDIA L40S", 362e12, 183e12),
+    ("cpu", None, None),
+    ("TPU v5x", None, None),
+    ("NVIDIA L400", None, None),
+    ("", None, None),
+  ],
+)
+def test_peak(kind, bfloat16, float32):
+  assert summary.peak_flops(kind) == bfloat16
+  assert summary.peak_flops(kind, "float32") == float32
+  assert summary.peak_flops(kind, "float64") is None
+
+
+def test_train_flops_of_the_papers_net():
+  # Paper table: MobileViT-S has about 2.0 G multiply-adds at 256 px.
+  macs = summary.forward_macs("mobilevit_s", 256, 256)
+  assert macs == pytest.approx(2.0e9, rel=0.03)
+  assert summary.train_flops(macs, 8) == 8 * 3 * 2 * macs
+
+
+def test_counting_ignores_how_the_depthwise_runs():
+  counts = {
+    summary.forward_macs("mobilevit_xxs", 64, 96, depthwise=kind)
+    for kind in ("auto", "conv", "shift")
+  }
+  assert len(counts) == 1

@@ -24,7 +24,9 @@ __all__ = [
   "create_model",
   "family_of",
   "full_name",
+  "head_of",
   "initialize",
+  "short_name",
 ]
 
 
@@ -92,21 +94,41 @@ def family_of(model: str | Net) -> Family:
     elif type(getattr(model, "backbone", None)) is family.backbone:
       return family
   if isinstance(model, str):
-    names = [name for family in FAMILIES.values() for name in family.variants]
-    raise ValueError(f"model name={model!r} must be one of {', '.join(names)}")
+    raise ValueError(
+      f"model name={model!r} must be one of {', '.join(_names())}"
+    )
   raise ValueError(
     f"model is a {type(model).__name__}; a Net of {', '.join(FAMILIES)} is "
     "expected"
   )
 
 
+def head_of(model: Net) -> str:
+  """The key in `HEADS` of a net's head."""
+  return next(name for name, head in HEADS.items() if type(model.head) is head)
+
+
 def full_name(name: str) -> str:
-  """The variant that a short name means, `mobilevit_s` for `s`.
+  """The variant that a short or a full name means, `mobilevit_s` for `s`.
 
   Raises:
-    ValueError: for a name of no variant.
+    ValueError: for a name of none.
   """
-  return name if name in VARIANTS else f"mobilevit_{name}"
+  for full in _names():
+    if name in (full, short_name(full)):
+      return full
+  raise ValueError(
+    f"variant={name} must be one of {', '.join(map(short_name, _names()))}"
+  )
+
+
+def _names() -> list[str]:
+  return [name for family in FAMILIES.values() for name in family.variants]
+
+
+def short_name(name: str) -> str:
+  """Inverse of `full_name`: `s` for `mobilevit_s`."""
+  return name.removeprefix("mobilevit").removeprefix("_")
 
 
 def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:

@@ -71,7 +71,7 @@ def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
   """Attention of every MobileViT block, by stage.
 
   Args:
-    model: a `MobileViT`; it is left as it is.
+    model: from `create_model`; it is left as it is.
     image: `[h, w, 3]`, RGB: uint8, or float in [0, 1].
 
   Returns:
@@ -87,12 +87,10 @@ def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
   def run(state: Any, images: jax.Array) -> Any:
     net: Any = nnx.merge(graphdef, state)
     seen: dict[str, list[jax.Array]] = {}
-    for path, block in list(nnx.iter_modules(net)):
-      if isinstance(block, mobilevit.MobileViTBlock):
-        weights = seen[str(path[0])] = []
-        layers: Any = block.global_rep
-        for layer in layers:
-          layer.attention = _Recorder(layer.attention, weights)
+    for stage, block in features.hybrid_blocks(net):
+      weights = seen[stage] = []
+      for layer in block.global_rep:
+        layer.attention = _Recorder(layer.attention, weights)
     maps = net.features(images)
     return {stage: (jnp.stack(w), maps[stage]) for stage, w in seen.items()}
 

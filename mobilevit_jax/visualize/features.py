@@ -8,18 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax import models
 
-STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
-
-Model = TypeVar("Model", bound=nnx.Module)
+Model = TypeVar("Model", bound=models.Net)
 
 
 def feature_maps(model: Any, image: Any) -> dict[str, np.ndarray]:
   """Outputs `[h, w, c]` of the stages, `"stage1"` to `"stage5"`.
 
   Args:
-    model: a `MobileViT`.
+    model: from `create_model`.
     image: `[h, w, 3]`, RGB: uint8, or float in [0, 1].
 
   Raises:
@@ -44,9 +42,9 @@ def effective_receptive_field(
   Gradients, after Luo et al. 2016 (arXiv 1701.04128): see `centre_gradient`.
 
   Args:
-    model: a `MobileViT`.
+    model: from `create_model`.
     images: `[b, h, w, 3]`, RGB: uint8, or float in [0, 1].
-    stage: one of `STAGES`.
+    stage: `"stage1"` to `"stage5"`.
     attention: False takes the transformer layers away: what is left are the
       convolutions (`without_attention`).
 
@@ -56,8 +54,9 @@ def effective_receptive_field(
   Raises:
     ValueError: for an unknown stage or misshapen or too small images.
   """
-  if stage not in STAGES:
-    raise ValueError(f"stage={stage!r} must be one of {', '.join(STAGES)}")
+  stages = model.backbone.LAYERS[1:]
+  if stage not in stages:
+    raise ValueError(f"stage={stage!r} must be one of {', '.join(stages)}")
   if not attention:
     model = without_attention(model)
   graphdef, state = nnx.split(model)
@@ -99,10 +98,19 @@ def without_attention(model: Model) -> Model:
   mixes no pixels.
   """
   model = nnx.clone(model)
-  for _, block in list(nnx.iter_modules(model)):
-    if isinstance(block, mobilevit.MobileViTBlock):
-      block.global_rep = nnx.List([])
+  for _, block in hybrid_blocks(model):
+    block.global_rep = nnx.List([])
   return model
+
+
+def hybrid_blocks(model: models.Net) -> list[tuple[str, Any]]:
+  """The blocks that mix pixels, each with the name of its stage."""
+  kind = models.family_of(model).block
+  return [
+    (str(path[0]), block)
+    for path, block in nnx.iter_modules(model.backbone)
+    if isinstance(block, kind)
+  ]
 
 
 def contributing_area(field: np.ndarray, share: float = 0.95) -> float:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from mobilevit_jax.weights import files
+from mobilevit_jax import files
+from mobilevit_jax import models
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
@@ -58,13 +59,13 @@ def _convert(args: argparse.Namespace) -> None:
   files.check_free(args.output, args.force)  # before reading takes its time
   found = source_lib.read(args.input, which=args.which)
   fields = io.find_model(found)
-  weights = io.decode(found.tensors, io.model_shapes(fields), name=found.name)
-  io.write(
-    weights, args.output, to=args.to, labels=found.labels, force=args.force
-  )
+  model = models.abstract_model(**fields)
+  weights = io.decode(found.tensors, model, name=found.name)
+  options = {"to": args.to, "labels": found.labels, "force": args.force}
+  io.write(weights, model, args.output, **options)
   print(
-    f"{args.output}: {fields['name']}, {len(weights['classifier/bias'])} "
-    f"classes, {names.detect(found.tensors)} -> {args.to}"
+    f"{args.output}: {fields['name']}, {model.head.num_classes} classes, "
+    f"{names.detect(found.tensors)} -> {args.to}"
   )
 
 

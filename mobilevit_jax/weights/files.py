@@ -5,14 +5,12 @@ taken, and nothing is unpickled but PyTorch's own files, by PyTorch, with
 `weights_only=True`. Every complaint is a ValueError that names the file.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import importlib
 import json
 import math
-import os
 import pathlib
-import tempfile
 from typing import Any
 import zipfile
 import zlib
@@ -20,6 +18,8 @@ import zlib
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from mobilevit_jax import files
 
 Tensors = dict[str, np.ndarray]
 
@@ -179,28 +179,6 @@ def _read_torch(path: pathlib.Path) -> Tensors:
   return {str(key): value.numpy() for key, value in content.items()}
 
 
-@contextlib.contextmanager
-def whole(path: pathlib.Path, *, force: bool = False) -> Iterator[pathlib.Path]:
-  """A path to write a file or folder at, which becomes `path` at the end.
-
-  So `path` appears whole or, after an error, not at all.
-
-  Raises:
-    FileExistsError: if `path` exists, without `force`.
-  """
-  check_free(path, force)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-    temporary = pathlib.Path(folder) / path.name
-    yield temporary
-    if temporary.is_dir():
-      if path.exists():  # and nothing can be renamed onto a folder
-        path.rename(pathlib.Path(folder) / "old")
-      temporary.rename(path)
-    else:
-      _replace(temporary, path)
-
-
 def write(
   path: pathlib.Path,
   tensors: Mapping[str, np.ndarray],
@@ -216,7 +194,7 @@ def write(
   """
   if path.suffix not in (".safetensors", ".npz"):
     raise ValueError(f"{path}: must end in .safetensors or .npz")
-  with whole(path, force=force) as temporary:
+  with files.whole(path, force=force) as temporary:
     if path.suffix == ".npz":
       with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **tensors)
@@ -239,30 +217,10 @@ def write_folder(
   A new folder appears whole. Into one that exists, with `force`, each file is
   replaced as a whole, and what else lies there is left alone.
   """
-  check_free(path, force)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as outer:
-    temporary = pathlib.Path(outer) / path.name
-    temporary.mkdir()
-    write(temporary / "model.safetensors", tensors, metadata)
+  files.check_free(path, force)
+  target = contextlib.nullcontext(path) if path.exists() else files.whole(path)
+  with target as folder:
+    folder.mkdir(exist_ok=True)
+    write(folder / "model.safetensors", tensors, metadata, force=True)
     for name, document in documents.items():
-      text = json.dumps(document, indent=2) + "\n"
-      (temporary / name).write_text(text, encoding="utf-8")
-    if not path.exists():
-      temporary.rename(path)
-      return
-    for file in temporary.iterdir():
-      _replace(file, path / file.name)
-
-
-def check_free(path: pathlib.Path, force: bool) -> None:
-  """Refuses to write over something, unless forced."""
-  if path.exists() and not force:
-    raise FileExistsError(f"{path} exists; --force (force=True) replaces it")
-
-
-def _replace(temporary: pathlib.Path, path: pathlib.Path) -> None:
-  # On disk before it has the name: else a power cut may leave an empty file.
-  with temporary.open("rb") as file:
-    os.fsync(file.fileno())
-  temporary.replace(path)
+      files.write_text(folder / name, json.dumps(document, indent=2) + "\n")

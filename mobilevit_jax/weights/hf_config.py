@@ -1,8 +1,9 @@
-"""The JSON that transformers wants beside a MobileViT's weights."""
+"""The JSON that transformers wants beside weights."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from mobilevit_jax import models
 from mobilevit_jax.models import mobilevit
 
 
@@ -12,7 +13,7 @@ def documents(
   """Documents by file name.
 
   Args:
-    name: of the variant, as in `VARIANTS`.
+    name: of the variant, as in `models.VARIANTS`.
     num_classes: outputs of the classifier.
     labels: class names; `class 0` and so on where there are none.
 
@@ -21,9 +22,29 @@ def documents(
     `preprocessor_config.json` with the crop that Apple's weights were
     evaluated with, since the processor's defaults are another.
   """
-  variant = mobilevit.VARIANTS[name]
+  family = models.family_of(name)
   labels = labels or [f"class {index}" for index in range(num_classes)]
   config = {
+    **_CONFIGS[family.name](family.variants[name]),
+    "id2label": {str(index): label for index, label in enumerate(labels)},
+    "label2id": {label: index for index, label in enumerate(labels)},
+  }
+  processor = {
+    "image_processor_type": "MobileViTImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 288},
+    "resample": 2,  # bilinear
+    "do_center_crop": True,
+    "crop_size": {"height": 256, "width": 256},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_flip_channel_order": True,
+  }
+  return {"config.json": config, "preprocessor_config.json": processor}
+
+
+def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
+  return {
     "architectures": ["MobileViTForImageClassification"],
     "model_type": "mobilevit",
     "hidden_sizes": list(variant.dims),
@@ -42,18 +63,7 @@ def documents(
     "hidden_dropout_prob": variant.dropout,
     "attention_probs_dropout_prob": 0.0,
     "classifier_dropout_prob": 0.1,
-    "id2label": {str(index): label for index, label in enumerate(labels)},
-    "label2id": {label: index for index, label in enumerate(labels)},
   }
-  processor = {
-    "image_processor_type": "MobileViTImageProcessor",
-    "do_resize": True,
-    "size": {"shortest_edge": 288},
-    "resample": 2,  # bilinear
-    "do_center_crop": True,
-    "crop_size": {"height": 256, "width": 256},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_flip_channel_order": True,
-  }
-  return {"config.json": config, "preprocessor_config.json": processor}
+
+
+_CONFIGS = {"mobilevit": _mobilevit}  # by the names of `models.FAMILIES`

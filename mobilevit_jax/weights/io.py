@@ -11,23 +11,24 @@ import jax
 import numpy as np
 
 from mobilevit_jax import models
-from mobilevit_jax.models import mobilevit
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import hf_config
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
 
-Head = str  # "keep" or "reset"
-Model = TypeVar("Model", bound=nnx.Module)
+RESETS = ("none", "classifier", "head")
+Reset = str  # one of these
+Model = TypeVar("Model", bound=models.Net)
 
 
 def load_weights(
   model: Model,
   source: str | os.PathLike[str],
   *,
-  head: Head = "keep",
+  reset: Reset = "none",
   which: source_lib.Which = "auto",
+  head: str | None = None,
 ) -> Model:
   """A copy of `model` with the weights of `source`; it takes RGB images.
 
@@ -39,9 +40,11 @@ def load_weights(
     model: from `create_model`; it gives the shapes, and is left as it was.
     source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
       with `model.safetensors`, `hf://owner/name`, or a run's workdir.
-    head: `"reset"` keeps the model's own classifier, whatever the source's,
-      as fine-tuning on other classes needs.
+    reset: what stays the model's own, whatever the source has: `"classifier"`
+      those layers of the head whose shapes follow the number of classes, as
+      fine-tuning on other classes needs; `"head"` the whole head.
     which: of a run's workdir; see `weights.source.read`.
+    head: what `reset` was called; refused.
 
   Returns:
     The model with the weights, in the types of its own.
@@ -51,10 +54,14 @@ def load_weights(
     ValueError: if it is damaged, or listing every tensor that is missing, too
       many, misshapen or not finite.
   """
-  own = _check_model(model)
+  if head is not None:
+    raise ValueError(
+      f"head={head!r} is now called reset; head='reset' is reset='classifier', "
+      "and head='keep' is reset='none'"
+    )
   found = source_lib.read(source, which=which)
-  shapes = {path: leaf.shape for path, leaf in own.items()}
-  values = decode(found.tensors, shapes, name=found.name, head=head)
+  own = trees.flat_model(model)
+  values = decode(found.tensors, model, name=found.name, reset=reset)
   graphdef, state = nnx.split(model)
   placed = {
     path: jax.device_put(value.astype(own[path].dtype), own[path].sharding)
@@ -64,7 +71,7 @@ def load_weights(
 
 
 def save_weights(
-  model: nnx.Module,
+  model: models.Net,
   path: str | os.PathLike[str],
   *,
   to: names.Dialect = "jax",
@@ -86,35 +93,37 @@ def save_weights(
     ValueError: for an unknown dialect or ending.
   """
   weights = {
-    name: np.asarray(leaf) for name, leaf in _check_model(model).items()
+    name: np.asarray(leaf) for name, leaf in trees.flat_model(model).items()
   }
-  write(weights, pathlib.Path(path), to=to, labels=labels, force=force)
+  write(weights, model, pathlib.Path(path), to=to, labels=labels, force=force)
 
 
 def write(
   weights: Mapping[str, np.ndarray],
+  model: models.Net,
   path: pathlib.Path,
   *,
   to: names.Dialect,
   labels: Sequence[str] | None = None,
   force: bool = False,
 ) -> None:
-  """`save_weights` for our tensors by path."""
+  """`save_weights` for tensors by path, of a model that may be abstract."""
+  rows = names.table(model)
   if to not in names.DIALECTS:
     allowed = ", ".join(names.DIALECTS)
     raise ValueError(f"to={to!r} must be one of {allowed}")
-  num_classes = len(weights["classifier/bias"])
+  num_classes = model.head.num_classes
   if labels is not None and len(labels) != num_classes:
     raise ValueError(
       f"labels: {len(labels)} names for a classifier of {num_classes} classes"
     )
-  tensors = names.to_dialect(weights, to)
+  tensors = names.to_dialect(weights, rows, to)
   # transformers refuses a file that doesn't say whose tensors it holds.
   metadata = {"format": "np" if to == "jax" else "pt"}
   if labels is not None:
     metadata["id2label"] = json.dumps(list(labels))
   if to == "hf" and not path.suffix:
-    documents = hf_config.documents(find_variant(weights), num_classes, labels)
+    documents = hf_config.documents(find_variant(tensors), num_classes, labels)
     files.write_folder(path, tensors, metadata, documents, force=force)
   else:
     files.write(path, tensors, metadata, force=force)
@@ -122,37 +131,52 @@ def write(
 
 def decode(
   tensors: Mapping[str, np.ndarray],
-  shapes: Mapping[str, tuple[int, ...]],
+  model: models.Net,
   *,
   name: str,
-  head: Head = "keep",
+  reset: Reset = "none",
 ) -> dict[str, np.ndarray]:
   """Our tensors by path, from those of any dialect; strict.
 
   Args:
     tensors: as read.
-    shapes: that our model's tensors have, by path.
+    model: whose tensors they shall be; it may be abstract.
     name: of the source, for messages.
-    head: `"reset"` leaves the classifier out of the result.
+    reset: what to leave out of the result; see `load_weights`.
 
   Raises:
     ValueError: listing everything that does not fit.
   """
-  if head not in ("keep", "reset"):
-    raise ValueError(f"head={head!r} must be 'keep' or 'reset'")
+  if reset not in RESETS:
+    raise ValueError(f"reset={reset!r} must be one of {', '.join(RESETS)}")
   try:
     dialect = names.detect(tensors)
   except ValueError as error:
     raise ValueError(f"{name}: {error}") from error
-  known: set[str] = set()
+  rows = names.table(model)
+  if dialect != "jax":
+    own = models.family_of(model).name, models.head_of(model)
+    family, head, _ = names.kind(tensors)
+    if own != (family, own[1] if reset == "head" else head):
+      raise ValueError(
+        f"{name} holds a {family} with head {head!r}, and the model is a "
+        f"{own[0]} with head {own[1]!r}"
+      )
+    rows = names.TABLES[family][head]
+  known = {key for row in rows for key in row.names(dialect)}
+  if reset == "head":  # whatever head a file of ours has
+    ours = ("head/", "classifier/")
+    known |= {key for key in tensors if key.startswith(ours)}
+  left_out = {
+    "none": (),
+    "classifier": tuple(f"head/{part}/" for part in model.head.CLASSIFIERS),
+    "head": ("head/",),
+  }[reset]
+  rows = [row for row in rows if not row.path.startswith(left_out)]
+  shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
   problems: list[str] = []
-  rows = []
-  for row in names.table():
+  for row in rows:
     expected = names.dialect_shapes(row, shapes[row.path], dialect)
-    known |= set(expected)
-    if head == "reset" and row.path in names.CLASSIFIER:
-      continue
-    rows.append(row)
     for key, shape in expected.items():
       problems += _check_tensor(key, shape, tensors.get(key))
   counts = {
@@ -187,39 +211,49 @@ def _check_tensor(
 
 
 def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
-  """The model's name by the width of its last convolution, in any dialect."""
-  dialect = names.detect(tensors)
-  row = next(r for r in names.table() if r.path == "head/conv/kernel")
-  widths = {
-    names.dialect_shapes(
-      row, (1, 1, v.channels[-1], 4 * v.channels[-1]), dialect
-    )[row.names(dialect)[0]]: name
-    for name, v in mobilevit.VARIANTS.items()
-  }
-  key = row.names(dialect)[0]
-  shape = tensors[key].shape if key in tensors else None
-  if shape not in widths:
+  """The variant that most of the tensors have the shapes of, in any dialect.
+
+  Raises:
+    ValueError: if that is not even half of its backbone's.
+  """
+  family, head, dialect = names.kind(tensors)
+  variants = models.FAMILIES[family].variants
+  best, most = None, 0.5
+  for name in variants:
+    flat = trees.flat_model(models.abstract_model(name, head))
+    fits = [
+      key in tensors and tensors[key].shape == shape
+      for row in names.TABLES[family][head]
+      if row.path.startswith("backbone/")
+      for key, shape in names.dialect_shapes(
+        row, flat[row.path].shape, dialect
+      ).items()
+    ]
+    if (share := np.mean(fits)) > most:
+      best, most = name, share
+  if best is None:
     raise ValueError(
-      f"the variant can't be told: {key} is "
-      + ("missing" if shape is None else f"{list(shape)}")
-      + f", where one of {', '.join(str(list(w)) for w in widths)} is expected"
+      "the variant can't be told: the tensors have the shapes of none of "
+      f"{', '.join(variants)}"
     )
-  return widths[shape]
+  return best
 
 
 def find_model(found: source_lib.Source) -> dict[str, Any]:
-  """Arguments of `create_model` for a source: variant and classes."""
+  """Arguments of `create_model` for a source: variant, head and classes."""
   if found.model is not None:
     return found.model
   try:
+    _, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
-  dialect = names.detect(found.tensors)
-  bias = next(r for r in names.table() if r.path == names.CLASSIFIER[1])
-  value = found.tensors.get(bias.names(dialect)[0])
+  model = models.abstract_model(name, head)
+  bias = f"head/{model.head.CLASSIFIERS[-1]}/bias"
+  row = next(row for row in names.table(model) if row.path == bias)
+  value = found.tensors.get(row.names(dialect)[0])
   num_classes = len(value) if value is not None and value.ndim == 1 else 1000
-  return {"name": name, "num_classes": max(num_classes, 1)}
+  return {"name": name, "head": head, "num_classes": max(num_classes, 1)}
 
 
 def build_model(
@@ -229,7 +263,7 @@ def build_model(
 
   Args:
     found: from `source.read`.
-    variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the weights.
+    variant: a short or full name, to insist on; else read off the weights.
     **fields: of `create_model`, over the source's own.
 
   Raises:
@@ -238,30 +272,10 @@ def build_model(
   """
   fields = {**find_model(found), **fields}
   if variant is not None:
-    wanted = f"mobilevit_{variant.removeprefix('mobilevit_')}"
-    if wanted not in models.VARIANTS:
-      raise ValueError(
-        f"--variant={variant} must be one of {', '.join(models.VARIANTS)}"
-      )
     # The strict reading then lists what differs.
-    fields["name"] = wanted
+    fields["name"] = models.full_name(variant)
   model = models.abstract_model(**fields)
-  shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
-  values = decode(found.tensors, shapes, name=found.name)
+  values = decode(found.tensors, model, name=found.name)
   graphdef, state = nnx.split(model)
   state = trees.replace(nnx.to_pure_dict(state), values)
   return nnx.merge(graphdef, jax.device_put(state))
-
-
-def model_shapes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  """Shapes by path of the model that `create_model(**fields)` would make."""
-  flat = trees.flat_model(models.abstract_model(**fields))
-  return {path: leaf.shape for path, leaf in flat.items()}
-
-
-def _check_model(model: nnx.Module) -> dict[str, Any]:
-  if not isinstance(model, mobilevit.MobileViT):
-    raise ValueError(
-      f"model is a {type(model).__name__}; only MobileViT's names are known"
-    )
-  return trees.flat_model(model)

@@ -1,28 +1,24 @@
-"""The one table of weight names: ours, cvnets', timm's and Hugging Face's.
+"""Tables of weight names: ours, cvnets', timm's and Hugging Face's.
 
-Each row gives a tensor's path in our model and what every dialect calls it;
+Each row gives a tensor's path in our net and what every dialect calls it;
 reading and writing both go through it. PyTorch keeps convolutions as
 `[out, in, kh, kw]` and dense layers as `[out, in]`; ours are `[kh, kw, in,
 out]` and `[in, out]`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
-import functools
+from typing import NamedTuple
 
 import numpy as np
 
+from mobilevit_jax import models
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import net
+from mobilevit_jax.weights import trees
 
 Dialect = str  # one of DIALECTS
 DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets")
-
-# Apple's networks were trained on OpenCV's images; transformers kept that
-# order, timm turned the first convolution round. Ours take RGB.
-BGR_DIALECTS = ("cvnets", "hf")
-
-STEM = "stem/conv/kernel"
-CLASSIFIER = ("classifier/kernel", "classifier/bias")
 
 # The convolutions of an inverted residual in each dialect.
 _MV2 = (
@@ -35,47 +31,53 @@ _STAGE_BLOCKS = (1, 3, 2, 2, 2)  # blocks of stages 1 to 5, in every variant
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One tensor of the model.
+  """One tensor of the net.
 
   Attributes:
-    path: in our model, its keys joined by slashes.
-    cvnets: its name there.
+    path: in our net, its keys joined by slashes.
+    cvnets: its name there; empty, as the next, for what was never published.
     timm: its name there.
     hf: its names there: transformers splits the fused query-key-value
       projection, first axis first, into three.
+    bgr: dialects whose tensor takes blue first: a first convolution's.
   """
 
   path: str
-  cvnets: str
-  timm: str
-  hf: tuple[str, ...]
+  cvnets: str = ""
+  timm: str = ""
+  hf: tuple[str, ...] = ("",)
+  bgr: tuple[Dialect, ...] = ()
 
   def names(self, dialect: Dialect) -> tuple[str, ...]:
     """What `dialect` calls it; more than one name means parts of it."""
     if dialect == "jax":
-      return (self.path,)
+      return (net.public_name(self.path),)
     return self.hf if dialect == "hf" else (getattr(self, dialect),)
 
 
-@functools.cache
-def table() -> tuple[Row, ...]:
+def _mobilevit() -> Iterator[Row]:
   """Every tensor of a MobileViT: the variants differ in widths alone."""
-  return tuple(_rows())
-
-
-def _rows() -> Iterator[Row]:
-  yield from _conv_norm("stem", "conv_1", "stem", "mobilevit.conv_stem")
+  kernel, *norm = _conv_norm(
+    "backbone/stem", "conv_1", "stem", "mobilevit.conv_stem"
+  )
+  yield dataclasses.replace(kernel, bgr=models.FAMILIES["mobilevit"].bgr)
+  yield from norm
   for stage, blocks in enumerate(_STAGE_BLOCKS, start=1):
     for block in range(blocks):
       yield from _stage_block(stage, block)
+
+
+def _mobilevit_classifier() -> Iterator[Row]:
   yield from _conv_norm(
-    "head", "conv_1x1_exp", "final_conv", "mobilevit.conv_1x1_exp"
+    "head/expand", "conv_1x1_exp", "final_conv", "mobilevit.conv_1x1_exp"
   )
-  yield from _affine("classifier", "classifier.fc", "head.fc", "classifier")
+  yield from _affine(
+    "head/classifier", "classifier.fc", "head.fc", "classifier"
+  )
 
 
 def _stage_block(stage: int, block: int) -> Iterator[Row]:
-  ours = f"stage{stage}/{block}"
+  ours = f"backbone/stage{stage}/{block}"
   cvnets, timm = f"layer_{stage}.{block}", f"stages.{stage - 1}.{block}"
   hf = f"mobilevit.encoder.layer.{stage - 1}"
   if stage <= 2:
@@ -220,39 +222,80 @@ def _affine(
     )
 
 
-def detect(keys: Iterable[str]) -> Dialect:
-  """The dialect that most of the keys belong to.
+# Published names, by the keys of `models.FAMILIES` and `models.HEADS`.
+TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
+  "mobilevit": {"classifier": (*_mobilevit(), *_mobilevit_classifier())}
+}
+
+
+def table(model: models.Net) -> tuple[Row, ...]:
+  """A row for every tensor of a net, which may be abstract.
 
   Raises:
-    ValueError: if none of them is known.
+    ValueError: if it is of no family.
+  """
+  heads = TABLES.get(models.family_of(model).name, {})
+  published = {row.path: row for row in heads.get(models.head_of(model), ())}
+  return tuple(
+    published.get(path, Row(path)) for path in trees.flat_model(model)
+  )
+
+
+class Kind(NamedTuple):
+  """Whose weights some tensors are."""
+
+  family: str
+  head: str
+  dialect: Dialect
+
+
+def kind(keys: Iterable[str]) -> Kind:
+  """Family, head and dialect that most of the tensors' names belong to.
+
+  Raises:
+    ValueError: if none of the names is known.
   """
   keys = set(keys)
-  scores = {
-    dialect: sum(n in keys for row in table() for n in row.names(dialect))
-    for dialect in DIALECTS
-  }
-  best = max(DIALECTS, key=lambda dialect: scores[dialect])
-  if not scores[best]:
+  best, most = None, 0.0
+  for family, heads in TABLES.items():
+    for head, rows in heads.items():
+      for dialect in DIALECTS:
+        names = [name for row in rows for name in row.names(dialect)]
+        known = sum(name in keys for name in names)
+        # Of tables with as many of the names, the one that asks for no more.
+        score = known and known + known / len(names)
+        if score > most:
+          best, most = Kind(family, head, dialect), score
+  if best is None:
     sample = ", ".join(sorted(keys)[:3]) or "none at all"
     raise ValueError(
-      "the tensors' names are those of no MobileViT that this package knows "
+      "the tensors' names are those of no net that this package knows "
       f"({', '.join(DIALECTS)}); found {sample}"
     )
   return best
 
 
+def detect(keys: Iterable[str]) -> Dialect:
+  """The dialect that most of the keys belong to; raises as `kind`."""
+  keys = set(keys)
+  # No other one has slashes, and ours needs no table.
+  return "jax" if any("/" in key for key in keys) else kind(keys).dialect
+
+
 def to_dialect(
-  weights: Mapping[str, np.ndarray], dialect: Dialect
+  weights: Mapping[str, np.ndarray], rows: Sequence[Row], dialect: Dialect
 ) -> dict[str, np.ndarray]:
   """Our tensors by path, as the dialect names and shapes them."""
   tensors: dict[str, np.ndarray] = {}
-  for row in table():
+  for row in rows:
     value = weights[row.path]
     if dialect != "jax":
       value = _to_torch(value)
-    if row.path == STEM and dialect in BGR_DIALECTS:
+    if dialect in row.bgr:
       value = value[:, ::-1]
     names = row.names(dialect)
+    if not all(names):
+      raise ValueError(f"{row.path} has no name among those of {dialect}")
     for name, part in zip(names, np.split(value, len(names)), strict=True):
       tensors[name] = np.ascontiguousarray(part)
       if name.endswith(".running_var"):
@@ -280,7 +323,7 @@ def from_dialect(
   """Inverse of `to_dialect` for one row."""
   parts = [tensors[name] for name in row.names(dialect)]
   value = np.concatenate(parts) if len(parts) > 1 else parts[0]
-  if row.path == STEM and dialect in BGR_DIALECTS:
+  if dialect in row.bgr:
     value = value[:, ::-1]
   if dialect != "jax":
     value = _from_torch(value)

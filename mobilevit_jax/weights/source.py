@@ -12,13 +12,17 @@ from etils import epath
 import jax
 import numpy as np
 
+from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
+from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import trees
 
 WHICH = ("auto", "ema", "raw", "best")
 Which = str  # one of these
 _HUB = "hf://"
+# Folders of a run that hold checkpoints, and the weights that they stand for.
+_FOLDERS = {"best": "best", "checkpoints": "ema"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,8 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
   Args:
     source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
       with `model.safetensors`, `hf://owner/name[@revision]`, or a run's
-      workdir, local or `gs://`.
+      workdir, local or `gs://`; its folders `best` and `checkpoints` stand for
+      the run, with the weights in them.
     which: of a run, the averaged (`"ema"`) or the `"raw"` weights of its last
       step, or the averaged ones that evaluated `"best"`; `"auto"` is the best
       of a run that stops early, and the averaged ones of another.
@@ -69,6 +74,9 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
   # The one kind that may be remote, and that must not go through pathlib,
   # which would make one slash of gs://'s two.
   workdir = epath.Path(name)
+  folder = _FOLDERS.get(workdir.name)
+  if folder and (workdir.parent / "checkpoints").exists():
+    workdir, which = workdir.parent, folder if which == "auto" else which
   if (workdir / "checkpoints").exists():
     return _read_workdir(name, workdir, which)
   path = pathlib.Path(name).expanduser()
@@ -158,6 +166,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   if not path.exists():
     raise ValueError(f"{name}: a run's folder needs its config.json")
   config = _read_json(name, path)
+  config_lib.check_version(config, name)
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
@@ -182,6 +191,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   finally:
     checkpoints.close()
   params, stats = restored
+  # A run's tensors have the names that a file of ours gives them.
   flat = trees.flatten(params) | trees.flatten(stats)
   labels_file = workdir / "labels.json"
   labels = None
@@ -189,22 +199,23 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     labels = check_labels(name, json.loads(labels_file.read_text()))
   return Source(
     name,
-    {path: np.asarray(leaf) for path, leaf in flat.items()},
+    {net.public_name(path): np.asarray(leaf) for path, leaf in flat.items()},
     labels,
     fields,
-    _crop(config.get("eval")),
+    _crop(config),
     which=which,
     step=step,
   )
 
 
-def _crop(fields: Any) -> dict[str, Any] | None:
-  """What of `config.eval` says how images are cropped."""
-  if not isinstance(fields, dict):
-    return None
+def _crop(config: dict[str, Any]) -> dict[str, Any]:
+  """What of a run's configuration says how images are cropped."""
+  # Before there were transforms, all of it was in config.eval.
+  sections = [config.get(name) or {} for name in ("eval", "transform")]
   kinds = {"preset": str, "size": int, "resize_size": int}
   return {
-    name: fields[name]
+    name: section[name]
+    for section in sections
     for name, kind in kinds.items()
-    if isinstance(fields.get(name), kind)
+    if isinstance(section.get(name), kind)
   }

@@ -10,9 +10,9 @@ from mobilevit_jax import VARIANTS
 from mobilevit_jax.export import fold_batch_norms
 from mobilevit_jax.models import layers
 from mobilevit_jax.weights import trees
+from tests import tiny
 from tests.export.random_model import random_images
 from tests.export.random_model import random_model
-from tests.tiny import TinyNet
 
 
 def _logits(model, images):
@@ -49,7 +49,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_a_folded_net_refuses_to_train():
-  folded = fold_batch_norms(randomize(TinyNet()))
+  folded = fold_batch_norms(randomize(tiny.net()))
   with pytest.raises(ValueError, match="can't train"):
     folded(random_images(1, 32), train=True)
 

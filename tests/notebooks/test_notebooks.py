@@ -228,7 +228,7 @@ def test_training_curves(tmp_path):
     # A net that compiles in seconds.
     "from mobilevit_jax import models",
     "from tests import tiny",
-    "models.MODELS['tiny'] = tiny.TinyNet",
+    "models.FAMILIES['tiny'] = tiny.FAMILY",
     "MODEL, STEPS = 'tiny', 50",
   ]
   printed, figures = _run("training_curves", small, tmp_path)

@@ -61,7 +61,7 @@ def run(tmp_path_factory):
   config.eval.update(batch=8, every_epochs=1)
   config.log_every_steps = 2
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(models.MODELS, "tiny", tiny.TinyNet)
+    patch.setitem(models.FAMILIES, "tiny", tiny.FAMILY)
     train.train_and_evaluate(config, base / "run")
     yield base / "run"
 

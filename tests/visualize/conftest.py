@@ -8,6 +8,7 @@ from benchmarks import random_weights
 from mobilevit_jax import models
 from mobilevit_jax import visualize
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.heads import classifier
 
 _NARROW = mobilevit.Variant((4, 4, 4, 4, 4, 4), (8, 8, 8), 1, dropout=0.0)
 # 224 pixels make an odd side, 7, of the last stage's map; 128 make an even one.
@@ -17,8 +18,12 @@ _SIZE = 224, 128
 @pytest.fixture(scope="session")
 def model():
   """The net."""
-  net = nnx.eval_shape(lambda: mobilevit.MobileViT(_NARROW, num_classes=2))
-  return random_weights.randomize(models.initialize(net, 0))
+
+  def build():
+    backbone = mobilevit.MobileViT(_NARROW)
+    return models.Net(backbone, classifier.Classifier(backbone, num_classes=2))
+
+  return random_weights.randomize(models.initialize(nnx.eval_shape(build), 0))
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_attention_equals_numpy_and_gives_the_blocks_output(
   model, maps, features, stage
 ):
   before = {"stage3": "stage2", "stage4": "stage3"}[stage]
-  down, block = getattr(model, stage)
+  down, block = getattr(model.backbone, stage)
   x = down(jnp.asarray(features[before])[None])
   y = np.asarray(block.expand(block.local_rep(x)))[0]
   h, w, d = y.shape

@@ -70,7 +70,7 @@ def test_attention_makes_a_block_see_the_whole_image(model):
 def test_model_is_left_as_it_is(model, image, maps, features):
   del maps  # recorded by now
   assert visualize.without_attention(model) is not model
-  assert len(model.stage3[1].global_rep) == 2
+  assert len(model.backbone.stage3[1].global_rep) == 2
   again = visualize.feature_maps(model, image)
   np.testing.assert_array_equal(again["stage5"], features["stage5"])
 

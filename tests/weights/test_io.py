@@ -23,6 +23,7 @@ from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
 
 NAME, CLASSES = "mobilevit_xxs", 7
+STEM = "backbone/stem/conv/kernel"
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,11 @@ def timm_file(model, tmp_path):
   return path
 
 
-def random_weights(name: str) -> dict[str, np.ndarray]:
+def random_weights(model: models.Net) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   return {
     path: rng.random(leaf.shape, np.float32) + 0.5
-    for path, leaf in trees.flat_model(models.abstract_model(name)).items()
+    for path, leaf in trees.flat_model(model).items()
   }
 
 
@@ -60,12 +61,16 @@ def rewrite(path, change) -> None:
 @pytest.mark.parametrize("dialect", names.DIALECTS)
 @pytest.mark.parametrize("name", models.VARIANTS)
 def test_round_trip_is_exact(name, dialect, ending, tmp_path):
-  weights = random_weights(name)
-  io.write(weights, tmp_path / ending, to=dialect)
+  net = models.abstract_model(name)
+  weights = random_weights(net)
+  io.write(weights, net, tmp_path / ending, to=dialect)
   found = source_lib.read(tmp_path / ending)
-  assert io.find_model(found) == {"name": name, "num_classes": 1000}
-  shapes = {path: value.shape for path, value in weights.items()}
-  back = io.decode(found.tensors, shapes, name="w")
+  assert io.find_model(found) == {
+    "name": name,
+    "head": "classifier",
+    "num_classes": 1000,
+  }
+  back = io.decode(found.tensors, net, name="w")
   assert back.keys() == weights.keys()
   for path, value in weights.items():
     assert back[path].dtype == value.dtype
@@ -77,18 +82,20 @@ def test_load_gives_a_copy(model, blank, timm_file):
   loaded = trees.flat_model(load_weights(blank, timm_file))
   for path, value in trees.flat_model(model).items():
     np.testing.assert_array_equal(loaded[path], value)
-  kernel = trees.flat_model(blank)[names.STEM]
-  assert kernel is before[names.STEM]
-  assert not np.array_equal(kernel, loaded[names.STEM])
+  kernel = trees.flat_model(blank)[STEM]
+  assert kernel is before[STEM]
+  assert not np.array_equal(kernel, loaded[STEM])
 
 
 def test_a_bgr_dialect_swaps_the_first_convolution(model, tmp_path):
   for dialect, swapped in (("timm", False), ("cvnets", True), ("hf", True)):
     save_weights(model, tmp_path / f"{dialect}.safetensors", to=dialect)
     tensors = safetensors.numpy.load_file(tmp_path / f"{dialect}.safetensors")
-    stem = {row.path: row for row in names.table()}[names.STEM]
+    stem = {row.path: row for row in names.table(model)}[STEM]
     saved = tensors[stem.names(dialect)[0]][:, :: -1 if swapped else 1]
-    ours = np.asarray(model.stem.conv.kernel[...]).transpose(3, 2, 0, 1)
+    ours = np.asarray(model.backbone.stem.conv.kernel[...]).transpose(
+      3, 2, 0, 1
+    )
     np.testing.assert_array_equal(saved, ours)
 
 
@@ -117,21 +124,89 @@ def test_every_mismatch_is_listed(blank, timm_file):
     assert line in text
 
 
-def test_head_reset(model, timm_file):
+def _same(loaded, origin) -> set[str]:
+  """Paths of the tensors that both nets share."""
+  theirs = trees.flat_model(origin)
+  return {
+    path
+    for path, value in trees.flat_model(loaded).items()
+    if np.array_equal(value, theirs.get(path))
+  }
+
+
+def test_reset_leaves_what_follows_the_classes_or_the_head(
+  model, timm_file, tmp_path
+):
+  # Another seed, so that no kernel is equal by chance; a row each of random
+  # values, since first norms and biases are all alike.
+  net = models.abstract_model(NAME, num_classes=CLASSES)
+  io.write(random_weights(net), net, tmp_path / "w.npz", to="cvnets")
+  start = create_model(NAME, num_classes=CLASSES, seed=5)
+  paths = set(trees.flat_model(model))
+  expected = {
+    "none": set(),
+    "classifier": {"head/classifier/kernel", "head/classifier/bias"},
+    "head": {path for path in paths if path.startswith("head/")},
+  }
+  for reset, own in expected.items():
+    loaded = load_weights(start, tmp_path / "w.npz", reset=reset)
+    assert _same(loaded, start) == own, reset
   other = create_model(NAME, num_classes=3, seed=5)
   with pytest.raises(ValueError, match="in 2 tensors"):
     load_weights(other, timm_file)
-  loaded = load_weights(other, timm_file, head="reset")
-  np.testing.assert_array_equal(
-    loaded.classifier.kernel[...], other.classifier.kernel[...]
-  )
-  np.testing.assert_array_equal(
-    loaded.head.conv.kernel[...], model.head.conv.kernel[...]
-  )
-  # Only the head may differ.
+  for reset in ("classifier", "head"):
+    load_weights(other, timm_file, reset=reset)
+  # What is loaded must be whole, and what is left out must be known.
   rewrite(timm_file, lambda tensors: tensors.pop("final_conv.bn.bias"))
   with pytest.raises(ValueError, match=r"missing: final_conv\.bn\.bias"):
-    load_weights(other, timm_file, head="reset")
+    load_weights(other, timm_file, reset="classifier")
+  load_weights(other, timm_file, reset="head")
+  rewrite(timm_file, lambda tensors: tensors.update(more=np.zeros(3)))
+  with pytest.raises(ValueError, match=r"in 1 tensors:\n  extra: more \[3\]"):
+    load_weights(other, timm_file, reset="head")
+
+
+def test_old_and_unknown_resets_are_refused(model, timm_file):
+  with pytest.raises(ValueError, match="head='reset' is reset='classifier'"):
+    load_weights(model, timm_file, head="reset")
+  with pytest.raises(ValueError, match="reset='all' must be one of none, cl"):
+    load_weights(model, timm_file, reset="all")
+
+
+class Other(models.HEADS["classifier"]):
+  """A head whose tensors no other project has."""
+
+  CLASSIFIERS = ()
+
+  def __init__(self, backbone, **fields):
+    super().__init__(backbone, **fields)
+    self.more = nnx.Param(jnp.zeros(3))
+
+
+def test_another_head_needs_reset(model, timm_file, tmp_path, monkeypatch):
+  monkeypatch.setitem(models.HEADS, "other", Other)
+  net = create_model(NAME, "other")
+  save_weights(model, tmp_path / "ours.npz")
+  save_weights(net, tmp_path / "other.npz")
+  with pytest.raises(ValueError, match=r"head 'classifier', and .* 'other'"):
+    load_weights(net, timm_file)
+  for source in (timm_file, tmp_path / "ours.npz"):
+    loaded = load_weights(net, source, reset="head")
+    assert _same(loaded, net) >= {"head/more", "head/classifier/kernel"}
+    assert STEM in _same(loaded, model)
+  # Ours are told by the net's own paths, published or not.
+  assert len(_same(load_weights(net, tmp_path / "other.npz"), net)) == 280
+  with pytest.raises(ValueError, match="has no name among those of timm"):
+    save_weights(net, tmp_path / "other.safetensors", to="timm")
+
+
+def test_a_variant_is_told_by_most_of_its_shapes(model, timm_file):
+  rewrite(timm_file, lambda tensors: tensors.pop("final_conv.conv.weight"))
+  tensors = source_lib.read(timm_file).tensors
+  assert io.find_variant(tensors) == NAME
+  narrow = {name: value[..., None] for name, value in tensors.items()}
+  with pytest.raises(ValueError, match=r"can't be told.* mobilevit_s$"):
+    io.find_variant(narrow)
 
 
 def test_labels_travel(model, tmp_path):
@@ -198,43 +273,69 @@ def test_hub(monkeypatch, blank, model, tmp_path, answer, message):
       load_weights(blank, "hf://owner/net@v2")
   else:
     loaded = load_weights(blank, "hf://owner/net@v2")
-    kernel = loaded.stem.conv.kernel[...]
-    np.testing.assert_array_equal(kernel, model.stem.conv.kernel[...])
+    kernel = loaded.backbone.stem.conv.kernel[...]
+    np.testing.assert_array_equal(kernel, model.backbone.stem.conv.kernel[...])
   assert asked == [("owner/net", "v2")]
 
 
-def test_workdir(model, blank, tmp_path):
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+  """A run's folder: raw weights are the model's, averages 1 more, best 2."""
+  workdir = tmp_path_factory.mktemp("run")
   # numpy's arrays: JAX would compile an addition for every shape.
   params, stats = jax.tree.map(np.asarray, steps.split(model)[1:])
-  state = steps.TrainState(
-    step=jnp.int32(2),
-    params=params,
-    batch_stats=stats,
-    opt_state=(),
-    ema_params=jax.tree.map(lambda leaf: leaf + 1, params),
-    ema_batch_stats=jax.tree.map(lambda leaf: leaf + 1, stats),
-  )
-  checkpoints = checkpoint.Checkpoints(tmp_path)
-  checkpoints.save(2, state, {})
+
+  def state(offset):
+    return steps.TrainState(
+      step=jnp.int32(2),
+      params=params,
+      batch_stats=stats,
+      opt_state=(),
+      ema_params=jax.tree.map(lambda leaf: leaf + offset, params),
+      ema_batch_stats=jax.tree.map(lambda leaf: leaf + offset, stats),
+    )
+
+  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints.save(2, state(1), {})
+  checkpoints.save_best(1, state(2), 0.5)
   checkpoints.close()
   fields = {"name": NAME, "num_classes": CLASSES, "dropout": None}
   config = {
     "model": fields,
-    "eval": {"size": 32, "resize_size": 40, "batch": 8},
+    "eval": {"size": 32, "preset": "hf", "resize_size": 36, "batch": 8},
+    "transform": {"resize_size": 40},
   }
-  (tmp_path / "config.json").write_text(json.dumps(config))
-  (tmp_path / "labels.json").write_text(json.dumps(list("abcdefg")))
+  (workdir / "config.json").write_text(json.dumps(config))
+  (workdir / "labels.json").write_text(json.dumps(list("abcdefg")))
+  return workdir
 
-  found = source_lib.read(tmp_path)
+
+@pytest.mark.parametrize(
+  ("folder", "which", "offset"),
+  [
+    (".", "ema", 1),
+    (".", "raw", 0),
+    (".", "best", 2),
+    ("best", "auto", 2),
+    ("checkpoints", "auto", 1),
+    ("checkpoints", "raw", 0),
+  ],
+)
+def test_workdir(run, model, blank, folder, which, offset):
+  loaded = trees.flat_model(load_weights(blank, run / folder, which=which))
+  for path, value in trees.flat_model(model).items():
+    np.testing.assert_array_equal(loaded[path], value + offset, path)
+
+
+def test_workdir_says_more(run):
+  found = source_lib.read(run / "best")
+  assert (found.which, found.step) == ("best", 1)
   assert found.labels == tuple("abcdefg")
-  assert found.crop == {"size": 32, "resize_size": 40}
-  for which, offset in (("ema", 1), ("raw", 0)):
-    loaded = load_weights(blank, tmp_path, which=which)
-    expected = trees.flatten(params) | trees.flatten(stats)
-    for path, value in trees.flat_model(loaded).items():
-      np.testing.assert_array_equal(value, expected[path] + offset, path)
+  # The crop of a run today, over that of one before there were transforms.
+  assert found.crop == {"size": 32, "preset": "hf", "resize_size": 40}
+  assert io.build_model(found).head.num_classes == CLASSES
 
 
-def test_only_mobilevit():
+def test_only_nets_of_a_family():
   with pytest.raises(ValueError, match="model is a Linear"):
     save_weights(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "x.npz")

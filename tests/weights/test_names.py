@@ -10,37 +10,43 @@ from mobilevit_jax import models
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import trees
 
+ROWS = names.TABLES["mobilevit"]["classifier"]
+STEM = "backbone/stem/conv/kernel"
 SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
 
 # What the published state dicts are known by, where no key table is at hand.
 KNOWN = {
-  "stem/conv/kernel": (
+  STEM: (
     "conv_1.block.conv.weight",
     "stem.conv.weight",
     "mobilevit.conv_stem.convolution.weight",
   ),
-  "stage2/2/depthwise/kernel": (
+  "backbone/stage2/2/depthwise/kernel": (
     "layer_2.2.block.conv_3x3.block.conv.weight",
     "stages.1.2.conv2_kxk.conv.weight",
     "mobilevit.encoder.layer.1.layer.2.conv_3x3.convolution.weight",
   ),
-  "stage4/0/project/norm/var": (
+  "backbone/stage4/0/project/norm/var": (
     "layer_4.0.block.red_1x1.block.norm.running_var",
     "stages.3.0.conv3_1x1.bn.running_var",
     "mobilevit.encoder.layer.3.downsampling_layer.reduce_1x1.normalization"
     ".running_var",
   ),
-  "stage5/1/norm/scale": (
+  "backbone/stage5/1/norm/scale": (
     "layer_5.1.global_rep.3.weight",
     "stages.4.1.norm.weight",
     "mobilevit.encoder.layer.4.layernorm.weight",
   ),
-  "stage3/1/global_rep/1/ffn_out/bias": (
+  "backbone/stage3/1/global_rep/1/ffn_out/bias": (
     "layer_3.1.global_rep.1.pre_norm_ffn.4.bias",
     "stages.2.1.transformer.1.mlp.fc2.bias",
     "mobilevit.encoder.layer.2.transformer.layer.1.output.dense.bias",
   ),
-  "classifier/bias": ("classifier.fc.bias", "head.fc.bias", "classifier.bias"),
+  "head/classifier/bias": (
+    "classifier.fc.bias",
+    "head.fc.bias",
+    "classifier.bias",
+  ),
 }
 
 
@@ -49,22 +55,33 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
   return {path: leaf.shape for path, leaf in flat.items()}
 
 
+def test_every_family_has_its_tables():
+  families = {name: f for name, f in models.FAMILIES.items() if name != "tiny"}
+  assert names.TABLES.keys() == families.keys()
+  for tables in names.TABLES.values():
+    assert tables.keys() == models.HEADS.keys()
+  for name, family in families.items():
+    assert family.name == name and family.variants
+    assert set(family.bgr) < set(names.DIALECTS)
+
+
 @pytest.mark.parametrize("name", models.VARIANTS)
 def test_table_is_the_model(name):
-  paths = [row.path for row in names.table()]
+  assert set(names.table(models.abstract_model(name))) == set(ROWS)
+  paths = [row.path for row in ROWS]
   assert len(paths) == len(set(paths)) == 279
   assert set(paths) == set(shapes_of(name))
 
 
 @pytest.mark.parametrize("path", KNOWN)
 def test_known_names(path):
-  row = {row.path: row for row in names.table()}[path]
+  row = {row.path: row for row in ROWS}[path]
   assert (row.cvnets, row.timm, *row.hf) == KNOWN[path]
 
 
 def test_fused_attention_is_three_tensors_of_hf():
-  row = {row.path: row for row in names.table()}[
-    "stage3/1/global_rep/0/attention/qkv/kernel"
+  row = {row.path: row for row in ROWS}[
+    "backbone/stage3/1/global_rep/0/attention/qkv/kernel"
   ]
   assert [name.split(".")[-2] for name in row.hf] == ["query", "key", "value"]
   shapes = names.dialect_shapes(row, (64, 192), "hf")
@@ -77,7 +94,7 @@ def test_key_tables(name):
   if not file.exists():
     pytest.skip("no key tables here")
   entries = json.loads(file.read_text())
-  rows = {row.cvnets: row for row in names.table()}
+  rows = {row.cvnets: row for row in ROWS}
   shapes = shapes_of(name)
   assert len(entries) == len(rows)
   for entry in entries:
@@ -89,9 +106,9 @@ def test_key_tables(name):
 
 
 def test_layouts():
-  rows = {row.path: row for row in names.table()}
+  rows = {row.path: row for row in ROWS}
   kernel = np.arange(3 * 3 * 3 * 16.0).reshape(3, 3, 3, 16)
-  row = rows[names.STEM]
+  row = rows[STEM]
   timm, cvnets = np.zeros((16, 3, 3, 3)), np.zeros((16, 3, 3, 3))
   for i, j, c, o in np.ndindex(kernel.shape):
     timm[o, c, i, j] = kernel[i, j, c, o]
@@ -103,5 +120,16 @@ def test_layouts():
 
 
 def test_unknown_names():
-  with pytest.raises(ValueError, match=r"no MobileViT.*found resnet\.conv1"):
+  with pytest.raises(ValueError, match=r"of no net.*found resnet\.conv1"):
     names.detect(["resnet.conv1"])
+
+
+@pytest.mark.parametrize("dialect", names.DIALECTS)
+def test_kind_is_read_off_the_names(dialect, monkeypatch):
+  # A second table with the same backbone and more, and a third with less.
+  more = (*ROWS, names.Row("head/more/bias", "more.bias", "more.bias"))
+  tables = {"classifier": ROWS, "more": more, "less": ROWS[:-2]}
+  monkeypatch.setitem(names.TABLES, "mobilevit", tables)
+  keys = [name for row in ROWS for name in row.names(dialect)]
+  assert names.kind(keys) == ("mobilevit", "classifier", dialect)
+  assert names.kind(keys[1:]) == ("mobilevit", "classifier", dialect)
