@@ -1,19 +1,20 @@
 """Prepares TFDS image sets as ArrayRecord files, which training reads.
 
-    python -m mobilevit_jax.data NAME --manual_dir=TARS --data_dir=OUT
+    python -m mobilevit_jax.data prepare NAME --manual_dir=TARS --data_dir=OUT
     python -m mobilevit_jax.data convert OLD/NAME/VERSION --data_dir=OUT
     python -m mobilevit_jax.data verify OUT/NAME/VERSION --sample=all
     python -m mobilevit_jax.data check --data=folder --data_dir=PHOTOS
     python -m mobilevit_jax.data show CONFIG --config.data.dir=PHOTOS
 
-The first downloads what is free, takes the rest from `--manual_dir` (for
-imagenet2012 the two official archives), and leaves a finished set alone. The
-second turns a set of TFRecord files into one of ArrayRecord files. Started
-again, imagenet2012 and the second go on where they were interrupted. The third
-counts the records of a prepared set, decodes a sample of its images, and names
-what is broken. `check` reads every image of a set that training can read, and
-says whether it can be learnt from: classes, copies, broken and tiny images.
-`show` draws images as training would give them to the net, augmented.
+`prepare`, which may be left out, downloads what is free, takes the rest from
+`--manual_dir` (for imagenet2012 the two official archives), and leaves a
+finished set alone. Interrupted, it starts anew, but for what it downloaded.
+`convert` turns a set of TFRecord files into one of ArrayRecord files; started
+again, it keeps the files that it finished. `verify` counts the records of a
+prepared set, decodes a sample of its images, and names what is broken. `check`
+reads every image of a set that training can read, and says whether it can be
+learnt from: classes, copies, broken and tiny images. `show` draws training
+images as the net is given them, augmented.
 """
 
 import argparse
