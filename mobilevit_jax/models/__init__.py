@@ -14,21 +14,6 @@ from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.net import Net
 
-__all__ = [
-  "FAMILIES",
-  "HEADS",
-  "VARIANTS",
-  "Family",
-  "Net",
-  "abstract_model",
-  "create_model",
-  "family_of",
-  "full_name",
-  "head_of",
-  "initialize",
-  "short_name",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class Family:

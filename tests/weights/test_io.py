@@ -288,16 +288,16 @@ def run(model, tmp_path_factory):
   def state(offset):
     return steps.TrainState(
       step=jnp.int32(2),
-      params=params,
+      params={"net": params},
       batch_stats=stats,
       opt_state=(),
-      ema_params=jax.tree.map(lambda leaf: leaf + offset, params),
+      ema_params={"net": jax.tree.map(lambda leaf: leaf + offset, params)},
       ema_batch_stats=jax.tree.map(lambda leaf: leaf + offset, stats),
     )
 
   checkpoints = checkpoint.Checkpoints(workdir)
   checkpoints.save(2, state(1), {})
-  checkpoints.save_best(1, state(2), 0.5)
+  checkpoints.save_best(1, state(2), "ema_top1", 0.5)
   checkpoints.close()
   fields = {"name": NAME, "num_classes": CLASSES, "dropout": None}
   config = {
