@@ -48,7 +48,7 @@ export: ## Run exported files in their engines, in .venv-export.
 
 matrix: ## Print which exports work, verified one by one (half an hour).
 	$(MAKE) .venv-export/.export VENV=.venv-export
-	.venv-export/bin/python -m benchmarks.matrix $(ARGS)
+	.venv-export/bin/python -m benchmarks matrix $(ARGS)
 
 # Strict: whatever MkDocs or a plug-in warns of fails the build.
 docs: $(VENV)/.docs ## Build the documentation's site into site/.

@@ -3,18 +3,23 @@
 import argparse
 from collections.abc import Sequence
 import importlib
+import json
+import pathlib
 import sys
+from typing import Any
 
 # What is measured, to a line of help. The module of that name in this package
-# offers `add_arguments(parser)` and `main(args) -> int`, its exit code. Only
-# the one asked for is imported. One that adds `--config` gets what sets fields
-# of it, `--config.FIELD=VALUE`, as `args.fields`.
+# offers `add_arguments(parser)` and `main(args)`, which returns the lines to
+# print and what the file of `--out`, if it has that flag, is to hold. Only the
+# one asked for is imported. One that adds `--config` gets what sets fields of
+# it, `--config.FIELD=VALUE`, as `args.fields`.
 COMMANDS = {
   "input": "images/s of the input pipeline and its stages",
   "train": "steps/s, memory and compile time of a train step",
   "scaling": "when a pod starves, by arithmetic",
   "infer": "latency, file size and memory of inference, engine by engine",
   "ablation": "what makes a net fast or slow on LiteRT, step by step",
+  "matrix": "which exports work, built and verified one by one",
   "house": "the layout of the code: lines by folder, what is there twice",
 }
 
@@ -38,13 +43,31 @@ def main(argv: Sequence[str] | None = None) -> int:
   if unknown := [f for f in args.fields if not f.startswith(prefix)]:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
-    return args.main(args)
+    out = _check(vars(args))
+    lines, result = args.main(args)
+    for line in lines:
+      print(line)
+    if out is not None:
+      out.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
   except KeyboardInterrupt:
     print("benchmarks: interrupted", file=sys.stderr)
     return 130
   except (ValueError, OSError) as error:
     print(f"benchmarks: {error}", file=sys.stderr)
     return 1
+
+
+def _check(flags: dict[str, Any]) -> pathlib.Path | None:
+  """Refuses numbers and paths that no command can take; the path of `--out`."""
+  for name, value in flags.items():
+    least = 0 if name == "num_workers" else 1
+    if type(value) is int and value < least:
+      raise ValueError(f"--{name}={value} must be at least {least}")
+  out = flags.get("out")
+  if out is not None and not out.absolute().parent.is_dir():
+    raise ValueError(f"--out={out}: its folder doesn't exist")
+  return out
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ are accurate.
 
 import argparse
 from collections.abc import Callable
-import json
 import pathlib
-import re
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,12 @@ from mobilevit_jax.export.litert import quantise
 from mobilevit_jax.export.litert.writer import LiteRTOps
 
 _CALIBRATION = 8
-_PRODUCTS = re.compile(r"/attention/(scores|mix)$")
+_COLUMNS: dict[str, turns.Column] = {
+  "CPU ms": ("cpu_median", 1e3, ".2f"),
+  "/ float32": ("to_fp32", 1, ".3f"),
+  "partitions": ("partitions", 1, "d"),
+  "outside": ("outside", 1, "d"),
+}
 
 
 class _Unfolded(LiteRTOps):
@@ -134,9 +138,7 @@ def files(model: str, size: int) -> dict[str, bytes]:
     "int8 weights alone (int8-dynamic)": int8.DynamicOps,
     "int8 everything": lambda: _Everything(ranges),
     "int8 convolutions": lambda: only(ranges, _local),
-    "+ dense layers and moves": lambda: only(
-      ranges, lambda name: not _PRODUCTS.search(name)
-    ),
+    "+ dense layers and moves": lambda: only(ranges, quantise.not_products),
     "+ attention, any zero points": lambda: _Asymmetric(ranges),
     "+ attention, keys and values at 0 (int8)": lambda: only(ranges),
     "the same with HARD_SWISH for SiLU": lambda: _HardSwish(ranges),
@@ -153,18 +155,16 @@ def files(model: str, size: int) -> dict[str, bytes]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The command's flags."""
+  add = parser.add_argument
   choices = [name for name in nets.NETS if name != "mobilenetv3"]
-  parser.add_argument("--model", choices=choices, default="xxs")
-  parser.add_argument("--size", type=int, default=256, help="in pixels")
-  parser.add_argument("--rounds", type=int, default=20)
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+  add("--model", choices=choices, default="xxs")
+  add("--size", type=int, default=256, help="in pixels")
+  add("--rounds", type=int, default=20)
+  add("--out", type=pathlib.Path, help="JSON file to write")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Measures and prints; returns the exit code."""
-  for name in ("size", "rounds"):
-    if getattr(args, name) < 1:
-      raise ValueError(f"--{name}={getattr(args, name)} must be at least 1")
+def main(args: argparse.Namespace) -> tuple[list[str], list[dict[str, Any]]]:
+  """Measures; returns a table and its rows."""
   contents = files(args.model, args.size)
   with tempfile.TemporaryDirectory() as folder:
     cases = {}
@@ -174,7 +174,7 @@ def main(args: argparse.Namespace) -> int:
       cases[turns.Case(args.model, "litert", step, 1)] = path
     samples = turns.measure(cases, args.size, args.rounds)
   first = next(iter(cases))
-  results, rows = [], [("step", "CPU ms", "/ float32", "partitions", "outside")]
+  results = []
   for case in cases:
     partitions, outside = litert.delegated(contents[case.precision])
     result = {
@@ -185,18 +185,6 @@ def main(args: argparse.Namespace) -> int:
       "outside": sum(outside.values()),
     }
     results.append(result)
-    rows.append(
-      (
-        case.precision,
-        f"{result['cpu_median'] * 1e3:.2f}",
-        f"{result['to_fp32']:.3f}",
-        str(partitions),
-        str(result["outside"]),
-      )
-    )
-  print(f"{args.model} at {args.size} px, one thread; outside: operators that")
-  print("XNNPACK does not take")
-  print(turns.table(rows, words=1))
-  if args.out:
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
-  return 0
+  title = f"{args.model} at {args.size} px, one thread; outside: operators that"
+  rows = turns.table(results, ("step",), _COLUMNS)
+  return [title, "XNNPACK does not take", *rows], results

@@ -137,8 +137,8 @@ def count(text: str) -> collections.Counter[str]:
   return counts
 
 
-def main(args: argparse.Namespace) -> int:
-  """Prints the figures."""
+def main(args: argparse.Namespace) -> tuple[list[str], None]:
+  """The figures, as lines to print."""
   root, files = args.root, modules(args.root)
   if "main" not in files:
     raise ValueError(f"--root={root} has no {PACKAGE}/main.py")
@@ -162,8 +162,10 @@ def main(args: argparse.Namespace) -> int:
   for what, pattern in _ONCE.items():
     found[what] = [line for line in code if re.match(pattern, line)]
 
+  lines: list[str] = []
+
   def show(what: str, value: object, details: Collection[str] = ()) -> None:
-    print(f"{what:<44}{value:>8}", *details, sep="\n    ")
+    lines.extend([f"{what:<44}{value:>8}", *(f"    {d}" for d in details)])
 
   # Compiled files don't count: they stay where a folder was moved away.
   paths = [path.relative_to(root) for path in root.glob(f"{PACKAGE}/**/*.*")]
@@ -179,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
   show("comments, share of lines", f"{total['comments'] / total['filled']:.1%}")
   for what, places in found.items():
     show(what, len(places), places)
-  return 0
+  return lines, None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,4 +190,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-  main(argparse.Namespace(root=pathlib.Path()))
+  print(*main(argparse.Namespace(root=pathlib.Path()))[0], sep="\n")

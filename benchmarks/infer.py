@@ -11,7 +11,6 @@ the machine does meets all alike.
 import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
@@ -37,32 +36,41 @@ _PRECISIONS: dict[str, tuple[contract.Precision, ...]] = {
   "onnx": ("fp32",),
 }
 _CALIBRATION = 8  # images; the nets know nothing, so they need not be real
+_COLUMNS: dict[str, turns.Column] = {
+  "median ms": ("wall_median", 1e3, ".2f"),
+  "p90 ms": ("wall_p90", 1e3, ".2f"),
+  "CPU ms": ("cpu_median", 1e3, ".2f"),
+  "MMAC": ("macs", 1e-6, ".0f"),
+  "ns/MMAC": ("ns_per_mmac", 1, ".0f"),
+  "/ fp32": ("to_fp32", 1, ".3f"),
+  "/ MNv2": ("to_mobilenetv2", 1, ".3f"),
+  "file MB": ("file_bytes", 1e-6, ".2f"),
+  "peak MB": ("peak_bytes", 1e-6, ".0f"),
+}
 
 Result = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The command's flags."""
-  parser.add_argument("--engines", default="jax,litert,onnx")
-  parser.add_argument("--models", default=",".join(nets.NETS))
-  parser.add_argument("--precisions", default="fp32,int8,int8-dynamic")
-  parser.add_argument("--threads", default="1,2")
-  parser.add_argument("--size", type=int, default=256, help="in pixels")
-  parser.add_argument("--rounds", type=int, default=20)
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+  add = parser.add_argument
+  add("--engines", default="jax,litert,onnx")
+  add("--models", default=",".join(nets.NETS))
+  add("--precisions", default="fp32,int8,int8-dynamic")
+  add("--threads", default="1,2")
+  add("--size", type=int, default=256, help="in pixels")
+  add("--rounds", type=int, default=20)
+  add("--out", type=pathlib.Path, help="JSON file to write")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Measures and prints; returns the exit code."""
+def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+  """Measures; returns a table and its numbers."""
   if not hasattr(os, "sched_setaffinity"):
     raise ValueError("infer pins its processes, which only Linux can")
   engines = _choice("engines", args.engines, _PRECISIONS)
   models = _choice("models", args.models, nets.NETS)
   precisions = _choice("precisions", args.precisions, contract.PRECISIONS)
   threads = [int(n) for n in _choice("threads", args.threads, None)]
-  for name, number in (("size", args.size), ("rounds", args.rounds)):
-    if number < 1:
-      raise ValueError(f"--{name}={number} must be at least 1")
   results = []
   with tempfile.TemporaryDirectory() as folder:
     files = {}
@@ -82,11 +90,9 @@ def main(args: argparse.Namespace) -> int:
       results += [
         _result(case, samples, macs[case.model], cases[case]) for case in cases
       ]
-  print(_table(results))
-  if args.out:
-    document = {"size": args.size, "rounds": args.rounds, "results": results}
-    args.out.write_text(json.dumps(document, indent=1) + "\n")
-  return 0
+  document = {"size": args.size, "rounds": args.rounds, "results": results}
+  words = ("model", "engine", "precision", "threads")
+  return turns.table(results, words, _COLUMNS), document
 
 
 def _choice(name: str, text: str, allowed: Any) -> list[Any]:
@@ -156,42 +162,3 @@ def _result(
     if peer in samples:
       result[name] = turns.ratio(mine, samples[peer], case.clock)
   return result
-
-
-_COLUMNS: tuple[str, ...] = (
-  "model",
-  "engine",
-  "precision",
-  "threads",
-  "median ms",
-  "p90 ms",
-  "CPU ms",
-  "MMAC",
-  "ns/MMAC",
-  "/ fp32",
-  "/ MNv2",
-  "file MB",
-  "peak MB",
-)
-
-
-def _table(results: Sequence[Result]) -> str:
-  rows = [_COLUMNS]
-  for r in results:
-    ratios = (f"{r[k]:.3f}" if k in r else "" for k in _RATIOS)
-    milliseconds = (f"{r[k] * 1e3:.2f}" for k in _TIMES)
-    row = (
-      *(str(r[k]) for k in ("model", "engine", "precision", "threads")),
-      *milliseconds,
-      f"{r['macs'] / 1e6:.0f}",
-      f"{r['ns_per_mmac']:.0f}",
-      *ratios,
-      f"{r['file_bytes'] / 1e6:.2f}",
-      f"{r['peak_bytes'] / 1e6:.0f}" if r["peak_bytes"] else "",
-    )
-    rows.append(row)
-  return turns.table(rows, words=3)
-
-
-_TIMES = ("wall_median", "wall_p90", "cpu_median")
-_RATIOS = ("to_fp32", "to_mobilenetv2")

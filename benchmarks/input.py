@@ -10,18 +10,16 @@ PyTorch is installed (requirements-parity.txt); and bare JPEG decoding, which
 bounds them all. The first has data, crops and flips from a configuration, the
 second makes files of noise. Files are read once before, so they come from the
 system's memory. By default each has one thread, for fair CPU-seconds;
-`--num_workers=8` gives each eight processes. Prints a table, and JSON.
+`--num_workers=8` gives each eight processes.
 """
 
 import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import platform
-import sys
 import tempfile
 from typing import Any
 
@@ -31,8 +29,8 @@ from ml_collections import config_flags
 from benchmarks import clock
 from benchmarks import jax_input
 from benchmarks import photographs
-from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
 
 _PACKAGES = ("jax", "grain", "numpy", "opencv-python-headless", "pillow")
 _TORCH = ("torch", "torchvision")
@@ -40,57 +38,40 @@ _TORCH = ("torch", "torchvision")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of the sub-command."""
-  parser.add_argument(
+  add = parser.add_argument
+  add(
     "--config",
     help="whose data, crop and flip; --config.FIELD=VALUE sets a field",
   )
-  parser.add_argument(
-    "--synthetic", type=int, metavar="N", help="N files of noise, 500 x 375"
-  )
-  parser.add_argument("--size", type=int, default=256, help="pixels")
-  parser.add_argument("--batch", type=int, default=64)
-  parser.add_argument("--images", type=int, default=512, help="in a round")
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--num_workers", type=int, default=0, help="processes")
-  parser.add_argument(
-    "--num_threads", type=int, default=1, help="ours, in each"
-  )
-  parser.add_argument("--out", help="write the JSON here, not to the screen")
+  add("--synthetic", type=int, metavar="N", help="N files of noise, 500 x 375")
+  add("--size", type=int, default=256, help="pixels")
+  add("--batch", type=int, default=64)
+  add("--images", type=int, default=512, help="in a round")
+  add("--rounds", type=int, default=5)
+  add("--num_workers", type=int, default=0, help="processes")
+  add("--num_threads", type=int, default=1, help="ours, in each")
+  add("--out", type=pathlib.Path, help="JSON file to write")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Measures and prints; returns the exit code."""
-  for name in ("synthetic", "size", "batch", "images", "rounds", "num_threads"):
-    value = getattr(args, name)
-    if value is not None and value < 1:
-      raise ValueError(f"--{name}={value} must be at least 1")
-  if args.num_workers < 0:
-    raise ValueError(f"--num_workers={args.num_workers} must be at least 0")
-  if args.out and not pathlib.Path(args.out).absolute().parent.is_dir():
-    raise ValueError(f"--out={args.out}: its folder doesn't exist")
+def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+  """Measures; returns a table and its numbers."""
   if not (args.config or args.synthetic):
     raise ValueError("give --config=FILE, --synthetic=N, or both")
   # Grain's workers read absl flags.
   flags.FLAGS.mark_as_parsed()
   with tempfile.TemporaryDirectory() as folder:
     result = measure(_task(args, pathlib.Path(folder)), args.rounds)
-  for line in readable(result):
-    print(line, file=sys.stdout if args.out else sys.stderr)
-  text = json.dumps(result, indent=2)
-  if args.out:
-    pathlib.Path(args.out).write_text(text + "\n")
-  else:
-    print(text)
-  return 0
+  return readable(result), result
 
 
 def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
-  augmentation = pipeline.Augmentation()
+  transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    data = _data_fields(args)
-    augmentation = pipeline.Augmentation(
-      data.crop_scale, data.crop_ratio, data.flip
+    config = _config(args)
+    data, how = config.data, config.transform
+    transform = classify.ClassifyTransform(
+      how.crop_scale, how.crop_ratio, how.flip
     )
     name, split, data_dir = data.name, data.train_split, data.dir
   if args.synthetic:
@@ -98,7 +79,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
     photographs.write(folder, args.synthetic)
   return jax_input.Task(
     source=sources.make_source(name, split, data_dir=data_dir, prepare=False),
-    augmentation=augmentation,
+    transform=transform,
     size=args.size,
     batch=args.batch,
     images=args.images,
@@ -107,14 +88,15 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   )
 
 
-def _data_fields(args: argparse.Namespace) -> Any:
-  """`config.data`."""
+def _config(args: argparse.Namespace) -> Any:
+  """What `--config` names, with the fields that were set."""
   values = flags.FlagValues()
   argv = ["benchmark", f"--config={args.config}", *args.fields]
   config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
   try:
     values(argv)
-    return values.config.data  # a file that can't be read shows here
+    _ = values.config.data  # a file that can't be read shows here
+    return values.config
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     # One wraps another; the last line gives the reason.
     reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()

@@ -10,9 +10,11 @@ import numpy as np
 
 from benchmarks import clock
 from mobilevit_jax.data import augment
+from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import plan as plan_lib
-from mobilevit_jax.data import sources
+from mobilevit_jax.data.transforms import classify
+from mobilevit_jax.data.transforms import geometry
 from mobilevit_jax.run import sharding
 
 _WARM_UP = 2  # batches: workers have started, buffers are as full as later
@@ -24,7 +26,7 @@ class Task:
 
   Attributes:
     source: the images, still encoded.
-    augmentation: crop and flip.
+    transform: crop and flip.
     size: of the result, in pixels.
     batch: images in a batch.
     images: in a round, rounded up to whole batches.
@@ -32,8 +34,8 @@ class Task:
     num_threads: threads of ours that decode, in each process.
   """
 
-  source: sources.Source
-  augmentation: pipeline.Augmentation
+  source: examples.Source
+  transform: classify.ClassifyTransform
   size: int
   batch: int
   images: int
@@ -68,8 +70,8 @@ def whole(task: Task) -> clock.Rate:
   with pipeline.train_batches(
     plan,
     task.source,
+    task.transform,
     seed=0,
-    augmentation=task.augmentation,
     num_workers=task.num_workers,
     num_threads=task.num_threads,
     # One batch in work for one thread: two would be two threads.
@@ -87,7 +89,7 @@ def whole(task: Task) -> clock.Rate:
 def stages(task: Task) -> dict[str, clock.Rate]:
   """The same work by one thread, stage by stage."""
   layout, laps = sharding.Layout(), clock.Laps()
-  ids, size, how = task.ids, task.size, task.augmentation
+  ids, size, how = task.ids, task.size, task.transform
   for first in range(0, len(ids), task.batch):
     images = np.empty((task.batch, size, size, 3), np.uint8)
     laps.start()
@@ -97,10 +99,12 @@ def stages(task: Task) -> dict[str, clock.Rate]:
       pixels = augment.decode(example.image, example.name)
       laps.lap("decode")
       rng = augment.example_rng(0, 0, index)
-      image = augment.random_resized_crop(
-        pixels, size, rng, scale=how.crop_scale, ratio=how.crop_ratio
+      height, width = pixels.shape[:2]
+      box = augment.crop_box(
+        height, width, rng, scale=how.crop_scale, ratio=how.crop_ratio
       )
-      image = augment.horizontal_flip(image, rng, how.flip)
+      flip = rng.random() < how.flip
+      image = geometry.Affine.crop(box, size, size, flip=flip).pixels(pixels)
       laps.lap("crop+resize")
       images[place] = image
       laps.lap("batch")

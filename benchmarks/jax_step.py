@@ -13,6 +13,7 @@ from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
 from mobilevit_jax.run import sharding
+from mobilevit_jax.tasks import classify
 
 
 class JaxStep:
@@ -53,12 +54,16 @@ class JaxStep:
       optimizer=optim.adamw(schedule, **rest),
       schedule=schedule,
       ema_momentum=functools.partial(optim.ema_momentum, momentum=ema_momentum),
-      label_smoothing=label_smoothing,
     )
-    self._state = experiment.initial_state(model, recipe, layout)
+    task = classify.Classify(label_smoothing=label_smoothing)
+    self._state = experiment.initial_state(model, task, recipe, layout)
     self._batch = layout.put_batch({"images": images, "labels": labels})
     step = functools.partial(
-      steps.train_step, graphdef=steps.split(model)[0], recipe=recipe
+      steps.train_step,
+      frozen={},
+      graphdef=steps.split(model)[0],
+      recipe=recipe,
+      task=task,
     )
     jitted = jax.jit(
       step,
@@ -66,7 +71,7 @@ class JaxStep:
       out_shardings=(layout.replicated, layout.replicated),
     )
     begin = time.monotonic()
-    lowered = jitted.lower(self._state, **self._batch)
+    lowered = jitted.lower(self._state, self._batch)
     self.trace_seconds = time.monotonic() - begin
     self.compiled = lowered.compile()
     self.compile_seconds = time.monotonic() - begin
@@ -76,7 +81,7 @@ class JaxStep:
   def run(self, steps: int) -> None:
     """Makes `steps` updates and waits for the last."""
     for _ in range(steps):
-      self._state, metrics = self.compiled(self._state, **self._batch)
+      self._state, metrics = self.compiled(self._state, self._batch)
     jax.block_until_ready(self._state)
     self.loss = float(metrics["loss"])
     if not np.isfinite(self.loss):

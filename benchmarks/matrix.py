@@ -1,6 +1,6 @@
 """Prints which exports work: format, precision, variant, size.
 
-    python -m benchmarks.matrix
+    python -m benchmarks matrix
 
 Every file is built and verified as `python -m mobilevit_jax.export` does, and
 thrown away. The nets have random weights and are asked about coloured squares,
@@ -9,15 +9,14 @@ which shows whether a graph is right; what eight bits cost a trained net,
 """
 
 import argparse
-from collections.abc import Sequence
 import functools
-import sys
 from typing import Any
 
 import numpy as np
 
 from benchmarks import random_weights
 from mobilevit_jax import models
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import metadata
@@ -29,38 +28,34 @@ _BACKBONE = 256, 16  # size and output stride that the stages are tried at
 
 @functools.cache
 def _model(name: str, output_stride: int) -> Any:
-  fields = {"output_stride": output_stride}
-  return random_weights.randomize(models.create_model(name, **fields))
+  model = models.abstract_model(name, output_stride=output_stride)
+  return random_weights.randomize(model)
 
 
 @functools.cache
-def _answers(name: str, size: int, output_stride: int, features: bool) -> Any:
-  return verify.answers_of_jax(
-    _model(name, output_stride),
-    verify.built_in_images(size),
-    features=features,
-  )
+def _answers(name: str, size: int, output_stride: int, output: str) -> Any:
+  model, images = _model(name, output_stride), verify.built_in_images(size)
+  return verify.answers_of_jax(model, images, output)
 
 
 def try_export(
   format: str, name: str, options: contract.Options, output_stride: int = 32
 ) -> tuple[str, int | None]:
   """A cell of the table, and the file's size in bytes where there is one."""
-  features = options.output == "features"
-  model = _model(name, output_stride)
+  model, crop = _model(name, output_stride), presets.Crop(size=options.size)
   images = verify.built_in_images(options.size)
   try:
     result = formats.export(
       model,
       format,
       options,
-      metadata.describe(model, options, name=name),
+      metadata.describe(model, options, crop, name=name),
       images,
       # Others than those that are compared.
       verify.built_in_images(options.size, seed=1)
       if options.precision == "int8"
       else None,
-      _answers(name, options.size, output_stride, features),
+      _answers(name, options.size, output_stride, options.output),
     )
   except ValueError as error:
     return f"no: {error}", None
@@ -71,7 +66,7 @@ def try_export(
 
 def _spread(name: str) -> str:
   """How far logits of different images are apart: what a cell is beside."""
-  logits = _answers(name, _BACKBONE[0], 32, False)["logits"]
+  logits = _answers(name, _BACKBONE[0], 32, "logits")["logits"]
   return f"{np.mean(np.std(logits, axis=0)):.0e}"
 
 
@@ -86,45 +81,36 @@ def _row(format: str, precision: contract.Precision, name: str) -> list[str]:
   cells.append(try_export(format, name, backbone, output_stride))
   sizes = [bytes for _, bytes in cells[:-1] if bytes is not None]
   largest = f"{np.max(sizes) / 1e6:.2f}" if sizes else ""
-  variant = name.removeprefix("mobilevit_")
-  row = [format, precision, variant, largest, _spread(name)]
+  row = [format, precision, models.short_name(name), largest, _spread(name)]
   return [*row, *(cell for cell, _ in cells)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; the exit code is 1 if an export does not work."""
-  parser = argparse.ArgumentParser(
-    prog="python -m benchmarks.matrix",
-    description="Prints which exports work, as a Markdown table.",
-  )
-  parser.add_argument(
-    "--formats", nargs="+", choices=formats.FORMATS, default=[*formats.FORMATS]
-  )
-  parser.add_argument(
-    "--variants", nargs="+", choices=models.VARIANTS, default=[*models.VARIANTS]
-  )
-  parser.add_argument(
-    "--precisions",
-    nargs="+",
-    choices=contract.PRECISIONS,
-    default=[*contract.PRECISIONS],
-  )
-  args = parser.parse_args(argv)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The command's flags."""
+  all_of = {
+    "formats": [*formats.FORMATS],
+    "variants": [*models.VARIANTS],
+    "precisions": [*contract.PRECISIONS],
+  }
+  for name, every in all_of.items():
+    parser.add_argument(f"--{name}", nargs="+", choices=every, default=every)
+
+
+def main(args: argparse.Namespace) -> tuple[list[str], None]:
+  """Prints a Markdown table, row by row; ValueError if an export fails."""
   size, output_stride = _BACKBONE
   header = ["format", "precision", "variant", "MB", "spread"]
   header += [f"{size} px" for size in SIZES]
   header.append(f"stages, {size} px, stride {output_stride}")
   print("| " + " | ".join(header) + " |")
   print("|" + "---|" * len(header))
-  failed = False
+  failed = 0
   for format in args.formats:
     for precision in formats.FORMATS[format].precisions:
       for name in args.variants if precision in args.precisions else ():
         row = _row(format, precision, name)
-        failed = failed or any(cell.startswith("no:") for cell in row)
+        failed += sum(cell.startswith("no:") for cell in row)
         print("| " + " | ".join(row) + " |", flush=True)
-  return 1 if failed else 0
-
-
-if __name__ == "__main__":
-  sys.exit(main())
+  if failed:
+    raise ValueError(f"{failed} exports do not work")
+  return [], None

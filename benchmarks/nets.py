@@ -1,31 +1,30 @@
 """The nets that inference is measured on, by their short names."""
 
 from collections.abc import Callable
-from typing import Any
+import functools
 
 from flax import nnx
 
-from benchmarks import mobilenet_v2
-from benchmarks import mobilenet_v3
+from benchmarks import mobilenets
 from benchmarks import random_weights
 from mobilevit_jax import models
+from mobilevit_jax.models import depthwise as dw
 
-NETS: dict[str, Callable[..., nnx.Module]] = {
+NETS: dict[str, Callable[..., models.Net]] = {
   **{
-    name.removeprefix("mobilevit_"): models.MODELS[name]
+    models.short_name(name): functools.partial(models.abstract_model, name)
     for name in models.VARIANTS
   },
-  "mobilenetv2": mobilenet_v2.MobileNetV2,
-  "mobilenetv3": mobilenet_v3.MobileNetV3,
+  "mobilenetv2": mobilenets.mobilenet_v2,
+  "mobilenetv3": mobilenets.mobilenet_v3,
 }
 
 
-def abstract(name: str) -> Any:
-  """The net with native depthwise convolutions, without weights."""
-  return nnx.eval_shape(lambda: NETS[name](depthwise="conv"))
+def abstract(name: str, depthwise: dw.Kind = "conv") -> models.Net:
+  """The net without weights."""
+  return nnx.eval_shape(lambda: NETS[name](depthwise=depthwise))
 
 
-def random(name: str) -> Any:
+def random(name: str) -> models.Net:
   """The net with random weights, none of which a file could leave out."""
-  model = nnx.eval_shape(lambda: NETS[name](depthwise="auto"))
-  return random_weights.randomize(models.initialize(model, 0))
+  return random_weights.randomize(abstract(name, "auto"))

@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
 _GAIN = 1.45
@@ -22,8 +23,9 @@ def randomize(model: Model, seed: int = 0) -> Model:
   rng = np.random.default_rng(seed)
   graphdef, state = nnx.split(model)
   values = {}
-  for path, leaf in trees.flatten(nnx.to_pure_dict(state)).items():
-    shape = leaf.shape
+  leaves = trees.flatten(nnx.to_pure_dict(state))
+  for path in sorted(leaves, key=net.public_name):
+    shape = leaves[path].shape
     if path.endswith("/var"):
       value = rng.uniform(0.5, 2, shape)
     elif path.endswith("/scale"):

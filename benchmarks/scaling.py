@@ -178,11 +178,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--dcn_us", type=float, default=100.0, help="slice to slice, assumed")
 
 
-def main(args: argparse.Namespace) -> int:
-  """Prints the tables; returns the exit code."""
-  for line in report(args):
-    print(line)
-  return 0
+def main(args: argparse.Namespace) -> tuple[list[str], None]:
+  """The tables."""
+  return report(args), None
 
 
 def report(args: argparse.Namespace) -> list[str]:

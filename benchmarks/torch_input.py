@@ -27,7 +27,7 @@ class _Dataset:
 
   def __getitem__(self, index: int) -> tuple[Any, int]:
     example = self._source[index]
-    return self._transform(_decode(example.image)), example.label
+    return self._transform(_decode(example.image)), example.target["label"]
 
 
 def _decode(file: Any) -> Image.Image:
@@ -35,7 +35,7 @@ def _decode(file: Any) -> Image.Image:
 
 
 def _crop(task: jax_input.Task) -> list[Any]:
-  how = task.augmentation
+  how = task.transform
   return [
     v2.RandomResizedCrop(task.size, how.crop_scale, how.crop_ratio),
     v2.RandomHorizontalFlip(how.flip),

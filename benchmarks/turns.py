@@ -20,6 +20,8 @@ _BLOCK_SECONDS = 0.1  # about so long runs one file before the next one's turn
 
 # The seconds of each run ("wall", "cpu") and the process's memory ("peak").
 Sample = dict[str, Any]
+# Of a table: the key of a result, a factor, and how the product is written.
+Column = tuple[str, float, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +123,27 @@ def ratio(
   )
 
 
-def table(rows: Sequence[Sequence[str]], *, words: int) -> str:
-  """Columns, of which the first so many are `words` and the rest numbers."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return "\n".join(
-    "  ".join(
-      cell.ljust(width) if index < words else cell.rjust(width)
-      for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  )
+def table(
+  results: Sequence[Mapping[str, Any]],
+  words: Sequence[str],
+  columns: Mapping[str, Column],
+) -> list[str]:
+  """Lines of aligned columns, the header first; what a result lacks is empty.
+
+  Args:
+    results: a row each.
+    words: keys of what is written as it is.
+    columns: of numbers, by their titles.
+  """
+  rows = [(*words, *columns)]
+  for result in results:
+    numbers = (
+      "" if result.get(key) is None else f"{result[key] * factor:{form}}"
+      for key, factor, form in columns.values()
+    )
+    rows.append((*(str(result[key]) for key in words), *numbers))
+  forms = [
+    f"{'<' if index < len(words) else '>'}{max(map(len, column))}"
+    for index, column in enumerate(zip(*rows, strict=True))
+  ]
+  return ["  ".join(map(format, row, forms)).rstrip() for row in rows]

@@ -60,7 +60,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "follows the classes; or the whole `head`, so that the backbone alone is "
     "loaded",
   ),
-  "weights.head": ("", "what `reset` was called; refused"),
   "task.name": ("", "what is trained for: `classify`"),
   "task.label_smoothing": ("probability", "spread over all classes"),
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),

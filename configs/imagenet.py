@@ -47,7 +47,6 @@ def get_config(variant: str = "s") -> Any:
         "source": config_dict.placeholder(str),  # None: drawn from the seed
         "which": "auto",  # or "ema", "raw", "best", of a run's workdir
         "reset": "none",  # or "classifier", "head": what starts anew
-        "head": config_dict.placeholder(str),  # what reset was called
       },
       "task": {
         "name": "classify",

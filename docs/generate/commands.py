@@ -27,7 +27,6 @@ COMMANDS = (
   "mobilevit_jax.predict",
   "mobilevit_jax.export",
   "mobilevit_jax.export.accuracy",
-  "benchmarks.matrix",
   "mobilevit_jax.weights",
   "mobilevit_jax.summary",
   "benchmarks",

@@ -11,6 +11,8 @@ for each example its id and its image's size in pixels before the transform.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mobilevit_jax.data import augment
@@ -39,7 +41,7 @@ def batch_spec(
 
 def _row(
   example: examples.Example, index: int, arrays: transforms.Arrays
-) -> transforms.Arrays:
+) -> dict[str, Any]:
   """An example's part of a batch; `example` is decoded, and may stand in."""
   return {**arrays, "ids": index, "sizes": np.shape(example.image)[:2]}
 

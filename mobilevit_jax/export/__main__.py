@@ -59,24 +59,26 @@ def _export(args: argparse.Namespace) -> None:
   )
   dialect = names.detect(found.tensors)
   crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
+  usual = next(iter(model.head.OUTPUTS))  # of a classifier, logits
   options = contract.Options(
     precision=args.precision,
     size=crop.size,
     batch=_batch(args.batch, format),
     input=args.input,
-    output="features" if args.features else args.output,
+    output="features" if args.features else args.output or usual,
     **({} if args.attention is None else {"attention": args.attention}),
   )
-  formats.check_options(args.format, options)
+  formats.check_options(args.format, options, model)
   labels = None
   if not args.features:
-    num_classes = model.classifier.bias.shape[0]
-    labels = labels_lib.class_names(args.labels, found, num_classes)
+    count = model.head.num_classes
+    labels = labels_lib.class_names(args.labels, found, count)
   images, calibration = _images(args, crop)
   name = fields["name"]
   document = metadata.describe(
     model,
     options,
+    crop,
     name=name,
     found=found,
     labels=labels,
@@ -89,6 +91,8 @@ def _export(args: argparse.Namespace) -> None:
     format.write(result.content, temporary)
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
+  print(f"  crop: shorter side {crop.resize} px, centre {crop.size} px", end="")
+  print(f" ({crop.preset})")
   _report(result, options)
   if args.layer_errors and calibration is not None:
     inputs = verify.as_input(calibration, options)
@@ -151,35 +155,30 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m mobilevit_jax.export",
     description="Exports a MobileViT, verified in the format's own engine.",
   )
-  parser.add_argument(
-    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
-  )
-  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
-  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
-  parser.add_argument("--size", type=int, help="image side in pixels")
-  parser.add_argument("--output_stride", type=int, help="32, 16 or 8")
-  parser.add_argument("--format", choices=tuple(formats.FORMATS), required=True)
-  parser.add_argument(
-    "--precision", choices=contract.PRECISIONS, default="fp32"
-  )
-  parser.add_argument("--out", type=pathlib.Path, required=True)
-  parser.add_argument("--force", action="store_true", help="replace OUT")
-  parser.add_argument(
+  add = parser.add_argument
+  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
+  add("--variant", help="xxs, xs or s, to insist on")
+  add("--which", choices=source_lib.WHICH, default="auto")
+  add("--size", type=int, help="image side in pixels")
+  add("--output_stride", type=int, help="32, 16 or 8")
+  add("--format", choices=tuple(formats.FORMATS), required=True)
+  add("--precision", choices=contract.PRECISIONS, default="fp32")
+  add("--out", type=pathlib.Path, required=True)
+  add("--force", action="store_true", help="replace OUT")
+  add(
     "--input",
     choices=("float32", "uint8"),
     default="float32",
     help="RGB images: float32 in [0, 1], or uint8 pixels",
   )
   what = parser.add_mutually_exclusive_group()
-  what.add_argument(
-    "--output", choices=("logits", "probabilities"), default="logits"
-  )
+  what.add_argument("--output", help="such as logits or probabilities")
   what.add_argument(
     "--features", action="store_true", help="the five stages, for a backbone"
   )
-  parser.add_argument("--batch", help="images at a time, or 'any'")
-  parser.add_argument("--labels", help="file of class names, or tfds:NAME")
-  parser.add_argument(
+  add("--batch", help="images at a time, or 'any'")
+  add("--labels", help="file of class names, or tfds:NAME")
+  add(
     "--verify_images",
     nargs="+",
     type=pathlib.Path,
@@ -187,19 +186,19 @@ def _parser() -> argparse.ArgumentParser:
     help="what to compare with JAX on; by default, those of "
     "--calibration_images, or else coloured squares",
   )
-  parser.add_argument(
+  add(
     "--calibration_images",
     nargs="+",
     type=pathlib.Path,
     metavar="IMAGE_OR_FOLDER",
     help="for int8, a few hundred images of the training set",
   )
-  parser.add_argument(
+  add(
     "--attention",
     choices=contract.ATTENTION,
     help="for int8, the type of attention's products",
   )
-  parser.add_argument(
+  add(
     "--layer_errors",
     type=int,
     default=0,
@@ -207,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     help="for int8, print the N layers that cost most (a minute or more): the "
     "relative error of the outputs with that layer alone in eight bits",
   )
-  parser.add_argument("--preset", choices=presets.PRESETS)
+  add("--preset", choices=presets.PRESETS)
   return parser
 
 

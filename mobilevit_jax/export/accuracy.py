@@ -151,26 +151,19 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m mobilevit_jax.export.accuracy",
     description="Prints the top-1 of int8 LiteRT files beside float32's.",
   )
-  parser.add_argument(
-    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
-  )
-  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
-  parser.add_argument(
-    "--data", required=True, help="digits, folder, or a TFDS name"
-  )
-  parser.add_argument("--data_dir", help="the folder, or where TFDS sets lie")
-  parser.add_argument("--train_split", default="train", help="to calibrate on")
-  parser.add_argument("--eval_split", help="to count on")
-  parser.add_argument("--size", type=int, help="image side in pixels")
-  parser.add_argument("--preset", choices=presets.PRESETS)
-  parser.add_argument(
-    "--calibration", type=int, default=256, help="how many images"
-  )
-  parser.add_argument("--images", type=int, help="how many; by default all")
-  parser.add_argument(
-    "--layers", type=int, default=0, help="print so many of the worst layers"
-  )
-  parser.add_argument("--json", action="store_true")
+  add = parser.add_argument
+  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
+  add("--which", choices=source_lib.WHICH, default="auto")
+  add("--data", required=True, help="digits, folder, or a TFDS name")
+  add("--data_dir", help="the folder, or where TFDS sets lie")
+  add("--train_split", default="train", help="to calibrate on")
+  add("--eval_split", help="to count on")
+  add("--size", type=int, help="image side in pixels")
+  add("--preset", choices=presets.PRESETS)
+  add("--calibration", type=int, default=256, help="how many images")
+  add("--images", type=int, help="how many; by default all")
+  add("--layers", type=int, default=0, help="print so many of the worst layers")
+  add("--json", action="store_true")
   return parser
 
 

@@ -6,14 +6,16 @@ import importlib
 import math
 from typing import Any, Literal
 
+import jax
 import numpy as np
+
+from mobilevit_jax.models.net import Net
 
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8")
 Attention = Literal["int8", "float"]
 ATTENTION: tuple[Attention, ...] = ("int8", "float")
 Input = Literal["float32", "uint8"]
-Output = Literal["logits", "probabilities", "features"]
 Outputs = dict[str, np.ndarray]
 
 # What GPU delegates take: more axes, or control flow, and they refuse a graph.
@@ -30,7 +32,7 @@ class Options:
     size: image side, in pixels.
     batch: images at a time; None leaves it open.
     input: `"float32"` in [0, 1], or `"uint8"` pixels.
-    output: `"logits"`, `"probabilities"` or `"features"`, the five stages.
+    output: one of the head's `OUTPUTS`, or `"features"`, the stages.
     attention: type of attention's two products in an int8 file.
   """
 
@@ -38,7 +40,7 @@ class Options:
   size: int = 256
   batch: int | None = 1
   input: Input = "float32"
-  output: Output = "logits"
+  output: str = "logits"
   attention: Attention = "int8"
 
   @property
@@ -66,6 +68,13 @@ class Findings:
 
 class ExportError(ValueError):
   """A file that isn't as it must be, and so isn't written."""
+
+
+def outputs(net: Net, images: jax.Array, output: str) -> dict[str, jax.Array]:
+  """What a net's file answers, by name, to images in [0, 1]; see `Options`."""
+  if output == "features":
+    return net.features(images)
+  return {output: net.head.OUTPUTS[output](net(images))}
 
 
 def check_graph(findings: Findings, forbidden: set[str]) -> Findings:

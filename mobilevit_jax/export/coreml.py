@@ -12,18 +12,16 @@ import tempfile
 from typing import Any
 import zipfile
 
+from mobilevit_jax.export import blocks
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import coreml_graph
-from mobilevit_jax.export import graph
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
 
 _FORBIDDEN = {"cond", "while_loop", "custom_layer"}
 METADATA = "mobilevit_jax"  # its key
 
 
-def build(
-  model: mobilevit.MobileViT, options: contract.Options, metadata: str
-) -> bytes:
+def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   """A zip of the package, which is a folder, for iOS 16, macOS 13 and later.
 
   fp16 is CoreML's own: operators compute in float16 too, as the neural engine
@@ -35,13 +33,7 @@ def build(
   shape = (b, c, h, w) if pixels else (b, h, w, c)
 
   def write(ops: coreml_graph.CoreMLOps, x: Any) -> dict[str, Any]:
-    return graph.write(
-      model,
-      ops,
-      ops.input(x, pixels=pixels),
-      features=options.output == "features",
-      probabilities=options.output == "probabilities",
-    )
+    return blocks.write(model, ops, ops.input(x, pixels=pixels), options.output)
 
   inputs = [ct.ImageType("images", shape)] if pixels else None
   precision = {"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}

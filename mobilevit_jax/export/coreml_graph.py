@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.export import contract
-from mobilevit_jax.export.ops import Ops
+from mobilevit_jax.export.ops import ChannelsFirst
 
 
 def library() -> Any:
@@ -27,7 +27,7 @@ def library() -> Any:
     return contract.library("coremltools", "coremltools", "coreml")
 
 
-class CoreMLOps(Ops):
+class CoreMLOps(ChannelsFirst):
   """Adds operators to the MIL function that is being built; see `program`."""
 
   def __init__(self):
@@ -46,16 +46,7 @@ class CoreMLOps(Ops):
     return self._mb.mul(x=x, y=np.float32(1 / 255), name="preprocess/images")
 
   def conv(
-    self,
-    x,
-    kernel,
-    bias,
-    name,
-    *,
-    stride=1,
-    dilation=1,
-    depthwise=False,
-    relu6=False,
+    self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -70,7 +61,7 @@ class CoreMLOps(Ops):
       dilations=[dilation] * 2,
       pad_type="custom",
       pad=[reach[0]] * 2 + [reach[1]] * 2,
-      groups=out if depthwise else 1,
+      groups=groups,
       name=f"{name}/product" if relu6 else name,
     )
     return self._mb.relu6(x=y, name=name) if relu6 else y
@@ -127,18 +118,6 @@ class CoreMLOps(Ops):
   def transpose(self, x, order, name):
     """See `Ops.transpose`."""
     return self._mb.transpose(x=x, perm=list(order), name=name)
-
-  def rows(self, x, name):
-    """From `[b, c, h, w]`."""
-    return self.transpose(x, (0, 2, 3, 1), name)
-
-  def map(self, x, name):
-    """To `[b, c, h, w]`."""
-    return self.transpose(x, (0, 3, 1, 2), name)
-
-  def size(self, x):
-    """See `Ops.size`."""
-    return x.shape[2:4]
 
   def output(self, x: Any, name: str) -> Any:
     """The same tensor, under the name that the file gives it."""

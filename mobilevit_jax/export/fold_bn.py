@@ -57,23 +57,14 @@ def fold_batch_norms(model: Model) -> Model:
 
 
 def _fold(owner: Any, path: str) -> None:
-  for name in ("conv", "depthwise"):
-    if hasattr(owner, name):
-      convolution = getattr(owner, name)
-      break
-  else:
+  convolution = getattr(owner, "conv", getattr(owner, "depthwise", None))
+  if convolution is None:
     raise ValueError(f"{path}: its BatchNorm follows no convolution")
   norm = owner.norm
   # In double precision, once, so that only one rounding is left.
+  tensors = norm.scale, norm.bias, norm.mean, norm.var, convolution.kernel
   scale, bias, mean, var, kernel = (
-    np.asarray(value[...], np.float64)
-    for value in (
-      norm.scale,
-      norm.bias,
-      norm.mean,
-      norm.var,
-      convolution.kernel,
-    )
+    np.asarray(tensor[...], np.float64) for tensor in tensors
   )
   factor = scale / np.sqrt(var + norm.epsilon)
   # The output channel is the last axis of every kernel, depthwise or not.

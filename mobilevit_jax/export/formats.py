@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax import models
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import coreml
 from mobilevit_jax.export import litert
@@ -14,11 +15,7 @@ from mobilevit_jax.export import metadata
 from mobilevit_jax.export import onnx
 from mobilevit_jax.export import stablehlo
 from mobilevit_jax.export import verify
-from mobilevit_jax.models import mobilevit
-
-
-def _write_file(content: bytes, path: pathlib.Path) -> None:
-  path.write_bytes(content)
+from mobilevit_jax.models.net import Net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +40,9 @@ class Format:
   inspect: Callable[[bytes], contract.Findings]
   open_batch: bool = False
   precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
-  write: Callable[[bytes, pathlib.Path], object] = _write_file
+  write: Callable[[bytes, pathlib.Path], object] = lambda content, path: (
+    path.write_bytes(content)
+  )
 
 
 FORMATS = {
@@ -79,7 +78,7 @@ class Export:
   comparison: verify.Comparison | None
 
 
-def check_options(name: str, options: contract.Options) -> None:
+def check_options(name: str, options: contract.Options, model: Net) -> None:
   """Raises ValueError for what the format `name` has no files of."""
   format = FORMATS[name]
   if options.precision not in format.precisions:
@@ -94,14 +93,18 @@ def check_options(name: str, options: contract.Options) -> None:
     raise ValueError(f"--batch=any: the batch of {name} files is fixed")
   if options.batch is not None and options.batch < 1:
     raise ValueError(f"--batch={options.batch} must be at least 1, or 'any'")
-  if options.size < mobilevit.MIN_IMAGE_SIZE:
+  smallest = models.family_of(model).smallest
+  if options.size < smallest:
+    raise ValueError(f"--size={options.size} must be at least {smallest}")
+  outputs = (*model.head.OUTPUTS, "features")
+  if options.output not in outputs:
     raise ValueError(
-      f"--size={options.size} must be at least {mobilevit.MIN_IMAGE_SIZE}"
+      f"--output={options.output} must be one of {', '.join(outputs)}"
     )
 
 
 def export(
-  model: mobilevit.MobileViT,
+  model: Net,
   name: str,
   options: contract.Options,
   document: dict[str, Any],
@@ -124,7 +127,7 @@ def export(
     ExportError: if the file isn't as it must be, or answers otherwise than JAX.
     ValueError: for options that the format doesn't have, or a missing package.
   """
-  check_options(name, options)
+  check_options(name, options, model)
   format = FORMATS[name]
   document = document | {"verified": format.run is not None}
   more = []
@@ -138,9 +141,7 @@ def export(
     return Export(content, findings, None)
   found = format.run(content, verify.as_input(images, options), options)
   if expected is None:
-    expected = verify.answers_of_jax(
-      model, images, features=options.output == "features"
-    )
+    expected = verify.answers_of_jax(model, images, options.output)
   comparison = verify.compare(model, found, expected, options)
   verify.check(comparison, options.precision)
   return Export(content, findings, comparison)

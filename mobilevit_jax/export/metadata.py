@@ -9,15 +9,26 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax import __version__
+from mobilevit_jax import models
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
+from mobilevit_jax.models.net import public_name
 from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
 
+# How each preset makes the shorter side; see `presets`.
+_INTERPOLATION = {
+  "cvnets": "bilinear, no antialiasing",
+  "hf": "bilinear, antialiasing",
+  "timm": "bicubic, antialiasing",
+}
+
 
 def describe(
-  model: mobilevit.MobileViT,
+  model: Net,
   options: contract.Options,
+  crop: presets.Crop,
   *,
   name: str,
   found: source_lib.Source | None = None,
@@ -29,12 +40,16 @@ def describe(
   Args:
     model: that is exported.
     options: of the file.
+    crop: of the images that the model is evaluated on.
     name: of the variant, such as `"mobilevit_s"`.
     found: where the weights came from.
     labels: class names.
     **more: entries of a format.
   """
-  weights = {"sha256": tensors_hash(trees.flat_model(model))}
+  tensors = trees.flat_model(model)
+  weights = {
+    "sha256": tensors_hash({public_name(k): v for k, v in tensors.items()})
+  }
   if found is not None:
     # Not the whole path, which is nobody else's business.
     weights["source"] = (
@@ -47,7 +62,7 @@ def describe(
   document = {
     "producer": f"mobilevit_jax {__version__}",
     "model": name,
-    "variant": name.removeprefix("mobilevit_"),
+    "variant": models.short_name(name),
     "image_size": options.size,
     "precision": options.precision,
     "input": {
@@ -58,11 +73,18 @@ def describe(
       "range": [0, 255] if options.input == "uint8" else [0, 1],
       "normalisation": "none",
     },
+    # To size the shorter side, then the centre of it, as evaluation does.
+    "crop": {
+      "preset": crop.preset,
+      "resize": crop.resize,
+      "size": crop.size,
+      "interpolation": _INTERPOLATION[crop.preset],
+    },
     "output": options.output,
     "weights": weights,
   }
   if options.output != "features":
-    document["num_classes"] = model.classifier.bias.shape[0]
+    document["num_classes"] = model.head.num_classes
     document["labels"] = list(labels) if labels is not None else None
   return document | more
 

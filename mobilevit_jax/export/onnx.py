@@ -1,50 +1,36 @@
 """ONNX files: built, run by onnxruntime, looked into."""
 
 import collections
-from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import blocks
 from mobilevit_jax.export import contract
-from mobilevit_jax.export import graph
 from mobilevit_jax.export import onnx_graph
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
 
 _FORBIDDEN = {"If", "Loop", "Scan", "SequenceMap"}
 
 
-def build(
-  model: mobilevit.MobileViT, options: contract.Options, metadata: str
-) -> bytes:
+def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   """The file; raises ValueError for a precision that can't be had."""
   ops = onnx_graph.OnnxOps(
     half=options.precision == "fp16", batch=options.batch
   )
   x = ops.input(options.shape, pixels=options.input == "uint8")
-  outputs = graph.write(
-    model,
-    ops,
-    x,
-    features=options.output == "features",
-    probabilities=options.output == "probabilities",
-  )
-  return ops.serialize(outputs, metadata)
-
-
-def _session(data: bytes) -> Any:
-  onnxruntime = contract.library("onnxruntime", "onnxruntime", "onnx")
-  settings = onnxruntime.SessionOptions()
-  settings.intra_op_num_threads = 1
-  return onnxruntime.InferenceSession(
-    data, settings, providers=["CPUExecutionProvider"]
-  )
+  return ops.serialize(blocks.write(model, ops, x, options.output), metadata)
 
 
 def run(
   data: bytes, images: np.ndarray, options: contract.Options
 ) -> contract.Outputs:
   """What the engine answers for any number of images."""
-  session = _session(data)
+  onnxruntime = contract.library("onnxruntime", "onnxruntime", "onnx")
+  settings = onnxruntime.SessionOptions()
+  settings.intra_op_num_threads = 1
+  session = onnxruntime.InferenceSession(
+    data, settings, providers=["CPUExecutionProvider"]
+  )
   names = [output.name for output in session.get_outputs()]
 
   def batch(images: np.ndarray) -> contract.Outputs:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.export import contract
-from mobilevit_jax.export.ops import Ops
+from mobilevit_jax.export.ops import ChannelsFirst
 
 OPSET = 18  # the first whose Resize takes axes
 _IR_VERSION = 9
@@ -31,7 +31,7 @@ def library() -> Any:
   return contract.library("onnx", "onnx", "onnx")
 
 
-class OnnxOps(Ops):
+class OnnxOps(ChannelsFirst):
   """Collects a graph; `serialize` gives the file.
 
   Args:
@@ -90,16 +90,7 @@ class OnnxOps(Ops):
     return self.map(x, "preprocess/map")
 
   def conv(
-    self,
-    x,
-    kernel,
-    bias,
-    name,
-    *,
-    stride=1,
-    dilation=1,
-    depthwise=False,
-    relu6=False,
+    self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -122,7 +113,7 @@ class OnnxOps(Ops):
       strides=[stride, stride],
       dilations=[dilation, dilation],
       pads=pads * 2,
-      group=out if depthwise else 1,
+      group=groups,
     )
     if not relu6:
       return y
@@ -217,18 +208,6 @@ class OnnxOps(Ops):
     """See `Ops.transpose`."""
     shape = [x.shape[axis] for axis in order]
     return self._op("Transpose", [x], shape, name, perm=list(order))
-
-  def rows(self, x, name):
-    """From `[b, c, h, w]`."""
-    return self.transpose(x, (0, 2, 3, 1), name)
-
-  def map(self, x, name):
-    """To `[b, c, h, w]`."""
-    return self.transpose(x, (0, 3, 1, 2), name)
-
-  def size(self, x):
-    """See `Ops.size`."""
-    return x.shape[2:4]
 
   def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:
     """The file, `metadata` under our name."""

@@ -1,8 +1,9 @@
 """The few operators that a phone's graph is made of.
 
-`graph.py` says what the net does in terms of these; each file format says how
-it writes them (`litert_graph.py`, `onnx_graph.py`). Shapes are `[b, h, w, c]`
-wherever a method's docstring says so, whatever layout a format keeps inside.
+`graph.py` and `blocks` say what the net does in terms of these; each format
+says how it writes them (`litert/writer.py`, `onnx_graph.py`,
+`coreml_graph.py`). Shapes are `[b, h, w, c]` wherever a method's docstring says
+so, whatever layout a format keeps inside.
 """
 
 import abc
@@ -27,19 +28,19 @@ class Ops(abc.ABC):
     *,
     stride: int = 1,
     dilation: int = 1,
-    depthwise: bool = False,
+    groups: int = 1,
     relu6: bool = False,
   ) -> Tensor:
     """Convolution of a map, padded symmetrically by half the kernel.
 
     Args:
       x: map.
-      kernel: `[kh, kw, c, out]`, or `[kh, kw, 1, c]` if depthwise.
+      kernel: `[kh, kw, c / groups, out]`.
       bias: `[out]`.
       name: of the result.
       stride: 1 or 2.
       dilation: distance of the taps.
-      depthwise: each channel by itself.
+      groups: 1, or c for a depthwise one, of each channel by itself.
       relu6: clip the result to [0, 6].
     """
 
@@ -73,7 +74,8 @@ class Ops(abc.ABC):
   def layer_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:
     """LayerNorm over the last axis, without affine.
 
-    The mean of x is zero already (see `graph`), which a writer may use.
+    The mean of x is zero already (see `blocks.mobilevit`), which a writer may
+    use.
     """
 
   @abc.abstractmethod
@@ -123,3 +125,19 @@ class Ops(abc.ABC):
   def scale(self, x: Tensor, gate: Tensor, name: str) -> Tensor:
     """The map x times `[b, c]`."""
     raise NotImplementedError(name)
+
+
+class ChannelsFirst(Ops):
+  """Of formats whose maps are `[b, c, h, w]`."""
+
+  def rows(self, x, name):
+    """From `[b, c, h, w]`."""
+    return self.transpose(x, (0, 2, 3, 1), name)
+
+  def map(self, x, name):
+    """To `[b, c, h, w]`."""
+    return self.transpose(x, (0, 3, 1, 2), name)
+
+  def size(self, x):
+    """See `Ops.size`."""
+    return x.shape[2:4]

@@ -22,7 +22,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import Any
 import zipfile
 
 from flax import nnx
@@ -35,7 +34,9 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import fold_bn
 from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
+from mobilevit_jax.models.net import public_name
+from mobilevit_jax.weights import trees
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, METADATA = "program.jax_export", "metadata.json"
@@ -65,9 +66,7 @@ np.savez(answers, **whole)
 """
 
 
-def build(
-  model: mobilevit.MobileViT, options: contract.Options, metadata: str
-) -> bytes:
+def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   """The zip, for CPU, CUDA and TPU alike.
 
   JAX lowers each convolution and product once for each platform, and chooses
@@ -75,15 +74,16 @@ def build(
   so one of them is kept, with leave to run on the others.
   """
   program = _program(model, options)
-  if options.batch is None:
-    batch = export.symbolic_shape("b")[0]
-  else:
-    batch = options.batch
-  images = jax.ShapeDtypeStruct(
-    (batch, *options.shape[1:]), jnp.dtype(options.input)
-  )
+  batch = options.batch or export.symbolic_shape("b")[0]
+  shape = (batch, *options.shape[1:])
+  images = jax.ShapeDtypeStruct(shape, jnp.dtype(options.input))
+  # Leave to run elsewhere than where it was lowered for.
+  anywhere = [export.DisabledSafetyCheck.platform()]
   with _no_source_lines():
-    lowered = [_lower(program, images, platform) for platform in PLATFORMS]
+    lowered = [
+      export.export(program, platforms=[name], disabled_checks=anywhere)(images)
+      for name in PLATFORMS
+    ]
   if len({each.mlir_module_serialized for each in lowered}) != 1:
     raise contract.ExportError(
       f"the programs for {', '.join(PLATFORMS)} are not the same"
@@ -111,39 +111,27 @@ def _no_source_lines() -> Iterator[None]:
     jax.config.update(name, before)
 
 
-def _lower(
-  program: Any, images: jax.ShapeDtypeStruct, platform: str
-) -> export.Exported:
-  anywhere = [export.DisabledSafetyCheck.platform()]
-  return export.export(
-    program, platforms=(platform,), disabled_checks=anywhere
-  )(images)
-
-
-def _program(model: mobilevit.MobileViT, options: contract.Options):
+def _program(model: Net, options: contract.Options):
   model = fold_bn.fold_batch_norms(model)
   for _, module in nnx.iter_modules(model):
     if isinstance(module, dw.DepthwiseConv | layers.Conv):
       module.kind = "conv"
   graphdef, state = nnx.split(model)
-  half = options.precision == "fp16"
-  if half:
-    state = jax.tree.map(
-      lambda leaf: leaf.astype(jnp.float16) if leaf.ndim > 1 else leaf, state
-    )
+  tree = nnx.to_pure_dict(state)
+  kept = trees.flatten(tree)
+  if options.precision == "fp16":
+    matrices = {path: leaf for path, leaf in kept.items() if leaf.ndim > 1}
+    kept |= {path: leaf.astype(jnp.float16) for path, leaf in matrices.items()}
+  # The order of the program's casts, whatever the net's parts are called.
+  paths = sorted(kept, key=public_name)
 
   def run(images: jax.Array) -> dict[str, jax.Array]:
     images = images.astype(jnp.float32)
     if options.input == "uint8":
       images = images / 255
-    weights = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), state)
-    net = nnx.merge(graphdef, weights)
-    if options.output == "features":
-      return net.features(images)
-    logits = net(images)
-    if options.output == "logits":
-      return {"logits": logits}
-    return {"probabilities": jax.nn.softmax(logits)}
+    weights = {path: kept[path].astype(jnp.float32) for path in paths}
+    net = nnx.merge(graphdef, trees.replace(tree, weights))
+    return contract.outputs(net, images, options.output)
 
   return jax.jit(run)
 

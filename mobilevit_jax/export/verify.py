@@ -13,7 +13,7 @@ import numpy as np
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
 
 # Largest difference from JAX's logits.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
@@ -65,10 +65,10 @@ def read_images(
 
 
 def answers_of_jax(
-  model: mobilevit.MobileViT, images: np.ndarray, *, features: bool = False
+  model: Net, images: np.ndarray, output: str = "logits"
 ) -> contract.Outputs:
-  """`"logits"`, or the stages, of uint8 images; the model runs as it is."""
-  run, state = _function(model, features)
+  """What a file of uint8 images has to answer; the model runs as it is."""
+  run, state = _function(model, output)
   compiled = jax.jit(run)
 
   def batch(images: np.ndarray) -> contract.Outputs:
@@ -80,29 +80,25 @@ def answers_of_jax(
 
 
 def _function(
-  model: mobilevit.MobileViT, features: bool
+  model: Net, output: str
 ) -> tuple[Callable[..., dict[str, jax.Array]], Any]:
   graphdef, state = nnx.split(model)
 
   def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
-    net, images = nnx.merge(graphdef, state), images.astype(jnp.float32) / 255
-    return net.features(images) if features else {"logits": net(images)}
+    images = images.astype(jnp.float32) / 255
+    return contract.outputs(nnx.merge(graphdef, state), images, output)
 
   return run, state
 
 
 def check_shapes(
-  model: mobilevit.MobileViT,
-  found: Mapping[str, tuple[int, ...]],
-  options: contract.Options,
+  model: Net, found: Mapping[str, tuple[int, ...]], options: contract.Options
 ) -> None:
   """Raises ExportError unless a file's outputs have the shapes of JAX's."""
-  run, state = _function(model, options.output == "features")
+  run, state = _function(model, options.output)
   images = jax.ShapeDtypeStruct(options.shape, jnp.uint8)
-  expected = {
-    options.output if name == "logits" else name: value.shape
-    for name, value in jax.eval_shape(run, state, images).items()
-  }
+  answers = jax.eval_shape(run, state, images)
+  expected = {name: value.shape for name, value in answers.items()}
   if found != expected:
     raise contract.ExportError(f"the outputs are {found}, not {expected}")
 
@@ -115,55 +111,51 @@ def as_input(images: np.ndarray, options: contract.Options) -> np.ndarray:
 
 
 def compare(
-  model: mobilevit.MobileViT,
+  model: Net,
   found: contract.Outputs,
   expected: contract.Outputs,
   options: contract.Options,
 ) -> Comparison:
   """A file's answers with `answers_of_jax`; raises ExportError for NaN."""
-  if options.output == "features":
-    if found.keys() != expected.keys():
-      raise contract.ExportError(f"the outputs are {', '.join(found)}")
-    difference = max(
-      _difference(found[name], value, max(1, np.abs(value).max()))
-      for name, value in expected.items()
+  if found.keys() != expected.keys():
+    raise contract.ExportError(
+      f"the outputs are {', '.join(found)}, not {', '.join(expected)}"
     )
-    classes = [_classes(model, each["stage5"]) for each in (found, expected)]
-    same = np.equal(*classes)
-    return Comparison(len(same), difference, float(np.mean(same)))
-  logits, answers = expected["logits"], found[options.output]
-  same = np.argmax(logits, -1) == np.argmax(answers, -1)
-  if options.output == "probabilities":
-    # Their logarithms differ as the logits do; they themselves would hide it.
-    logits = _log_softmax(logits)
-    visible = logits > np.log(1e-30)
-    answers = np.log(np.maximum(answers, np.finfo(np.float32).tiny))
-    logits, answers = logits[visible], answers[visible]
-  return Comparison(
-    len(same), _difference(answers, logits), float(np.mean(same))
+  difference = max(
+    _difference(found[name], value, options.output)
+    for name, value in expected.items()
   )
+  same = np.equal(
+    *(_classes(model, each, options.output) for each in (found, expected))
+  )
+  return Comparison(len(same), difference, float(np.mean(same)))
 
 
-def _classes(model: mobilevit.MobileViT, stage5: np.ndarray) -> np.ndarray:
-  pooled = jnp.mean(model.head(jnp.asarray(stage5)), axis=(1, 2))
-  return np.argmax(model.classifier(pooled), -1)
+def _classes(model: Net, answers: contract.Outputs, output: str) -> np.ndarray:
+  """The likeliest classes; of features, by the model's own head."""
+  if output == "features":
+    scores = np.asarray(model.head(jax.tree.map(jnp.asarray, answers)))
+  else:
+    scores = answers[output]
+  return np.argmax(scores, -1)
 
 
-def _difference(
-  found: np.ndarray, expected: np.ndarray, scale: float = 1
-) -> float:
+def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
   if found.shape != expected.shape:
     raise contract.ExportError(
       f"an output has the shape {list(found.shape)}, not {list(expected.shape)}"
     )
   if not np.all(np.isfinite(found)):
     raise contract.ExportError("the file answers NaN or infinity")
+  scale = 1.0
+  if output == "features":
+    scale = max(scale, float(np.abs(expected).max()))
+  elif output == "probabilities":
+    # Their logarithms differ as the logits do; they themselves would hide it.
+    visible = expected > 1e-30
+    found = np.maximum(found[visible], np.finfo(np.float32).tiny)
+    found, expected = np.log(found), np.log(expected[visible])
   return float(np.max(np.abs(found - expected))) / scale
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-  shifted = np.float64(logits) - np.max(logits, -1, keepdims=True)
-  return shifted - np.log(np.sum(np.exp(shifted), -1, keepdims=True))
 
 
 def check(comparison: Comparison, precision: contract.Precision) -> None:

@@ -28,10 +28,11 @@ class Net(nnx.Module):
   A backbone has `features(images, train, rngs)`, `LAYERS`, the names of its
   parts from the image on, and `channels`, the widths of its stages.
 
-  A head has `head(features, train, rngs)`; `LAYERS`; `num_classes`; `OUTPUT`,
-  the name of what it returns; `CLASSIFIERS`, its parts whose shapes follow the
-  number of classes; and `FROZEN`, its parts that belong to a frozen backbone.
-  If there are any, it takes `frozen` as the net does, and keeps them still.
+  A head has `head(features, train, rngs)`; `LAYERS`; `num_classes`; `OUTPUTS`,
+  what exported files can answer, each by a function of what it returns, the
+  usual one first; `CLASSIFIERS`, its parts whose shapes follow the number of
+  classes; and `FROZEN`, its parts that belong to a frozen backbone. If there
+  are any, it takes `frozen` as the net does, and keeps them still by itself.
 
   Attributes:
     backbone: gives the features.

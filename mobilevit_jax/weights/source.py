@@ -12,6 +12,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
@@ -165,6 +166,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   if not path.exists():
     raise ValueError(f"{name}: a run's folder needs its config.json")
   config = _read_json(name, path)
+  config_lib.check_version(config, name)
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
@@ -208,12 +210,13 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
 
 def _crop(config: dict[str, Any]) -> dict[str, Any]:
   """What of a run's configuration says how images are cropped."""
-  # Before there were transforms, all of it was in config.eval.
-  sections = [config.get(name) or {} for name in ("eval", "transform")]
+  transform, evaluation = (
+    config.get(name) or {} for name in ("transform", "eval")
+  )
+  fields = {**transform, "size": evaluation.get("size")}
   kinds = {"preset": str, "size": int, "resize_size": int}
   return {
-    name: section[name]
-    for section in sections
+    name: fields[name]
     for name, kind in kinds.items()
-    if isinstance(section.get(name), kind)
+    if isinstance(fields.get(name), kind)
   }

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import __main__ as benchmark
 from benchmarks import ablation
 from mobilevit_jax.export import litert
-from mobilevit_jax.export.litert import quantise
+from mobilevit_jax.export.litert import flatbuffer
 from tests.export.random_model import random_images
 
 pytestmark = pytest.mark.export
@@ -19,7 +19,9 @@ def test_steps_are_the_same_net_and_fall_out_of_xnnpack_as_said():
   files = ablation.files("xxs", 64)
   images = random_images(1, 64)
   logits = {
-    step: quantise.Engine(content)(images)["logits"]
+    step: flatbuffer.interpreter(content).get_signature_runner()(images=images)[
+      "logits"
+    ]
     for step, content in files.items()
   }
   exact = logits["float32"]

@@ -3,14 +3,14 @@
 import numpy as np
 
 from benchmarks.random_weights import randomize
-from mobilevit_jax import create_model
+from mobilevit_jax import models
 from mobilevit_jax.export import verify
 
 
 def random_model(name, **fields):
-  """`create_model` with every tensor random, native depthwise."""
+  """The net with every tensor random, native depthwise, 7 classes."""
   fields = {"num_classes": 7, "depthwise": "conv", **fields}
-  return randomize(create_model(name, **fields))
+  return randomize(models.abstract_model(name, **fields))
 
 
 def random_images(batch, size):

@@ -86,6 +86,7 @@ def test_the_file_says_what_it_is(
   assert command.main(args) == 0
   printed = capsys.readouterr().out
   assert "mobilevit_xxs, 64 px" in printed
+  assert "crop: shorter side 72 px, centre 64 px (cvnets)" in printed
   assert "most axes of a tensor: 4" in printed
   assert "largest difference from JAX" in printed
   found = read(out)
@@ -95,6 +96,12 @@ def test_the_file_says_what_it_is(
   assert found["input"]["range"] == [0, 255]
   assert found["input"]["normalisation"] == "none"
   assert found["output"] == "probabilities"
+  assert found["crop"] == {
+    "preset": "cvnets",
+    "resize": 72,
+    "size": 64,
+    "interpolation": "bilinear, no antialiasing",
+  }
   digest = hashlib.sha256(weights.read_bytes()).hexdigest()
   tensors = metadata.tensors_hash(trees.flat_model(model))
   assert found["weights"] == {
@@ -131,7 +138,7 @@ def test_eight_bits_are_judged_by_the_classes(model, tmp_path, capsys):
   # Of a random net's classes none stands out, and eight bits would mix them.
   graphdef, state = nnx.split(model)
   sure = nnx.merge(graphdef, state)
-  sure.classifier.bias[...] += 100 * np.eye(len(LABELS))[0]
+  sure.head.classifier.bias[...] += 100 * np.eye(len(LABELS))[0]
   weights = tmp_path / "sure.safetensors"
   save_weights(sure, weights, labels=LABELS)
   for index, image in enumerate(np.uint8(random_images(6, 64) * 255)):
@@ -143,7 +150,7 @@ def test_eight_bits_are_judged_by_the_classes(model, tmp_path, capsys):
   kinds = [
     tensor.type for tensor in litert.read(out.read_bytes()).subgraphs[0].tensors
   ]
-  assert kinds.count(litert.litert_file.schema().TensorType.INT8) > 100
+  assert kinds.count(litert.flatbuffer.schema().TensorType.INT8) > 100
 
 
 @pytest.mark.parametrize(
@@ -154,6 +161,7 @@ def test_eight_bits_are_judged_by_the_classes(model, tmp_path, capsys):
     ("out.tflite", ["--batch=any"], "--batch=any: the batch of litert files"),
     ("out.tflite", ["--batch=0"], "--batch=0 must be at least 1"),
     ("out.tflite", ["--size=16"], "--size=16 must be at least 32"),
+    ("out.tflite", ["--output=boxes"], "one of logits, probabilities, feat"),
     ("out.tflite", ["--variant=s"], "does not fit the model"),
     ("out.tflite", ["--format=onnx"], "must end in .onnx"),
     ("out.tflite", ["--weights=nowhere.npz"], "nowhere.npz: there is no such"),
@@ -183,7 +191,7 @@ def test_a_file_that_differs_is_not_written(
 ):
   def slightly_wrong(model, options, document):
     model = nnx.clone(model)
-    model.classifier.bias[...] += np.float32(1e-3)
+    model.head.classifier.bias[...] += np.float32(1e-3)
     return litert.build(model, options, document)
 
   broken = dataclasses.replace(formats.FORMATS["litert"], build=slightly_wrong)

@@ -56,8 +56,7 @@ def test_the_package_computes_what_jax_does(
   images = verify.built_in_images(96, options.batch)
   content = coreml.build(model, options, "{}")
   found = mil_reference.run(content, _input(images, options), tmp_path)
-  features = options.output == "features"
-  expected = verify.answers_of_jax(model, images, features=features)
+  expected = verify.answers_of_jax(model, images, options.output)
   assert verify.compare(model, found, expected, options).difference < tolerance
   findings = coreml.inspect(content)
   assert findings.rank == 4

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from mobilevit_jax.export import graph
+from mobilevit_jax.export import blocks
 from mobilevit_jax.export import onnx_graph
 from mobilevit_jax.export.litert import flatbuffer
 from mobilevit_jax.export.litert import writer
@@ -51,7 +51,7 @@ CASES = (
 def _litert(model, images, *, features=False, half=False, pixels=False):
   ops = writer.LiteRTOps(half=half)
   x = ops.input(images.shape, pixels=pixels)
-  outputs = graph.write(model, ops, x, features=features)
+  outputs = blocks.write(model, ops, x, "features" if features else "logits")
   data = ops.serialize(outputs, '{"size": 64}')
   engine = interpreter.Interpreter(model_content=data, num_threads=1)
   return data, engine.get_signature_runner()(images=images)
@@ -60,7 +60,7 @@ def _litert(model, images, *, features=False, half=False, pixels=False):
 def _onnx(model, images, *, features=False, half=False, pixels=False):
   ops = onnx_graph.OnnxOps(half=half)
   x = ops.input((1, *images.shape[1:]), pixels=pixels)
-  outputs = graph.write(model, ops, x, features=features)
+  outputs = blocks.write(model, ops, x, "features" if features else "logits")
   data = ops.serialize(outputs, '{"size": 64}')
   engine = onnxruntime.InferenceSession(
     data, providers=["CPUExecutionProvider"]

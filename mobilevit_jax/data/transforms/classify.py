@@ -84,8 +84,9 @@ class ClassifyTransform:
   ) -> Arrays:
     """A random crop of the image, flipped and augmented."""
     pixels = np.asarray(example.image)
+    height, width = pixels.shape[:2]
     box = augment.crop_box(
-      *pixels.shape[:2], rng, scale=self.crop_scale, ratio=self.crop_ratio
+      height, width, rng, scale=self.crop_scale, ratio=self.crop_ratio
     )
     # Always draws, so that `flip` has no effect on later draws.
     flip = rng.random() < self.flip

@@ -56,13 +56,12 @@ def preprocess(
   """
   check(preset, size, resize_size)
   pixels = augment.decode(image, name)
+  shorter = resize_size or _shorter(preset, size)
   if preset == "cvnets":
-    return augment.resize_and_center_crop(pixels, size, resize_size=resize_size)
+    return augment.resize_and_center_crop(pixels, size, resize_size=shorter)
   if preset == "hf":
-    shorter = resize_size or round(size * augment.EVAL_RESIZE)
     resized = _resize(pixels, shorter, Image.Resampling.BILINEAR)
     return _center(resized, size, size, math.floor)
-  shorter = resize_size or math.floor(size / _TIMM_CROP)
   resized = _resize(pixels, shorter, Image.Resampling.BICUBIC)
   # torchvision rounds half a pixel to the even side.
   return _center(resized, size, size, round)
@@ -78,6 +77,11 @@ class Crop:
 
   def __post_init__(self):
     check(self.preset, self.size, self.resize_size)
+
+  @property
+  def resize(self) -> int:
+    """Shorter side before the crop, in pixels, whoever chose it."""
+    return self.resize_size or _shorter(self.preset, self.size)
 
   def __call__(self, image: bytes | np.ndarray, name: str) -> np.ndarray:
     """`preprocess`, for errors of an image called `name`."""
@@ -121,6 +125,13 @@ def check(preset: str, size: int, resize_size: int | None = None) -> None:
     raise ValueError(f"size={size} must be at least 1")
   if resize_size is not None and resize_size < size:
     raise ValueError(f"resize_size={resize_size} must be at least size={size}")
+
+
+def _shorter(preset: str, size: int) -> int:
+  """The preset's shorter side for a crop of `size`, in pixels."""
+  if preset == "timm":
+    return math.floor(size / _TIMM_CROP)
+  return round(size * augment.EVAL_RESIZE)
 
 
 def _resize(

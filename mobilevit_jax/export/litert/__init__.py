@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax.export import blocks
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import fold_bn
-from mobilevit_jax.export import graph
 from mobilevit_jax.export.litert import flatbuffer
+from mobilevit_jax.export.litert import int8
 from mobilevit_jax.export.litert import quantise
 from mobilevit_jax.export.litert import writer
-from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.net import Net
 
 # Their int8 kernels run outside XNNPACK (`docs/benchmarks/infer.md`).
 _SLOW_INT8 = {"HARD_SWISH", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE"}
@@ -21,7 +22,7 @@ _ERROR_IMAGES = 4  # one file a layer is run on so many
 _FORBIDDEN = {"CALL_ONCE", "CUSTOM", "DELEGATE", "IF", "WHILE"}
 
 
-def net(model: mobilevit.MobileViT, options: contract.Options) -> quantise.Net:
+def net(model: Net, options: contract.Options) -> quantise.Net:
   """What writes the net, input and outputs as the options say."""
   if options.batch is None:
     raise ValueError("--batch=any: a LiteRT file has a fixed batch; give one")
@@ -30,19 +31,13 @@ def net(model: mobilevit.MobileViT, options: contract.Options) -> quantise.Net:
 
   def write(ops: writer.LiteRTOps) -> dict[str, flatbuffer.Ref]:
     x = ops.input(options.shape, pixels=options.input == "uint8")
-    return graph.write(
-      folded,
-      ops,
-      x,
-      features=options.output == "features",
-      probabilities=options.output == "probabilities",
-    )
+    return blocks.write(folded, ops, x, options.output)
 
   return write
 
 
 def build(
-  model: mobilevit.MobileViT,
+  model: Net,
   options: contract.Options,
   metadata: str,
   calibration: np.ndarray | None = None,
@@ -65,17 +60,17 @@ def build(
     # Image by image, so that it doesn't matter which share a batch.
     single = net(model, dataclasses.replace(options, batch=1))
     ranges = quantise.calibrate(single, calibration)
-    return quantise.write(
-      write, ranges, metadata=metadata, attention=options.attention
-    )
-  if options.precision == "int8-dynamic":
-    return quantise.write_dynamic(write, metadata=metadata)
-  ops = writer.LiteRTOps(half=options.precision == "fp16")
+    select = quantise.not_products if options.attention == "float" else None
+    ops = int8.Int8Ops(ranges, select)
+  elif options.precision == "int8-dynamic":
+    ops = int8.DynamicOps()
+  else:
+    ops = writer.LiteRTOps(half=options.precision == "fp16")
   return ops.serialize(write(ops), metadata)
 
 
 def layer_errors(
-  model: mobilevit.MobileViT, options: contract.Options, images: np.ndarray
+  model: Net, options: contract.Options, images: np.ndarray
 ) -> list[quantise.LayerError]:
   """What each layer of an int8 file costs by itself, the worst first.
 
@@ -91,20 +86,11 @@ def layer_errors(
   return quantise.layer_errors(single, ranges, some)
 
 
-def _interpreter(data: bytes) -> Any:
-  module = contract.library(
-    "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
-  )
-  interpreter = module.Interpreter(model_content=data, num_threads=1)
-  interpreter.allocate_tensors()
-  return interpreter
-
-
 def run(
   data: bytes, images: np.ndarray, options: contract.Options
 ) -> contract.Outputs:
   """What the engine answers for any number of images."""
-  runner = _interpreter(data).get_signature_runner()
+  runner = flatbuffer.interpreter(data).get_signature_runner()
   return contract.in_batches(
     lambda batch: runner(images=batch), images, options.batch
   )
@@ -162,7 +148,7 @@ def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
 
 def delegated(data: bytes) -> tuple[int, dict[str, int]]:
   """XNNPACK's partitions of a file, and the kinds of operators outside them."""
-  interpreter = _interpreter(data)
+  interpreter = flatbuffer.interpreter(data)
   outputs = [detail["index"] for detail in interpreter.get_output_details()]
   return _executed(interpreter._get_ops_details(), outputs)
 

@@ -42,6 +42,16 @@ def schema() -> Any:
   )
 
 
+def interpreter(data: bytes) -> Any:
+  """LiteRT's engine for a file, on one thread, so that answers repeat."""
+  module = contract.library(
+    "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
+  )
+  engine = module.Interpreter(model_content=data, num_threads=1)
+  engine.allocate_tensors()
+  return engine
+
+
 class LiteRTFile:
   """Collects one subgraph; `serialize` gives the file.
 

@@ -33,12 +33,13 @@ class DynamicOps(LiteRTOps):
   depthwise convolution; those few weights stay in float32.
 
   Args:
-    select: whether an operator, by its name, may be of eight bits.
+    select: whether an operator, by its name, may be of eight bits; by default
+      all may.
   """
 
-  def __init__(self, select: Callable[[str], bool] = lambda name: True):
+  def __init__(self, select: Callable[[str], bool] | None = None):
     super().__init__()
-    self._select = select
+    self._select = select or (lambda name: True)
 
   def weights(self, x, kernel, bias, name, *, axis):
     """See `LiteRTOps.weights`."""
@@ -60,7 +61,7 @@ class Int8Ops(DynamicOps):
   """
 
   def __init__(
-    self, ranges: Ranges, select: Callable[[str], bool] = lambda name: True
+    self, ranges: Ranges, select: Callable[[str], bool] | None = None
   ):
     super().__init__(select)
     self._ranges = ranges

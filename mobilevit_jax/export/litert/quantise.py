@@ -1,20 +1,19 @@
-"""Nets of eight bits: calibration, the file, and what each layer costs."""
+"""Nets of eight bits: calibration, and what each layer costs."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import re
-from typing import Any
 
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export.litert import flatbuffer
 from mobilevit_jax.export.litert import int8
 from mobilevit_jax.export.litert import writer
-from mobilevit_jax.export.litert.flatbuffer import Ref
 
 # Writes a net, its input included, with any writer of LiteRT graphs.
-Net = Callable[[writer.LiteRTOps], Mapping[str, Ref]]
+Net = Callable[[writer.LiteRTOps], Mapping[str, flatbuffer.Ref]]
 
 _RARE = 0.05
 _PRODUCTS = re.compile(r"/attention/(scores|mix)$")
@@ -44,12 +43,13 @@ def calibrate(net: Net, images: np.ndarray) -> int8.Ranges:
   """
   ops = writer.LiteRTOps()
   net(ops)
-  engine = Engine(ops.serialize(ops.results, ""))
+  data = ops.serialize(ops.results, "")
+  engine = flatbuffer.interpreter(data).get_signature_runner()
   ends: dict[str, list[tuple[float, float]]] = {
     name: [] for name in ops.results
   }
   for image in images:
-    for name, value in engine(image[None]).items():
+    for name, value in engine(images=image[None]).items():
       ends[name].append((value.min(), value.max()))
   ranges = {"images": (0.0, 1.0)}
   for name, values in ends.items():
@@ -65,26 +65,9 @@ def calibrate(net: Net, images: np.ndarray) -> int8.Ranges:
   return ranges
 
 
-def write(
-  net: Net,
-  ranges: int8.Ranges,
-  *,
-  metadata: str = "",
-  attention: contract.Attention = "int8",
-) -> bytes:
-  """The int8 file; `attention` is the type of the products QK and PV."""
-
-  def select(name: str) -> bool:
-    return attention == "int8" or not _PRODUCTS.search(name)
-
-  ops = int8.Int8Ops(ranges, select)
-  return ops.serialize(net(ops), metadata)
-
-
-def write_dynamic(net: Net, *, metadata: str = "") -> bytes:
-  """The file with int8 weights and float32 activations; no calibration."""
-  ops = int8.DynamicOps()
-  return ops.serialize(net(ops), metadata)
+def not_products(name: str) -> bool:
+  """Whether an operator is other than attention's products QK and PV."""
+  return not _PRODUCTS.search(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,26 +113,12 @@ def _layer(name: str) -> str:
 
 
 def _outputs(net: Net, ops: writer.LiteRTOps, images: np.ndarray) -> np.ndarray:
-  engine = Engine(ops.serialize(net(ops), ""))
-  answers = [engine(image[None]) for image in images]
+  data = ops.serialize(net(ops), "")
+  engine = flatbuffer.interpreter(data).get_signature_runner()
+  answers = [engine(images=image[None]) for image in images]
   return np.concatenate([v.ravel() for a in answers for v in a.values()])
 
 
 def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
   """Root mean square of the difference, as a share of the exact values'."""
   return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-
-
-class Engine:
-  """A LiteRT file in its interpreter, on one thread, so answers repeat."""
-
-  def __init__(self, data: bytes):
-    module = contract.library(
-      "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
-    )
-    interpreter = module.Interpreter(model_content=data, num_threads=1)
-    self._runner: Any = interpreter.get_signature_runner()
-
-  def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs for one batch."""
-    return self._runner(images=images)

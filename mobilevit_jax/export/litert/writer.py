@@ -42,16 +42,7 @@ class LiteRTOps(LiteRTFile, Ops):
     ]
 
   def conv(
-    self,
-    x,
-    kernel,
-    bias,
-    name,
-    *,
-    stride=1,
-    dilation=1,
-    depthwise=False,
-    relu6=False,
+    self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
@@ -71,6 +62,7 @@ class LiteRTOps(LiteRTFile, Ops):
       )
     else:
       _, h, w, _ = x.shape
+    depthwise = groups > 1
     order = (2, 0, 1, 3) if depthwise else (3, 0, 1, 2)
     if bias is None:
       bias = np.zeros(out, np.float32)

@@ -4,7 +4,7 @@ Source: ml-cvnets v0.1 `cvnets/models/classification/mobilevit.py`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 import jax
@@ -31,7 +31,10 @@ class Classifier(nnx.Module):
   LAYERS = ("expand", "classifier")
   CLASSIFIERS = ("classifier",)
   FROZEN = ("expand",)  # trained with the backbone, and kept with it
-  OUTPUT = "logits"
+  OUTPUTS: ClassVar[dict[str, Any]] = {
+    "logits": lambda logits: logits,
+    "probabilities": jax.nn.softmax,
+  }
 
   def __init__(
     self,

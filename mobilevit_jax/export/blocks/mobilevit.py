@@ -1,0 +1,123 @@
+"""MobileViT's graph; see `models.mobilevit` and `models.transformer`.
+
+LayerNorm's affine and the attention scale lie in the dense layers after them,
+and q, k and v are layers of their own. Only LayerNorms read the transformer's
+stream, and they take its mean away: the layers that write the stream leave the
+mean out, so that LayerNorm need not.
+"""
+
+import numpy as np
+
+from mobilevit_jax.export import graph
+from mobilevit_jax.export.ops import Ops
+from mobilevit_jax.export.ops import Tensor
+from mobilevit_jax.models import layers
+from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import transformer
+
+
+@graph.write.register
+def _mobilevit_block(
+  module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  y = graph.write(module.local_rep, ops, x, f"{name}/local_rep")
+  kernel = _centred(graph.array(module.expand.kernel))
+  y = ops.conv(y, kernel, None, f"{name}/expand/conv")
+  h, w = ops.size(x)
+  even = h + h % 2, w + w % 2
+  if even != (h, w):
+    y = ops.resize(y, *even, f"{name}/resize_up")
+  y = _unfold(ops, ops.rows(y, f"{name}/rows"), even, f"{name}/unfold")
+  y = graph.write(module.global_rep, ops, y, f"{name}/global_rep")
+  y = ops.layer_norm(y, module.norm.epsilon, f"{name}/norm")
+  y = ops.map(_fold(ops, y, even, f"{name}/fold"), f"{name}/map")
+  if even != (h, w):
+    y = ops.resize(y, h, w, f"{name}/resize_down")
+  # The norm's affine commutes with fold and resize: both only average pixels.
+  scale, shift = graph.array(module.norm.scale), graph.array(module.norm.bias)
+  kernel = graph.array(module.project.conv.kernel)
+  y = ops.conv(
+    y,
+    kernel * scale[:, None],
+    graph.array(module.project.norm.bias) + shift @ kernel[0, 0],
+    f"{name}/project/conv",
+  )
+  y = ops.silu(y, f"{name}/project/silu")
+  y = ops.concat(x, y, f"{name}/concat")
+  return graph.write(module.fusion, ops, y, f"{name}/fusion")
+
+
+def _unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+  """`mobilevit.unfold`: `[b, h, w, d]` to `[b, 4, n, d]`."""
+  (h, w), d = size, x.shape[-1]
+  x = ops.reshape(x, (-1, 2, w // 2, 2 * d), f"{name}/rows")
+  x = ops.transpose(x, (0, 2, 1, 3), f"{name}/columns")
+  x = ops.reshape(x, (-1, h * w // 4, 4, d), f"{name}/patches")
+  return ops.transpose(x, (0, 2, 1, 3), f"{name}/pixels")
+
+
+def _fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+  (h, w), d = size, x.shape[-1]
+  x = ops.transpose(x, (0, 2, 1, 3), f"{name}/patches")
+  x = ops.reshape(x, (-1, w // 2, 2, 2 * d), f"{name}/columns")
+  x = ops.transpose(x, (0, 2, 1, 3), f"{name}/rows")
+  return ops.reshape(x, (-1, h, w, d), f"{name}/image")
+
+
+@graph.write.register
+def _transformer_block(
+  module: transformer.TransformerBlock, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  y = ops.layer_norm(x, module.attention_norm.epsilon, f"{name}/attention_norm")
+  y = _attention(module, ops, y, f"{name}/attention")
+  x = ops.add(x, y, f"{name}/attention_residual")
+  y = ops.layer_norm(x, module.ffn_norm.epsilon, f"{name}/ffn_norm")
+  kernel, bias = _after_norm(module.ffn_norm, module.ffn_in)
+  y = ops.linear(y, kernel, bias, f"{name}/ffn_in/linear")
+  y = ops.silu(y, f"{name}/ffn_in/silu")
+  kernel, bias = map(_centred, graph.affine(module.ffn_out))
+  y = ops.linear(y, kernel, bias, f"{name}/ffn_out/linear")
+  return ops.add(x, y, f"{name}/ffn_residual")
+
+
+def _centred(weights: np.ndarray) -> np.ndarray:
+  """Weights whose results have no mean over the last axis."""
+  mean = weights.mean(-1, dtype=np.float64, keepdims=True)
+  return (weights - mean).astype(np.float32)
+
+
+def _after_norm(
+  norm: layers.LayerNorm, linear: layers.Linear
+) -> tuple[np.ndarray, np.ndarray]:
+  """A dense layer that has the affine of the norm before it inside."""
+  kernel, bias = graph.affine(linear)
+  scale, shift = graph.array(norm.scale), graph.array(norm.bias)
+  return kernel * scale[:, None], bias + shift @ kernel
+
+
+def _attention(
+  block: transformer.TransformerBlock, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  k, d = block.attention.heads, x.shape[-1]
+  n, e = x.shape[-2], d // k
+  kernel, bias = _after_norm(block.attention_norm, block.attention.qkv)
+  heads = []
+  for index, part in enumerate(("query", "key", "value")):
+    columns = slice(index * d, (index + 1) * d)
+    scale = e**-0.5 if part == "query" else 1
+    y = ops.linear(
+      x,
+      kernel[:, columns] * np.float32(scale),
+      bias[columns] * np.float32(scale),
+      f"{name}/{part}/linear",
+    )
+    y = ops.reshape(y, (-1, n, k, e), f"{name}/{part}/split")
+    heads.append(ops.transpose(y, (0, 2, 1, 3), f"{name}/{part}/heads"))
+  query, key, value = heads
+  scores = ops.matmul(query, key, f"{name}/scores", transpose_y=True)
+  weights = ops.softmax(scores, f"{name}/softmax")
+  y = ops.matmul(weights, value, f"{name}/mix")
+  y = ops.transpose(y, (0, 2, 1, 3), f"{name}/merge/tokens")
+  y = ops.reshape(y, (-1, 4, n, d), f"{name}/merge/width")
+  kernel, bias = map(_centred, graph.affine(block.attention.out))
+  return ops.linear(y, kernel, bias, f"{name}/out/linear")
