@@ -1,24 +1,32 @@
 """Prepares TFDS image sets as ArrayRecord files, which training reads.
 
-    python -m mobilevit_jax.data NAME --manual_dir=TARS --data_dir=OUT
+    python -m mobilevit_jax.data prepare NAME --manual_dir=TARS --data_dir=OUT
     python -m mobilevit_jax.data convert OLD/NAME/VERSION --data_dir=OUT
     python -m mobilevit_jax.data verify OUT/NAME/VERSION --sample=all
     python -m mobilevit_jax.data check --data=folder --data_dir=PHOTOS
+    python -m mobilevit_jax.data show CONFIG --config.data.dir=PHOTOS
 
-The first downloads what is free, takes the rest from `--manual_dir` (for
-imagenet2012 the two official archives), and leaves a finished set alone. The
-second turns a set of TFRecord files into one of ArrayRecord files. Started
-again, imagenet2012 and the second go on where they were interrupted. The third
-counts the records of a prepared set, decodes a sample of its images, and names
-what is broken. The last reads every image of a set that training can read, and
-says whether it can be learnt from: classes, copies, broken and tiny images.
+`prepare`, which may be left out, downloads what is free, takes the rest from
+`--manual_dir` (for imagenet2012 the two official archives), and leaves a
+finished set alone. Interrupted, it starts anew, but for what it downloaded.
+`convert` turns a set of TFRecord files into one of ArrayRecord files; started
+again, it keeps the files that it finished. `verify` counts the records of a
+prepared set, decodes a sample of its images, and names what is broken. `check`
+reads every image of a set that training can read, and says whether it can be
+learnt from: classes, copies, broken and tiny images. `show` draws training
+images as the net is given them, augmented.
 """
 
 import argparse
 from collections.abc import Sequence
+import math
+import pathlib
 import sys
 
-_COMMANDS = ("prepare", "convert", "verify", "check")
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import files
+
+_COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   words = [*(sys.argv[1:] if argv is None else argv)]
   if words and words[0] not in (*_COMMANDS, "-h", "--help"):
     words.insert(0, "prepare")
-  args = _parser().parse_args(words)
+  parser = _parser()
+  args, args.fields = parser.parse_known_args(words)
+  known = "--config." if args.run is _show else "nothing"
+  if unknown := [word for word in args.fields if not word.startswith(known)]:
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     return args.run(args)
   except KeyboardInterrupt:
@@ -125,6 +137,46 @@ def _check(args: argparse.Namespace) -> int:
   return 0
 
 
+def _show(args: argparse.Namespace) -> int:
+  # What a configuration describes, with JAX and all: this module is a door.
+  from PIL import Image
+  from PIL import ImageOps
+
+  from mobilevit_jax import experiment
+
+  if args.images < 1:
+    raise ValueError(f"--images={args.images} must be at least 1")
+  config = config_lib.read(args.config, args.fields)
+  config.data.num_workers = 0
+  run = experiment.build(config)
+  if not 0 <= args.step < run.plan.num_steps:
+    raise ValueError(
+      f"--step={args.step} must be from 0 to {run.plan.num_steps - 1}"
+    )
+  names, pictures = run.source.class_names, []
+  with run.batches(args.step) as batches:
+    for batch in batches:
+      for place in range(len(batch["ids"])):
+        row = {name: array[place] for name, array in batch.items()}
+        truth = run.task.truth(row, names)
+        picture = run.task.draw(row["images"], truth, names)
+        pictures.append(Image.fromarray(picture))
+      if len(pictures) >= args.images:
+        break
+  del pictures[args.images :]
+  side = max(max(picture.size) for picture in pictures) + 4
+  columns = math.ceil(len(pictures) ** 0.5)
+  rows = math.ceil(len(pictures) / columns)
+  sheet = Image.new("RGB", (columns * side, rows * side), "white")
+  for index, picture in enumerate(pictures):
+    padded = ImageOps.pad(picture, (side, side), color="white")
+    sheet.paste(padded, (index % columns * side, index // columns * side))
+  with files.whole(args.out, force=args.force) as part:
+    sheet.save(part)
+  print(f"{args.out}: {len(pictures)} images from step {args.step} on")
+  return 0
+
+
 def _sample(text: str) -> int | None:
   """`--sample`: None is all."""
   if text == "all":
@@ -180,6 +232,15 @@ def _parser() -> argparse.ArgumentParser:
   check.add_argument(
     "--size", type=int, help="the least size to train at, in pixels"
   )
+  show = commands.add_parser("show", help="a sheet of what the net is given")
+  show.set_defaults(run=_show)
+  show.add_argument(
+    "config", metavar="CONFIG", help="and --config.FIELD=VALUE, as for training"
+  )
+  show.add_argument("--out", type=pathlib.Path, default="sheet.png")
+  show.add_argument("--images", type=int, default=36)
+  show.add_argument("--step", type=int, default=0, help="of the run, from 0")
+  show.add_argument("--force", action="store_true", help="replace OUT")
   return parser
 
 

@@ -138,3 +138,12 @@ class Task(Protocol):
       class_names: of the net's classes.
     """
     ...
+
+  def truth(self, rows: Rows, class_names: Sequence[str]) -> Rows:
+    """The outputs that would be right for one training image, to draw them.
+
+    Args:
+      rows: what the transform gave of the image.
+      class_names: of the net's classes.
+    """
+    ...

@@ -7,6 +7,7 @@ from concurrent import futures
 import dataclasses
 import os
 
+from array_record.python import array_record_data_source
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +16,6 @@ import tqdm
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.prepare import download
-from mobilevit_jax.data.prepare import shards
 from mobilevit_jax.data.sources import tfds as tfds_source
 
 
@@ -55,12 +55,7 @@ def verify(
     ValueError: if that is no prepared set of labelled images in ArrayRecord
       files.
   """
-  if not (epath.Path(path) / download.INFO_FILE).exists():
-    raise ValueError(
-      f"{path} must be the folder of a prepared version, such as "
-      f"DIR/imagenet2012/5.1.0; it has no {download.INFO_FILE}"
-    )
-  info = tfds.builder_from_directory(path).info
+  info = tfds.builder_from_directory(download.check_folder(path)).info
   for name, split in info.splits.items():
     source = tfds_source.open_prepared(info.name, name, path)
     files = [epath.Path(file) for file in split.filepaths]
@@ -89,9 +84,7 @@ def _count(file: epath.Path, length: int) -> str:
   if not file.exists():
     return f"{file} is missing"
   try:
-    reader = shards.array_record.ArrayRecordReader(os.fspath(file))
-    count = reader.num_records()
-    reader.close()
+    count = len(array_record_data_source.ArrayRecordDataSource(os.fspath(file)))
   except RuntimeError as error:
     return f"{file} can't be read: {' '.join(str(error).split())}"
   if count == length:
