@@ -67,10 +67,10 @@ def parse_flags(
   Raises:
     ConfigError: for what can't be parsed or read, in one line.
   """
-  for word in argv:
+  for word in argv[1:]:
     name, _, value = word.lstrip("-").partition("=")
     file = value.partition(":")[0]
-    if name == "config" and not pathlib.Path(file).is_file():
+    if name == "config" and file and not pathlib.Path(file).is_file():
       raise ConfigError(f"--config={value}: No such file: {file!r}")
     field = name.removeprefix("config.")
     if field in MOVED:
