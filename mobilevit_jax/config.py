@@ -20,21 +20,14 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
 # Where a field of an older version is today, for a message about it.
+_CROPS = ("crop_scale", "crop_ratio", "flip", "color_jitter", "erase")
+_RANDAUGMENT = ("randaugment_ops", "randaugment_magnitude")
 MOVED = {
   "weights.head": "weights.reset",
-  "optim.label_smoothing": "task.label_smoothing",
-  "optim.class_weights": "task.class_weights",
-  "data.mixup": "task.mixup",
-  "data.cutmix": "task.cutmix",
-  "data.crop_scale": "transform.crop_scale",
-  "data.crop_ratio": "transform.crop_ratio",
-  "data.flip": "transform.flip",
-  "data.randaugment_ops": "transform.randaugment_ops",
-  "data.randaugment_magnitude": "transform.randaugment_magnitude",
-  "data.color_jitter": "transform.color_jitter",
-  "data.erase": "transform.erase",
-  "eval.preset": "transform.preset",
-  "eval.resize_size": "transform.resize_size",
+  **{f"data.{n}": f"task.{n}" for n in ("mixup", "cutmix")},
+  **{f"optim.{n}": f"task.{n}" for n in ("label_smoothing", "class_weights")},
+  **{f"data.{n}": f"transform.{n}" for n in (*_CROPS, *_RANDAUGMENT)},
+  **{f"eval.{n}": f"transform.{n}" for n in ("preset", "resize_size")},
 }
 
 

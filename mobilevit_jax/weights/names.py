@@ -8,7 +8,6 @@ out]` and `[in, out]`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -202,15 +201,7 @@ def table(model: models.Net) -> tuple[Row, ...]:
   return (*rows, *others)
 
 
-class Kind(NamedTuple):
-  """Whose weights some tensors are."""
-
-  family: str
-  head: str
-  dialect: Dialect
-
-
-def kind(keys: Iterable[str]) -> Kind:
+def kind(keys: Iterable[str]) -> tuple[str, str, Dialect]:
   """Family, head and dialect that most of the tensors' names belong to.
 
   Raises:
@@ -226,7 +217,7 @@ def kind(keys: Iterable[str]) -> Kind:
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
         if score > most:
-          best, most = Kind(family, head, dialect), score
+          best, most = (family, head, dialect), score
   if best is None:
     sample = ", ".join(sorted(keys)[:3]) or "none at all"
     raise ValueError(
@@ -240,7 +231,7 @@ def detect(keys: Iterable[str]) -> Dialect:
   """The dialect that most of the keys belong to; raises as `kind`."""
   keys = set(keys)
   # No other one has slashes, and ours needs no table.
-  return "jax" if any("/" in key for key in keys) else kind(keys).dialect
+  return "jax" if any("/" in key for key in keys) else kind(keys)[2]
 
 
 def to_dialect(
