@@ -13,6 +13,11 @@ import numpy as np
 
 from mobilevit_jax.data import examples
 
+FAULTS = (
+  *("not a number", "with swapped corners", "without area"),
+  *("outside of the image", "of an unknown class"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
@@ -89,10 +94,11 @@ def wrong(
   flat = sound & ~swapped & ((x1 == x0) | (y1 == y0))
   # Formats that count from 0 and from 1 disagree by a pixel.
   outside = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
-  return {
-    "not a number": ~sound,
-    "with swapped corners": swapped,
-    "without area": flat,
-    "outside of the image": sound & ~swapped & ~flat & outside,
-    "of an unknown class": target["classes"] < 0,
-  }
+  masks = (
+    ~sound,
+    swapped,
+    flat,
+    sound & ~swapped & ~flat & outside,
+    target["classes"] < 0,
+  )
+  return dict(zip(FAULTS, masks, strict=True))

@@ -22,6 +22,9 @@ from mobilevit_jax.tasks import ssd
 from mobilevit_jax.tasks import task
 
 _DRAWN = 0.3  # score from which a box is drawn
+# COCO numbers its 80 classes from 1 to 90, and left some out.
+_LEFT_OUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_COCO_IDS = tuple(i for i in range(1, 91) if i not in _LEFT_OUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Detect:
   """Detection with SSD's anchors.
 
   Attributes:
+    num_classes: of objects.
     label_smoothing: of the classes' cross-entropy, in [0, 1).
     loss_groups: equal parts of a batch that the loss is divided in, each by its
       own positives: 4 are the paper's GPUs, 1 is the whole batch. Of a
@@ -39,6 +43,7 @@ class Detect:
     most: detections of an image.
   """
 
+  num_classes: int = 80
   label_smoothing: float = 0.0
   loss_groups: int = 1
   threshold: float = 0.01
@@ -112,6 +117,16 @@ class Detect:
       "positives": jnp.sum(count) / len(labels),
     }
 
+  def fits(self, boxes: np.ndarray, size: int) -> np.ndarray:
+    """Which boxes an anchor of an image of that size matches, bool `[n]`.
+
+    Args:
+      boxes: `[n, 4]`, as parts of the image.
+      size: side of the image, in pixels.
+    """
+    anchors = ssdlite.anchors(ssdlite.map_sizes(size, size))
+    return ssd.matched(boxes, anchors)
+
   def outputs(self, model: Any, batch: task.Batch) -> dict[str, jax.Array]:
     """`boxes` `[b, most, 4]` as parts of the image, `scores`, `classes`.
 
@@ -146,6 +161,37 @@ class Detect:
       }
       for i in range(count)
     ]
+
+  def coco_results(
+    self, image: str, outputs: task.Rows, size: tuple[int, int]
+  ) -> list[dict[str, Any]]:
+    """All detections of an image, as entries of COCO's file of results.
+
+    Args:
+      image: its id, a number or another name.
+      outputs: of the image.
+      size: its height and width, in pixels.
+
+    Returns:
+      For each one `image_id`, `category_id`, `bbox` and `score`. Categories of
+      a net of 80 classes have COCO's own ids, others count from 1.
+    """
+    height, width = size
+    ids = _COCO_IDS if self.num_classes == len(_COCO_IDS) else None
+    results = []
+    for i in range(int(np.count_nonzero(outputs["scores"]))):
+      box = outputs["boxes"][i] * np.float64([width, height] * 2)
+      label = int(outputs["classes"][i])
+      corner, sides = box[:2].tolist(), (box[2:] - box[:2]).tolist()
+      results.append(
+        {
+          "image_id": int(image) if image.isdecimal() else image,
+          "category_id": ids[label] if ids else label + 1,
+          "bbox": [round(x, 3) for x in (*corner, *sides)],
+          "score": round(float(outputs["scores"][i]), 6),
+        }
+      )
+    return results
 
   def draw(
     self,
@@ -198,7 +244,6 @@ def make(source: Any, num_classes: int, **fields: Any) -> Detect:
     ValueError: for a value out of range, images without boxes, or if
       pycocotools is missing.
   """
-  del num_classes
   if source is not None:
     if not hasattr(source, "truth"):
       raise ValueError(
@@ -206,4 +251,4 @@ def make(source: Any, num_classes: int, **fields: Any) -> Detect:
         "config.data.name"
       )
     average_precision.library()
-  return Detect(**fields)
+  return Detect(num_classes, **fields)

@@ -7,16 +7,19 @@ padding included, `k` classes of objects. Boxes are x0, y0, x1, y1 as parts of
 the image; label 0 is the background.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mobilevit_jax.models.heads import ssdlite
 
 MATCH_IOU = 0.5  # from which an anchor holds an object
 _FORCED = 2.0  # the IoU that a forced match counts as
 _EPSILON = 1e-5  # of the matcher's IoU; it shows in boxes of a few pixels
+_AT_ONCE = 64  # boxes in `matched`
 NEGATIVES = 3  # background anchors that are learnt from, for each positive
 
 
@@ -48,6 +51,24 @@ def iou(x: jax.Array, y: jax.Array, epsilon: float = 0.0) -> jax.Array:
   area_x, area_y = (jnp.prod(z[:, 2:] - z[:, :2], axis=-1) for z in (x, y))
   union = area_x[:, None] + area_y[None] - overlap + epsilon
   return overlap / jnp.where(union > 0, union, 1)
+
+
+def matched(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+  """Which boxes `[m, 4]` have an anchor without being forced on one, `[m]`."""
+  # As many at a time, so that one program is compiled.
+  count = math.ceil(len(boxes) / _AT_ONCE) * _AT_ONCE
+  padded = np.zeros((count, 4), np.float32)
+  padded[: len(boxes)] = boxes
+  best = [
+    np.asarray(_best_iou(anchors, padded[i : i + _AT_ONCE]))
+    for i in range(0, count, _AT_ONCE)
+  ]
+  return np.concatenate([np.zeros(0), *best])[: len(boxes)] >= MATCH_IOU
+
+
+@jax.jit
+def _best_iou(anchors: jax.Array, boxes: jax.Array) -> jax.Array:
+  return jnp.max(iou(corners(anchors), boxes, _EPSILON), axis=0)
 
 
 def match(
