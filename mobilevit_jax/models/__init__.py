@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models.heads import classifier
+from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.models.net import Net
 
 
@@ -58,7 +59,10 @@ FAMILIES: dict[str, Family] = {
     "Mobile-friendly Vision Transformer",
   ),
 }
-HEADS: dict[str, type[Any]] = {"classifier": classifier.Classifier}
+HEADS: dict[str, type[Any]] = {
+  "classifier": classifier.Classifier,
+  "ssdlite": ssdlite.SSDLite,
+}
 VARIANTS: dict[str, Any] = {
   name: variant
   for family in FAMILIES.values()
@@ -163,9 +167,15 @@ def create_model(
 
 
 def initialize(model: Net, seed: int) -> Net:
-  """The abstract net with weights drawn from `seed` by its family's rules."""
+  """The abstract net with weights drawn from `seed`.
+
+  The rules are its family's, and its head's where that has its own.
+  """
   graphdef, state = nnx.split(model)
-  values = family_of(model).init(nnx.to_pure_dict(state), seed)
+  shapes = nnx.to_pure_dict(state)
+  values = family_of(model).init(shapes, seed)
+  if hasattr(model.head, "init"):
+    values["head"] = model.head.init(shapes["head"], seed)
   return nnx.merge(graphdef, jax.device_put(values))
 
 

@@ -58,6 +58,11 @@ class Classifier(nnx.Module):
     )
     self.num_classes, self.frozen = num_classes, frozen
 
+  @staticmethod
+  def count_classes(sizes: Mapping[str, int]) -> int:
+    """Classes, from the lengths of the head's biases, by path."""
+    return sizes["classifier/bias"]
+
   def __call__(
     self,
     features: Mapping[str, jax.Array],
