@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import mobilevit_v2
 from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.net import Net
 
@@ -56,6 +57,18 @@ FAMILIES: dict[str, Family] = {
     patch_sizes=((2, 2),),
     reference="arXiv 2110.02178, MobileViT: Light-weight, General-purpose, and "
     "Mobile-friendly Vision Transformer",
+  ),
+  "mobilevitv2": Family(
+    name="mobilevitv2",
+    backbone=mobilevit_v2.MobileViTv2,
+    variants=mobilevit_v2.VARIANTS,
+    init=init.draw_torch,
+    block=mobilevit_v2.MobileViTv2Block,
+    bgr=(),  # ml-cvnets reads images with PIL since v0.2
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference="arXiv 2206.02680, Separable Self-attention for Mobile Vision "
+    "Transformers",
   ),
 }
 HEADS: dict[str, type[Any]] = {"classifier": classifier.Classifier}
@@ -158,7 +171,8 @@ def create_model(
     **fields: keyword arguments of the backbone's class (`dropout`,
       `output_stride`), the head's (`num_classes`, `classifier_dropout`), both
       (`bn_groups`, `depthwise`, `dtype`) and the net's (`frozen`); see
-      `models.mobilevit.MobileViT`, `models.heads` and `Net`.
+      `models.mobilevit.MobileViT`, `models.heads` and `Net`. Where the
+      families differ, such as in their dropout, None takes the family's own.
 
   Returns:
     The net; `net(images)` gives the head's output, `net.features(images)` the

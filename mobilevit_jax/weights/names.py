@@ -42,6 +42,22 @@ _LAYERS = {
     stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
     stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
   """,
+  "mobilevitv2": """
+    backbone/stem    conv_1        stem     mobilevitv2.conv_stem      conv_norm
+    backbone         -             -        mobilevitv2.encoder.layer  stages_v2
+    head/classifier  classifier.1  head.fc  classifier                 linear
+  """,
+  "stages_v2": """
+    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
+    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
+    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
+    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
+    stage3/1  layer_3.1  stages.2.1  2                     v2_block*2
+    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
+    stage4/1  layer_4.1  stages.3.1  3                     v2_block*4
+    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
+    stage5/1  layer_5.1  stages.4.1  4                     v2_block*3
+  """,
   "linear": """
     kernel  weight  weight  weight  tensor
     bias    bias    bias    bias    tensor
@@ -60,6 +76,10 @@ _LAYERS = {
   """,
   "conv": "kernel block.conv.weight conv.weight convolution.weight tensor",
   "conv_alone": "kernel block.conv.weight weight convolution.weight tensor",
+  "conv_bias": """
+    kernel  block.conv.weight  weight  convolution.weight  tensor
+    bias    block.conv.bias    bias    convolution.bias    tensor
+  """,
   "conv_norm": """
     conv  -  -  -  conv
     norm  -  -  -  batch_norm
@@ -89,6 +109,25 @@ _LAYERS = {
   "attention": """
     qkv  qkv_proj  qkv   attention.QKV  linear
     out  out_proj  proj  output.dense   linear
+  """,
+  "v2_block": """
+    local_rep   local_rep.0  conv_kxk   conv_kxk         conv_norm
+    expand      local_rep.1  conv_1x1   conv_1x1         conv_alone
+    global_rep/{i} global_rep.{i} transformer.{i} transformer.layer.{i} v2_layer
+    norm        global_rep.{depth} norm layernorm        norm
+    project     conv_proj    conv_proj  conv_projection  conv_norm
+  """,
+  # Place 2 of cvnets' pre_norm_ffn is the activation.
+  "v2_layer": """
+    attention_norm  pre_norm_attn.0  norm1    layernorm_before  norm
+    attention       pre_norm_attn.1  attn     attention         v2_attention
+    ffn_norm        pre_norm_ffn.0   norm2    layernorm_after   norm
+    ffn_in          pre_norm_ffn.1   mlp.fc1  ffn.conv1         conv_bias
+    ffn_out         pre_norm_ffn.3   mlp.fc2  ffn.conv2         conv_bias
+  """,
+  "v2_attention": """
+    qkv  qkv_proj  qkv_proj  qkv_proj  conv_bias
+    out  out_proj  out_proj  out_proj  conv_bias
   """,
 }
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
@@ -150,7 +189,8 @@ def _table(family: str, kind: str) -> tuple[Row, ...]:
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
 # variants of a family differ in widths alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")}
+  family: {"classifier": _table(family, family)}
+  for family in ("mobilevit", "mobilevitv2")
 }
 
 

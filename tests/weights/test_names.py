@@ -12,6 +12,8 @@ from mobilevit_jax.weights import trees
 
 ROWS = names.TABLES["mobilevit"]["classifier"]
 STEM = "backbone/stem/conv/kernel"
+# Parameters and running statistics.
+TENSORS = {"mobilevit": 279, "mobilevitv2": 244}
 SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
 
 # What the published state dicts are known by, where no key table is at hand.
@@ -67,9 +69,11 @@ def test_every_family_has_its_tables():
 
 @pytest.mark.parametrize("name", models.VARIANTS)
 def test_table_is_the_model(name):
-  assert set(names.table(models.abstract_model(name))) == set(ROWS)
-  paths = [row.path for row in ROWS]
-  assert len(paths) == len(set(paths)) == 279
+  family = models.family_of(name).name
+  rows = names.TABLES[family]["classifier"]
+  assert set(names.table(models.abstract_model(name))) == set(rows)
+  paths = [row.path for row in rows]
+  assert len(paths) == len(set(paths)) == TENSORS[family]
   assert set(paths) == set(shapes_of(name))
 
 
@@ -88,7 +92,7 @@ def test_fused_attention_is_three_tensors_of_hf():
   assert list(shapes.values()) == [(64, 64)] * 3
 
 
-@pytest.mark.parametrize("name", models.VARIANTS)
+@pytest.mark.parametrize("name", models.FAMILIES["mobilevit"].variants)
 def test_key_tables(name):
   file = SPEC / f"keys_{name}.json"
   if not file.exists():
@@ -103,6 +107,39 @@ def test_key_tables(name):
     assert (row.timm, list(row.hf)) == (entry["timm"], hf)
     expected = names.dialect_shapes(row, shapes[row.path], "cvnets")
     assert expected == {row.cvnets: tuple(entry["shape"])}
+
+
+@pytest.mark.parametrize("width", ("050", "100"))
+def test_key_tables_of_v2(width):
+  file = SPEC / f"keys_mobilevitv2_{width}.json"
+  if not file.exists():
+    pytest.skip("no key tables here")
+  shapes = shapes_of(f"mobilevitv2_{width}")
+  found = {
+    (name, row.timm, *row.hf, shape)
+    for row in names.TABLES["mobilevitv2"]["classifier"]
+    for name, shape in names.dialect_shapes(
+      row, shapes[row.path], "cvnets"
+    ).items()
+  }
+  assert found == {
+    (*known, tuple(shape))
+    for *known, shape in json.loads(file.read_text())["tensors"]
+    if not known[0].endswith(".num_batches_tracked")
+  }
+
+
+@pytest.mark.parametrize("dialect", names.DIALECTS)
+def test_v2_is_rgb_in_every_dialect(dialect):
+  (row,) = (
+    row for row in names.TABLES["mobilevitv2"]["classifier"] if row.path == STEM
+  )
+  kernel = np.random.default_rng(0).random((3, 3, 3, 16))
+  (tensor,) = names.to_dialect({STEM: kernel}, [row], dialect).values()
+  red = tensor[..., 0, :] if dialect == "jax" else tensor[:, 0].T
+  np.testing.assert_array_equal(
+    np.sort(red, None), np.sort(kernel[..., 0, :], None)
+  )
 
 
 def test_layouts():
