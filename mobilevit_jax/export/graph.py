@@ -105,6 +105,18 @@ def array(value: Any) -> np.ndarray:
   return np.asarray(value[...], np.float32)
 
 
-def affine(linear: layers.Linear) -> tuple[np.ndarray, np.ndarray]:
-  """Kernel `[in, out]` and bias `[out]`."""
-  return array(linear.kernel), array(linear.bias)
+def affine(
+  linear: layers.Linear | layers.Conv,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Kernel `[in, out]` and bias `[out]`, also of a 1x1 convolution."""
+  kernel = array(linear.kernel)
+  return kernel.reshape(kernel.shape[-2:]), array(linear.bias)
+
+
+def after_norm(
+  norm: layers.LayerNorm | layers.GroupNorm, linear: layers.Linear | layers.Conv
+) -> tuple[np.ndarray, np.ndarray]:
+  """A dense layer that has the affine of the norm before it inside."""
+  kernel, bias = affine(linear)
+  scale, shift = array(norm.scale), array(norm.bias)
+  return kernel * scale[:, None], bias + shift @ kernel

@@ -216,25 +216,12 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   Raises:
     ValueError: if that is not even half of its backbone's.
   """
-  family, head, dialect = names.kind(tensors)
-  variants = models.FAMILIES[family].variants
-  best, most = None, 0.5
-  for name in variants:
-    flat = trees.flat_model(models.abstract_model(name, head))
-    fits = [
-      key in tensors and tensors[key].shape == shape
-      for row in names.TABLES[family][head]
-      if row.path.startswith("backbone/")
-      for key, shape in names.dialect_shapes(
-        row, flat[row.path].shape, dialect
-      ).items()
-    ]
-    if (share := np.mean(fits)) > most:
-      best, most = name, share
-  if best is None:
+  kind = names.kind(tensors)
+  share, best = names.closest(tensors, kind)
+  if share <= 0.5:
     raise ValueError(
       "the variant can't be told: the tensors have the shapes of none of "
-      f"{', '.join(variants)}"
+      f"{', '.join(models.FAMILIES[kind.family].variants)}"
     )
   return best
 

@@ -6,8 +6,9 @@ reading and writing both go through it. PyTorch keeps convolutions as
 out]` and `[in, out]`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,12 @@ _LAYERS = {
     head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
     head/classifier  classifier.fc  head.fc    classifier              linear
   """,
+  "mobilevit_l2": """
+    backbone/stem    conv_1         -  -  conv_norm
+    backbone         -              -  -  stages_l2
+    head/expand      conv_1x1_exp   -  -  conv_norm
+    head/classifier  classifier.fc  -  -  linear
+  """,
   "stages": """
     stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
     stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
@@ -39,6 +46,18 @@ _LAYERS = {
     stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
     stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
     stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*4
+    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
+    stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
+  """,
+  "stages_l2": """
+    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
+    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
+    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
+    stage2/2  layer_2.2  stages.1.2  1.layer.2             inverted_residual
+    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
+    stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
+    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
+    stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*2
     stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
     stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
   """,
@@ -186,11 +205,25 @@ def _table(family: str, kind: str) -> tuple[Row, ...]:
   )
 
 
+def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
+  return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
+
+
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
-# variants of a family differ in widths alone.
+# variants of a family differ in widths alone. MobileViTv3 has its forerunners'
+# names in cvnets, and was published there alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  family: {"classifier": _table(family, family)}
-  for family in ("mobilevit", "mobilevitv2")
+  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")},
+  "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
+  "mobilevitv3": {
+    "classifier": _cvnets_alone(_table("mobilevitv3", "mobilevit"))
+  },
+  "mobilevitv3_l2": {
+    "classifier": _cvnets_alone(_table("mobilevitv3_l2", "mobilevit_l2"))
+  },
+  "mobilevitv3_v2": {
+    "classifier": _cvnets_alone(_table("mobilevitv3_v2", "mobilevitv2"))
+  },
 }
 
 
@@ -215,14 +248,24 @@ class Kind(NamedTuple):
   dialect: Dialect
 
 
-def kind(keys: Iterable[str]) -> Kind:
+def kind(tensors: Mapping[str, np.ndarray]) -> Kind:
   """Family, head and dialect that most of the tensors' names belong to.
+
+  MobileViTv3 has the names of the nets that it changes; of families with equal
+  names it is the one with a variant of the most similar shapes.
 
   Raises:
     ValueError: if none of the names is known.
   """
-  keys = set(keys)
-  best, most = None, 0.0
+  best = _kinds(tensors)
+  return (
+    max(best, key=lambda k: closest(tensors, k)[0]) if best[1:] else best[0]
+  )
+
+
+def _kinds(keys: Collection[str]) -> list[Kind]:
+  """Those that most of the names belong to; raises as `kind`."""
+  best, most = [], 0.0
   for family, heads in TABLES.items():
     for head, rows in heads.items():
       for dialect in DIALECTS:
@@ -231,8 +274,10 @@ def kind(keys: Iterable[str]) -> Kind:
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
         if score > most:
-          best, most = Kind(family, head, dialect), score
-  if best is None:
+          best, most = [], score
+        if score and score == most:
+          best.append(Kind(family, head, dialect))
+  if not best:
     sample = ", ".join(sorted(keys)[:3]) or "none at all"
     raise ValueError(
       "the tensors' names are those of no net that this package knows "
@@ -241,11 +286,32 @@ def kind(keys: Iterable[str]) -> Kind:
   return best
 
 
-def detect(keys: Iterable[str]) -> Dialect:
+def closest(tensors: Mapping[str, np.ndarray], kind: Kind) -> tuple[float, str]:
+  """The variant of the most similar shapes, after the share that it has."""
+  family, head, dialect = kind
+  shares = []
+  for name in models.FAMILIES[family].variants:
+    shapes = _shapes(name, head)
+    fits = [
+      key in tensors and tensors[key].shape == shape
+      for row in TABLES[family][head]
+      if row.path.startswith("backbone/")
+      for key, shape in dialect_shapes(row, shapes[row.path], dialect).items()
+    ]
+    shares.append((float(np.mean(fits)), name))
+  return max(shares, key=lambda found: found[0])
+
+
+@functools.cache
+def _shapes(name: str, head: str) -> dict[str, tuple[int, ...]]:
+  flat = trees.flat_model(models.abstract_model(name, head))
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def detect(keys: Collection[str]) -> Dialect:
   """The dialect that most of the keys belong to; raises as `kind`."""
-  keys = set(keys)
   # No other one has slashes, and ours needs no table.
-  return "jax" if any("/" in key for key in keys) else kind(keys).dialect
+  return "jax" if any("/" in key for key in keys) else _kinds(keys)[0].dialect
 
 
 def to_dialect(

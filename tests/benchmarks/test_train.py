@@ -1,7 +1,6 @@
 """`python -m benchmarks train`, on a shallow net."""
 
 import dataclasses
-import dataclasses
 import json
 
 import pytest
