@@ -153,7 +153,9 @@ def _loop(
   writer.rewind(start)
   began = writer.note_start(start)
   frozen = run.layout.replicate(run.task.frozen)
-  compiled = _compile_steps(run, state, frozen) if start < num_steps else {}
+  compiled = {}
+  if start < num_steps:
+    compiled = distributed.together(lambda: _compile_steps(run, state, frozen))
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
