@@ -24,11 +24,11 @@ import tempfile
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from benchmarks import clock
 from benchmarks import jax_input
 from benchmarks import photographs
+from mobilevit_jax import config as config_lib
 from mobilevit_jax.data import sources
 from mobilevit_jax.data.transforms import classify
 
@@ -68,7 +68,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    config = _config(args)
+    config = config_lib.read(args.config, args.fields)
     data, how = config.data, config.transform
     transform = classify.ClassifyTransform(
       how.crop_scale, how.crop_ratio, how.flip
@@ -86,21 +86,6 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
     num_workers=args.num_workers,
     num_threads=args.num_threads,
   )
-
-
-def _config(args: argparse.Namespace) -> Any:
-  """What `--config` names, with the fields that were set."""
-  values = flags.FlagValues()
-  argv = ["benchmark", f"--config={args.config}", *args.fields]
-  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-  try:
-    values(argv)
-    _ = values.config.data  # a file that can't be read shows here
-    return values.config
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
-    # One wraps another; the last line gives the reason.
-    reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-    raise ValueError(f"--config={args.config}: {reason}") from error
 
 
 def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:

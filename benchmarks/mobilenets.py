@@ -5,7 +5,7 @@ for their parts, and what they are in exported files. They have no recipe and no
 weights of ours, so they aren't among `create_model`'s nets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flax import nnx
@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from mobilevit_jax.export import graph
-from mobilevit_jax.export.blocks import heads
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
 from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.net import Net
 
 # A block: kernel, expanded width, output channels, squeeze-excite, activation,
@@ -132,8 +132,20 @@ class Backbone(nnx.Module):
     return outputs
 
 
-class Head(nnx.Module):
-  """A 1x1 convolution, the mean, in V3 a hidden layer, the classifier."""
+class HiddenLinear(nnx.Module):
+  """V3's classifier: a dense layer, hard swish, another dense layer."""
+
+  def __init__(self, channels: int, hidden: int, num_classes: int):
+    self.hidden = layers.Linear(channels, hidden)
+    self.classifier = layers.Linear(hidden, num_classes)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Logits `[b, num_classes]` of the means `[b, channels]`."""
+    return self.classifier(jax.nn.hard_swish(self.hidden(x)))
+
+
+class Head(classifier.Classifier):
+  """Our classifier's parts in the MobileNets' sizes, for 1000 classes."""
 
   def __init__(
     self,
@@ -146,22 +158,11 @@ class Head(nnx.Module):
     self.expand = layers.ConvNormAct(
       channels, expanded, kernel_size=1, activation=activation, kind=depthwise
     )
-    self.hidden = layers.Linear(expanded, hidden) if hidden else None
-    self.classifier = layers.Linear(hidden or expanded, 1000)
-    self.LAYERS = ("expand", *(["hidden"] if hidden else []), "classifier")
-
-  def __call__(
-    self,
-    features: Mapping[str, jax.Array],
-    train: bool = False,
-    rngs: nnx.Rngs | None = None,
-  ) -> jax.Array:
-    """Logits `[b, 1000]`."""
-    del train, rngs
-    x = jnp.mean(self.expand(features["stage5"]), axis=(1, 2))
-    if self.hidden:
-      x = jax.nn.hard_swish(self.hidden(x))
-    return self.classifier(x)
+    self.dropout, self.num_classes, self.frozen = nnx.Dropout(0.0), 1000, False
+    if hidden:
+      self.classifier = HiddenLinear(expanded, hidden, self.num_classes)
+    else:
+      self.classifier = layers.Linear(expanded, self.num_classes)
 
 
 def mobilenet_v2(*, depthwise: dw.Kind = "auto") -> Net:
@@ -200,12 +201,10 @@ def _squeeze_excite(
   return ops.scale(x, ops.hard_sigmoid(y, f"{name}/sigmoid"), name)
 
 
-@heads.write.register
-def _head(
-  head: Head, ops: Ops, maps: Mapping[str, Tensor], output: str
-) -> dict[str, Tensor]:
-  x = ops.pool(graph.write(head.expand, ops, maps["stage5"], "head"), "pool")
-  if head.hidden:
-    x = graph.write(head.hidden, ops, x, "hidden")
-    x = ops.hard_swish(x, "hidden/hard_swish")
-  return {output: graph.write(head.classifier, ops, x, "classifier")}
+@graph.write.register
+def _hidden_linear(
+  module: HiddenLinear, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  x = graph.write(module.hidden, ops, x, "hidden")
+  x = ops.hard_swish(x, "hidden/hard_swish")
+  return graph.write(module.classifier, ops, x, name)

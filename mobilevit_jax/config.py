@@ -1,13 +1,13 @@
 """What training and evaluation share about a run's configuration."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
-import sys
 from typing import Any
 
 from absl import flags
 from etils import epath
+from ml_collections import config_flags
 
 from mobilevit_jax import __version__
 from mobilevit_jax import files
@@ -20,21 +20,14 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
 # Where a field of an older version is today, for a message about it.
+_CROPS = ("crop_scale", "crop_ratio", "flip", "color_jitter", "erase")
+_RANDAUGMENT = ("randaugment_ops", "randaugment_magnitude")
 MOVED = {
   "weights.head": "weights.reset",
-  "optim.label_smoothing": "task.label_smoothing",
-  "optim.class_weights": "task.class_weights",
-  "data.mixup": "task.mixup",
-  "data.cutmix": "task.cutmix",
-  "data.crop_scale": "transform.crop_scale",
-  "data.crop_ratio": "transform.crop_ratio",
-  "data.flip": "transform.flip",
-  "data.randaugment_ops": "transform.randaugment_ops",
-  "data.randaugment_magnitude": "transform.randaugment_magnitude",
-  "data.color_jitter": "transform.color_jitter",
-  "data.erase": "transform.erase",
-  "eval.preset": "transform.preset",
-  "eval.resize_size": "transform.resize_size",
+  **{f"data.{n}": f"task.{n}" for n in ("mixup", "cutmix")},
+  **{f"optim.{n}": f"task.{n}" for n in ("label_smoothing", "class_weights")},
+  **{f"data.{n}": f"transform.{n}" for n in (*_CROPS, *_RANDAUGMENT)},
+  **{f"eval.{n}": f"transform.{n}" for n in ("preset", "resize_size")},
 }
 
 
@@ -58,9 +51,9 @@ def section(name: str) -> Iterator[None]:
 
 
 def parse_flags(
-  values: flags.FlagValues, holder: flags.FlagHolder, argv: list[str]
+  values: flags.FlagValues, holder: flags.FlagHolder, argv: Sequence[str]
 ) -> list[str]:
-  """Parses a command line, and ends the process with one line if it's wrong.
+  """Parses a command line that names a configuration.
 
   Args:
     values: the flags of the process.
@@ -68,23 +61,46 @@ def parse_flags(
     argv: the command line.
 
   Returns:
-    What is left of it.
+    What is left of it: the command's name.
+
+  Raises:
+    ConfigError: for what can't be parsed or read, in one line.
   """
   for word in argv:
     field = word.lstrip("-").partition("=")[0].removeprefix("config.")
     if field in MOVED:
-      sys.exit(f"error: config.{field} is now config.{MOVED[field]}")
+      raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
   try:
     rest = values(argv)
     _ = holder.value.model  # a file that can't be read shows here
-    return rest
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     reason: object = error
     while isinstance(reason, Exception):  # one wraps another
       reason = reason.args[0]
     # The first line names the flag, the last gives the reason.
     lines = [line.strip() for line in str(reason).splitlines()]
-    sys.exit(" ".join(["error:", *dict.fromkeys([lines[0], lines[-1]])]))
+    raise ConfigError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
+  if len(rest) > 1:
+    raise ConfigError(f"unexpected argument {rest[1]!r}")
+  return rest
+
+
+def read(file: str, fields: Sequence[str] = ()) -> Config:
+  """The configuration that a command other than `main` is given.
+
+  Args:
+    file: with its argument, such as `configs/finetune.py:xxs,scratch`.
+    fields: `--config.FIELD=VALUE` each.
+
+  Raises:
+    ConfigError: for what can't be read or set.
+  """
+  values, argv = flags.FlagValues(), ["config", f"--config={file}", *fields]
+  holder = config_flags.DEFINE_config_file(
+    "config", flag_values=values, sys_argv=argv
+  )
+  parse_flags(values, holder, argv)
+  return holder.value
 
 
 def check_positive(config: Config, *names: str) -> None:

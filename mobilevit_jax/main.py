@@ -4,7 +4,6 @@ Flags and process setup only. Grain's workers import this file again, so what
 is heavy is imported inside `main`.
 """
 
-import functools
 import os
 import pathlib
 import sys
@@ -32,10 +31,15 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 
-def main(argv: list[str]) -> int:
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return config_lib.parse_flags(flags.FLAGS, _CONFIG, argv)
+  except config_lib.ConfigError as error:
+    sys.exit(f"error: {error}")
+
+
+def main(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
-  if len(argv) > 1:
-    sys.exit(f"error: unexpected argument {argv[1]!r}")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # What is compiled is kept from run to run, since a step takes XLA 20 s.
@@ -66,12 +70,10 @@ def main(argv: list[str]) -> int:
     return stopped.exit_code
   except (config_lib.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
-    distributed.leave(1)
-    return 1
+    return distributed.leave(1)
   return 0
 
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  parse = functools.partial(config_lib.parse_flags, flags.FLAGS, _CONFIG)
-  app.run(main, flags_parser=parse)
+  app.run(main, flags_parser=_parse)

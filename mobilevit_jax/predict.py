@@ -206,24 +206,19 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m mobilevit_jax.predict",
     description="Prints the likeliest classes of images.",
   )
-  parser.add_argument("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
-  parser.add_argument(
-    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
-  )
-  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
-  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
-  parser.add_argument("--preset", choices=presets.PRESETS)
-  parser.add_argument("--size", type=int, help="image side in pixels")
-  parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--top", type=int, default=5, help="classes to print")
-  parser.add_argument("--labels", help="file of class names, or tfds:NAME")
-  parser.add_argument("--json", action="store_true", help="one object a line")
-  parser.add_argument(
-    "--draw",
-    type=pathlib.Path,
-    metavar="FOLDER",
-    help="write a picture of each image with what is seen in it",
-  )
+  add = parser.add_argument
+  add("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
+  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
+  add("--variant", help="xxs, xs or s, to insist on")
+  add("--which", choices=source_lib.WHICH, default="auto")
+  add("--preset", choices=presets.PRESETS)
+  add("--size", type=int, help="image side in pixels")
+  add("--batch", type=int, default=32)
+  add("--top", type=int, default=5, help="classes to print")
+  add("--labels", help="file of class names, or tfds:NAME")
+  add("--json", action="store_true", help="one object a line")
+  text = "write a picture of each image with what is seen in it"
+  add("--draw", type=pathlib.Path, metavar="FOLDER", help=text)
   return parser
 
 

@@ -173,10 +173,13 @@ def train_step(
       state.ema_batch_stats, batch_stats, momentum
     ),
   )
+  # The head before the backbone: in another order the sum rounds otherwise, and
+  # this is the one of runs from before there were heads.
+  parts = [grads["net"][name] for name in sorted(grads["net"], reverse=True)]
   metrics = {
     "loss": loss,
     **metrics,
-    "grad_norm": optax.tree.norm(grads),
+    "grad_norm": optax.tree.norm([parts, grads.get("task", {})]),
     "learning_rate": recipe.schedule(state.step),
   }
   return new, metrics

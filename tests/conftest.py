@@ -42,7 +42,7 @@ flags.FLAGS.mark_as_parsed()
 
 
 class MainProcess:
-  """`python -m mobilevit_jax.main ARGS`, running in a process group of its own.
+  """`python -m MODULE ARGS`, running in a process group of its own.
 
   Output goes to files: a worker that outlives its parent would keep a pipe
   open, and reading from that would hang the test.
@@ -57,8 +57,9 @@ class MainProcess:
     log_dir: pathlib.Path,
     devices: int = 1,
     env: Mapping[str, str] | None = None,
+    module: str = "mobilevit_jax.main",
   ):
-    self._command = [sys.executable, "-m", "mobilevit_jax.main", *args]
+    self._command = [sys.executable, "-m", module, *args]
     self._stdout = log_dir / "stdout.txt"
     self._stderr = log_dir / "stderr.txt"
     with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
@@ -154,9 +155,10 @@ def _starter(
     args: Sequence[str],
     devices: int = 1,
     env: Mapping[str, str] | None = None,
+    module: str = "mobilevit_jax.main",
   ) -> MainProcess:
     log_dir = tmp_path_factory.mktemp("main")
-    started.append(MainProcess(args, log_dir, devices, env))
+    started.append(MainProcess(args, log_dir, devices, env, module))
     return started[-1]
 
   yield start
@@ -168,7 +170,7 @@ def _starter(
 def start_main(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[StartMain]:
-  """`start_main(args, devices=1, env=None)`: the command, left running."""
+  """`start_main(args, devices, env, module)`: the command, left running."""
   yield from _starter(tmp_path_factory)
 
 
@@ -204,14 +206,19 @@ def start_processes(start_main: StartMain) -> StartProcesses:
   """`start_processes(count, args, devices=1)`: one run of several processes."""
 
   def start(
-    count: int, args: Sequence[str], devices: int = 1
+    count: int,
+    args: Sequence[str],
+    devices: int = 1,
+    module: str = "mobilevit_jax.main",
   ) -> list[MainProcess]:
     with socket.socket() as free:
       free.bind(("localhost", 0))
       port = free.getsockname()[1]
     together = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
     return [
-      start_main([*args, *together, f"--process_id={index}"], devices)
+      start_main(
+        [*args, *together, f"--process_id={index}"], devices, module=module
+      )
       for index in range(count)
     ]
 

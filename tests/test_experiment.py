@@ -76,7 +76,7 @@ def test_unknown_variant_is_refused():
     ("data.train_split", "val", "config.data: .*'val'"),
     ("data.few_shot", 0, "config.data: few_shot=0 must be an integer"),
     ("task.mixup", -1.0, "config.task: mixup=-1.0 must be"),
-    ("transform.erase", 2.0, "config.transform: erase=2.0 must be"),
+    ("transform.erase", 2.0, "config.transform: erase=2.0 must lie"),
     ("transform.preset", "x", "config.transform: preset='x' must be one of"),
     ("transform.resize_size", 9, "config.transform: resize_size=9 must be"),
     ("transform.flip", 2.0, "config.transform: .*flip"),

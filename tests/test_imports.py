@@ -76,6 +76,14 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "files",
   },
+  "data.__main__": {  # a door, which no worker imports
+    "config",
+    "data.check",
+    "data.prepare",
+    "data.sources",
+    "experiment",
+    "files",
+  },
   "data.check": {"config", "data", "data.prepare", "data.sources", "files"},
   "data.sources": {
     "config",
@@ -236,7 +244,8 @@ def violations(root: pathlib.Path) -> list[str]:
     if "main" in arrows[name]:
       found.append(f"{name} imports main, which nobody does")
     for area, never in NEVER.items():
-      if f"{name}.".startswith(f"{area}."):
+      # A command's door is no part of what workers import.
+      if f"{name}.".startswith(f"{area}.") and "__main__" not in name:
         for reached in sorted({name} | house.reach(name, arrows)):
           for other in sorted(_outside(trees[reached]) & never):
             found.append(f"{name} imports {other}, in {reached}")
@@ -266,7 +275,8 @@ def test_allowed_arrows_make_no_circle():
   outside: dict[str, set[str]] = {}
   inside: dict[str, set[str]] = {}
   for row, targets in ALLOWED.items():
-    room = row.partition(".")[0]
+    # A door leads out of its folder, and nobody imports it.
+    room = row if row.endswith("__main__") else row.partition(".")[0]
     rooms = {target.partition(".")[0] for target in targets}
     outside[room] = outside.get(room, set()) | rooms - {room}
     inside[row] = {t for t in targets if "." in t} if "." in row else set()

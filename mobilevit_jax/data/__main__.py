@@ -1,24 +1,33 @@
 """Prepares TFDS image sets as ArrayRecord files, which training reads.
 
-    python -m mobilevit_jax.data NAME --manual_dir=TARS --data_dir=OUT
+    python -m mobilevit_jax.data prepare NAME --manual_dir=TARS --data_dir=OUT
     python -m mobilevit_jax.data convert OLD/NAME/VERSION --data_dir=OUT
     python -m mobilevit_jax.data verify OUT/NAME/VERSION --sample=all
     python -m mobilevit_jax.data check --data=folder --data_dir=PHOTOS
+    python -m mobilevit_jax.data show CONFIG --config.data.dir=PHOTOS
 
-The first downloads what is free, takes the rest from `--manual_dir` (for
-imagenet2012 the two official archives), and leaves a finished set alone. The
-second turns a set of TFRecord files into one of ArrayRecord files. Started
-again, imagenet2012 and the second go on where they were interrupted. The third
-counts the records of a prepared set, decodes a sample of its images, and names
-what is broken. The last reads every image of a set that training can read, and
-says whether it can be learnt from: classes, copies, broken and tiny images.
+`prepare`, which may be left out, downloads what is free, takes the rest from
+`--manual_dir` (for imagenet2012 the two official archives), and leaves a
+finished set alone. Interrupted, it starts anew, but for what it downloaded.
+`convert` turns a set of TFRecord files into one of ArrayRecord files; started
+again, it keeps the files that it finished. `verify` counts the records of a
+prepared set, decodes a sample of its images, and names what is broken. `check`
+reads every image of a set that training can read, and says whether it can be
+learnt from: classes, copies, broken and tiny images. `show` draws training
+images as the net is given them, augmented.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import math
+import pathlib
 import sys
+from typing import Any
 
-_COMMANDS = ("prepare", "convert", "verify", "check")
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import files
+
+_COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   words = [*(sys.argv[1:] if argv is None else argv)]
   if words and words[0] not in (*_COMMANDS, "-h", "--help"):
     words.insert(0, "prepare")
-  args = _parser().parse_args(words)
+  parser = _parser()
+  args, args.fields = parser.parse_known_args(words)
+  known = "--config." if args.run is _show else "nothing"
+  if unknown := [word for word in args.fields if not word.startswith(known)]:
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     return args.run(args)
   except KeyboardInterrupt:
@@ -103,10 +116,8 @@ def _check(args: argparse.Namespace) -> int:
 
   if args.size is not None and args.size < 1:
     raise ValueError(f"--size={args.size} must be at least 1")
-  default = ("train", "test") if args.data == "digits" else ("train", "val")
-  if args.data not in ("digits", "folder"):
-    default = ("train", "validation")
-  names = (args.train_split or default[0], args.eval_split or default[1])
+  usual = {"digits": "test", "folder": "val"}.get(args.data, "validation")
+  names = (args.train_split, args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
@@ -125,6 +136,44 @@ def _check(args: argparse.Namespace) -> int:
   return 0
 
 
+def _show(args: argparse.Namespace) -> int:
+  # What a configuration describes, with JAX and all: this module is a door.
+  from PIL import Image
+
+  from mobilevit_jax import experiment
+
+  if args.images < 1:
+    raise ValueError(f"--images={args.images} must be at least 1")
+  config = config_lib.read(args.config, args.fields)
+  config.data.num_workers = 0
+  run = experiment.build(config)
+  if not 0 <= args.step < run.plan.num_steps:
+    raise ValueError(
+      f"--step={args.step} must be from 0 to {run.plan.num_steps - 1}"
+    )
+  names, pictures = run.source.class_names, []
+  with run.batches(args.step) as batches:
+    for batch in batches:
+      for place in range(len(batch["ids"])):
+        row = {name: array[place] for name, array in batch.items()}
+        truth = run.task.truth(row, names)
+        picture = run.task.draw(row["images"], truth, names)
+        pictures.append(Image.fromarray(picture))
+      if len(pictures) >= args.images:
+        break
+  del pictures[args.images :]
+  side = max(max(picture.size) for picture in pictures) + 4
+  columns = math.ceil(len(pictures) ** 0.5)
+  rows = math.ceil(len(pictures) / columns)
+  sheet = Image.new("RGB", (columns * side, rows * side), "white")
+  for index, picture in enumerate(pictures):
+    sheet.paste(picture, (index % columns * side, index // columns * side))
+  with files.whole(args.out, force=args.force) as part:
+    sheet.save(part)
+  print(f"{args.out}: {len(pictures)} images from step {args.step} on")
+  return 0
+
+
 def _sample(text: str) -> int | None:
   """`--sample`: None is all."""
   if text == "all":
@@ -140,46 +189,41 @@ def _parser() -> argparse.ArgumentParser:
     description="Prepares image sets, and looks for what is wrong with them.",
   )
   commands = parser.add_subparsers(required=True)
-  prepare = commands.add_parser("prepare", help="the default: NAME alone")
-  prepare.set_defaults(run=_prepare)
-  prepare.add_argument("name", metavar="NAME", help="such as imagenet2012")
-  prepare.add_argument("--data_dir", help="default: TFDS's own choice")
-  prepare.add_argument(
-    "--manual_dir",
-    help="archives downloaded by hand; default: DATA_DIR/downloads/manual",
-  )
-  prepare.add_argument("--num_shards", type=int, help="files for each split")
-  prepare.add_argument(
-    "--remove_leftovers",
-    action="store_true",
-    help="delete what killed runs left of the same set",
-  )
-  convert = commands.add_parser("convert", help="TFRecord to ArrayRecord")
-  convert.set_defaults(run=_convert)
-  convert.add_argument("source", metavar="OLD/NAME/VERSION")
-  convert.add_argument("--data_dir", required=True)
-  verify = commands.add_parser("verify", help="look for what is broken")
-  verify.set_defaults(run=_verify)
-  verify.add_argument("path", metavar="OUT/NAME/VERSION")
-  verify.add_argument(
-    "--sample",
-    type=_sample,
-    default=1000,
-    help="images of each split to decode, or all; default: %(default)s",
-  )
-  check = commands.add_parser("check", help="can it be learnt from?")
-  check.set_defaults(run=_check)
-  check.add_argument(
-    "--data", default="folder", help="folder, digits or a TFDS name"
-  )
-  check.add_argument("--data_dir", help="the folder; where TFDS keeps its sets")
-  check.add_argument("--train_split", help="default: train")
-  check.add_argument(
-    "--eval_split", help="default: val; test of digits, validation of TFDS"
-  )
-  check.add_argument(
-    "--size", type=int, help="the least size to train at, in pixels"
-  )
+
+  def command(name: str, run: Callable[..., int], text: str) -> Any:
+    made = commands.add_parser(name, help=text)
+    made.set_defaults(run=run)
+    return made.add_argument
+
+  archives = "archives downloaded by hand; default: DATA_DIR/downloads/manual"
+  add = command("prepare", _prepare, "the default: NAME alone")
+  add("name", metavar="NAME", help="such as imagenet2012")
+  add("--data_dir", help="default: TFDS's own choice")
+  add("--manual_dir", help=archives)
+  add("--num_shards", type=int, help="files for each split")
+  text = "delete what killed runs left of the same set"
+  add("--remove_leftovers", action="store_true", help=text)
+  add = command("convert", _convert, "TFRecord to ArrayRecord")
+  add("source", metavar="OLD/NAME/VERSION")
+  add("--data_dir", required=True)
+  add = command("verify", _verify, "look for what is broken")
+  add("path", metavar="OUT/NAME/VERSION")
+  text = "images of each split to decode, or all; default: %(default)s"
+  add("--sample", type=_sample, default=1000, help=text)
+  add = command("check", _check, "can it be learnt from?")
+  add("--data", default="folder", help="folder, digits or a TFDS name")
+  add("--data_dir", help="the folder; where TFDS keeps its sets")
+  add("--train_split", help="default: train")
+  text = "default: val; test of digits, validation of TFDS"
+  add("--eval_split", help=text)
+  add("--size", type=int, help="the least size to train at, in pixels")
+  add = command("show", _show, "a sheet of what the net is given")
+  text = "and --config.FIELD=VALUE, as for training"
+  add("config", metavar="CONFIG", help=text)
+  add("--out", type=pathlib.Path, default=pathlib.Path("sheet.png"))
+  add("--images", type=int, default=36)
+  add("--step", type=int, default=0, help="of the run, from 0")
+  add("--force", action="store_true", help="replace OUT")
   return parser
 
 

@@ -14,21 +14,6 @@ from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.net import Net
 
-__all__ = [
-  "FAMILIES",
-  "HEADS",
-  "VARIANTS",
-  "Family",
-  "Net",
-  "abstract_model",
-  "create_model",
-  "family_of",
-  "full_name",
-  "head_of",
-  "initialize",
-  "short_name",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -87,20 +72,13 @@ def family_of(model: str | Net) -> Family:
   Raises:
     ValueError: for a name or a net of no family.
   """
+  name = model if isinstance(model, str) else ""
   for family in FAMILIES.values():
-    if isinstance(model, str):
-      if model in family.variants:
-        return family
-    elif type(getattr(model, "backbone", None)) is family.backbone:
+    own = type(getattr(model, "backbone", None)) is family.backbone
+    if own or name in family.variants:
       return family
-  if isinstance(model, str):
-    raise ValueError(
-      f"model name={model!r} must be one of {', '.join(_names())}"
-    )
-  raise ValueError(
-    f"model is a {type(model).__name__}; a Net of {', '.join(FAMILIES)} is "
-    "expected"
-  )
+  said = name or type(model).__name__
+  raise ValueError(f"model name={said!r} must be one of {', '.join(_names())}")
 
 
 def head_of(model: Net) -> str:
@@ -138,8 +116,10 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
     raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
   if isinstance(fields.get("dtype"), str):
     fields["dtype"] = _compute_dtype(fields["dtype"])
-  parts = (family.backbone, HEADS[head], Net)
-  of_backbone, of_head, of_net = (_take(part, fields) for part in parts)
+  of_backbone, of_head, of_net = (
+    {key: fields[key] for key in _keywords(part) if key in fields}
+    for part in (family.backbone, HEADS[head], Net)
+  )
   if unknown := fields.keys() - {*of_backbone, *of_head, *of_net}:
     raise TypeError(
       f"{name} with head {head!r} has no field {', '.join(sorted(unknown))}"
@@ -152,13 +132,9 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
   return nnx.eval_shape(build)
 
 
-def _take(part: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
-  """Those of the fields that are keywords of the class `part`."""
-  return {
-    name: fields[name]
-    for name, parameter in inspect.signature(part.__init__).parameters.items()
-    if name in fields and parameter.kind is parameter.KEYWORD_ONLY
-  }
+def _keywords(part: type[Any]) -> list[str]:
+  """What a class takes by keyword alone."""
+  return inspect.getfullargspec(part.__init__).kwonlyargs
 
 
 def create_model(

@@ -6,6 +6,7 @@ width. Images and maps are `[b, h, w, c]`.
 """
 
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
@@ -173,48 +174,37 @@ class MobileViT(nnx.Module):
     if depthwise not in dw.KINDS:
       allowed = ", ".join(dw.KINDS)
       raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
-    stem, *widths = variant.channels
-    norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
-
-    def inverted(
-      in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1
-    ) -> layers.InvertedResidual:
-      return layers.InvertedResidual(
-        in_channels,
-        out_channels,
-        expansion=variant.expansion,
-        stride=stride,
-        dilation=dilation,
-        **shared,
-      )
-
-    def hybrid(stage: int, stride: int = 2, dilation: int = 1) -> nnx.List:
-      in_channels, out_channels = widths[stage - 2], widths[stage - 1]
-      block = MobileViTBlock(
-        out_channels,
-        variant.dims[stage - 3],
-        depth=DEPTHS[stage - 3],
-        dropout=dropout,
-        **shared,
-      )
-      down = inverted(in_channels, out_channels, stride, dilation)
-      return nnx.List([down, block])
-
-    c1, c2 = widths[:2]
-    self.stem = layers.ConvNormAct(3, stem, stride=2, **norm_act)
+    inverted = functools.partial(
+      layers.InvertedResidual, expansion=variant.expansion, **shared
+    )
+    block = functools.partial(MobileViTBlock, dropout=dropout, **shared)
+    stem, c1, c2, c3, c4, c5 = variant.channels
+    d3, d4, d5 = variant.dims
+    n3, n4, n5 = DEPTHS
+    stride4 = 1 if output_stride == 8 else 2
+    stride5 = 2 if output_stride == 32 else 1
+    self.stem = layers.ConvNormAct(
+      3, stem, stride=2, kind=depthwise, bn_groups=bn_groups, dtype=dtype
+    )
     self.stage1 = nnx.List([inverted(stem, c1)])
     self.stage2 = nnx.List(
       [inverted(c1, c2, stride=2), inverted(c2, c2), inverted(c2, c2)]
     )
-    self.stage3 = hybrid(3)
-    self.stage4 = hybrid(4, stride=1 if output_stride == 8 else 2)
-    self.stage5 = hybrid(
-      5,
-      stride=2 if output_stride == 32 else 1,
-      dilation=2 if output_stride == 8 else 1,
+    self.stage3 = nnx.List(
+      [inverted(c2, c3, stride=2), block(c3, d3, depth=n3)]
     )
-    self.channels = tuple(widths)  # of stages 1 to 5
+    self.stage4 = nnx.List(
+      [inverted(c3, c4, stride=stride4), block(c4, d4, depth=n4)]
+    )
+    dilation = 2 if output_stride == 8 else 1
+    self.stage5 = nnx.List(
+      [
+        inverted(c4, c5, stride=stride5, dilation=dilation),
+        block(c5, d5, depth=n5),
+      ]
+    )
+    self.channels = (c1, c2, c3, c4, c5)  # of the stages
     self.dtype = dtype
 
   def features(

@@ -67,8 +67,8 @@ def _join(*arguments: Any) -> None:
   sys.excepthook = _leave_at_once
 
 
-def leave(code: int) -> None:
-  """Ends a process of several at once, and returns where there is only one.
+def leave(code: int) -> int:
+  """Ends a process of several at once; returns `code` where it is alone.
 
   Python's own way out waits until all of them leave, but the others may be
   waiting for what this one will never send. Without it they fail too.
@@ -77,6 +77,7 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+  return code
 
 
 def leave_if_lost(error: BaseException) -> None:

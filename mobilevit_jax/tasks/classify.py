@@ -6,7 +6,7 @@ Letters: `b` images, `k` classes.
 from collections.abc import Callable, Sequence
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 import jax
@@ -38,9 +38,9 @@ class Classify:
   cutmix: float = 0.0
   class_weights: tuple[float, ...] | None = None
 
-  best = "top1"
-  shown = ("top1", "top5")
-  score = "probability"
+  best: ClassVar[str] = "top1"
+  shown: ClassVar[tuple[str, ...]] = ("top1", "top5")
+  score: ClassVar[str] = "probability"
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -132,7 +132,9 @@ class Classify:
   ) -> np.ndarray:
     """The image with its likeliest class written under it."""
     (first,) = self.describe(outputs, class_names, 1)
-    text = f"{first['label']} {first['probability']:.0%}"
+    text = first["label"]
+    if first["probability"] < 1:  # which only the truth has
+      text += f" {first['probability']:.0%}"
     width = max(
       image.shape[1],
       math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(text)) + 4,
@@ -141,6 +143,11 @@ class Classify:
     picture.paste(Image.fromarray(image))
     ImageDraw.Draw(picture).text((2, image.shape[0] + 1), text, "black")
     return np.asarray(picture)
+
+  def truth(self, rows: task.Rows, class_names: Sequence[str]) -> task.Rows:
+    """Logits that leave no doubt about the label."""
+    own = np.arange(len(class_names)) == rows["labels"]
+    return {"logits": np.where(own, np.float32(0), -np.inf)}
 
 
 class Accuracy:

@@ -217,24 +217,25 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
     ValueError: if that is not even half of its backbone's.
   """
   family, head, dialect = names.kind(tensors)
-  variants = models.FAMILIES[family].variants
-  best, most = None, 0.5
-  for name in variants:
+
+  def share(name: str) -> float:
     flat = trees.flat_model(models.abstract_model(name, head))
-    fits = [
+    expected: dict[str, tuple[int, ...]] = {}
+    for row in names.TABLES[family][head]:
+      if row.path.startswith("backbone/"):
+        expected |= names.dialect_shapes(row, flat[row.path].shape, dialect)
+    fits = (
       key in tensors and tensors[key].shape == shape
-      for row in names.TABLES[family][head]
-      if row.path.startswith("backbone/")
-      for key, shape in names.dialect_shapes(
-        row, flat[row.path].shape, dialect
-      ).items()
-    ]
-    if (share := np.mean(fits)) > most:
-      best, most = name, share
-  if best is None:
+      for key, shape in expected.items()
+    )
+    return sum(fits) / len(expected)
+
+  shares = {name: share(name) for name in models.FAMILIES[family].variants}
+  best = max(shares, key=lambda name: shares[name])
+  if shares[best] < 0.5:
     raise ValueError(
       "the variant can't be told: the tensors have the shapes of none of "
-      f"{', '.join(variants)}"
+      f"{', '.join(shares)}"
     )
   return best
 

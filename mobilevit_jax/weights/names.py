@@ -8,25 +8,91 @@ out]` and `[in, out]`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
 from mobilevit_jax import models
-from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
 Dialect = str  # one of DIALECTS
 DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets")
 
-# The convolutions of an inverted residual in each dialect.
-_MV2 = (
-  ("exp_1x1", "conv1_1x1", "expand_1x1"),
-  ("conv_3x3", "conv2_kxk", "conv_3x3"),
-  ("red_1x1", "conv3_1x1", "reduce_1x1"),
-)
-_STAGE_BLOCKS = (1, 3, 2, 2, 2)  # blocks of stages 1 to 5, in every variant
+# What a kind of layer is made of. Each line has the names that a part adds to
+# those of the layer, ours, cvnets', timm's and transformers' (a hyphen: none),
+# and the part's own kind. `kind*3` is a layer of depth 3, which repeats its
+# lines with `{i}` for each number below that.
+_LAYERS = {
+  "mobilevit": """
+    backbone/stem    conv_1         stem       mobilevit.conv_stem     conv_norm
+    backbone         -              -          mobilevit.encoder.layer stages
+    head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
+    head/classifier  classifier.fc  head.fc    classifier              linear
+  """,
+  "stages": """
+    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
+    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
+    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
+    stage2/2  layer_2.2  stages.1.2  1.layer.2             inverted_residual
+    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
+    stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
+    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
+    stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*4
+    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
+    stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
+  """,
+  "linear": """
+    kernel  weight  weight  weight  tensor
+    bias    bias    bias    bias    tensor
+  """,
+  "norm": """
+    scale  weight  weight  weight  tensor
+    bias   bias    bias    bias    tensor
+  """,
+  "statistics": """
+    mean  running_mean  running_mean  running_mean  tensor
+    var   running_var   running_var   running_var   tensor
+  """,
+  "batch_norm": """
+    -  block.norm  bn  normalization  norm
+    -  block.norm  bn  normalization  statistics
+  """,
+  "conv": "kernel block.conv.weight conv.weight convolution.weight tensor",
+  "conv_alone": "kernel block.conv.weight weight convolution.weight tensor",
+  "conv_norm": """
+    conv  -  -  -  conv
+    norm  -  -  -  batch_norm
+  """,
+  "inverted_residual": """
+    expand     block.exp_1x1   conv1_1x1  expand_1x1  conv_norm
+    depthwise  block.conv_3x3  conv2_kxk  conv_3x3    conv
+    norm       block.conv_3x3  conv2_kxk  conv_3x3    batch_norm
+    project    block.red_1x1   conv3_1x1  reduce_1x1  conv_norm
+  """,
+  "mobilevit_block": """
+    local_rep   local_rep.conv_3x3  conv_kxk     conv_kxk           conv_norm
+    expand      local_rep.conv_1x1  conv_1x1     conv_1x1           conv_alone
+    global_rep/{i} global_rep.{i} transformer.{i} transformer.layer.{i} layer
+    norm        global_rep.{depth}  norm         layernorm          norm
+    project     conv_proj           conv_proj    conv_projection    conv_norm
+    fusion      fusion              conv_fusion  fusion             conv_norm
+  """,
+  # Places 2 and 3 of cvnets' pre_norm_ffn are the activation and a dropout.
+  "layer": """
+    attention_norm  pre_norm_mha.0  norm1    layernorm_before    norm
+    attention       pre_norm_mha.1  attn     attention           attention
+    ffn_norm        pre_norm_ffn.0  norm2    layernorm_after     norm
+    ffn_in          pre_norm_ffn.1  mlp.fc1  intermediate.dense  linear
+    ffn_out         pre_norm_ffn.4  mlp.fc2  output.dense        linear
+  """,
+  "attention": """
+    qkv  qkv_proj  qkv   attention.QKV  linear
+    out  out_proj  proj  output.dense   linear
+  """,
+}
+_FIRST_KERNEL = "backbone/stem/conv/kernel"
+# transformers splits the fused projection, first axis first, into these.
+_QKV = ("query", "key", "value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +103,7 @@ class Row:
     path: in our net, its keys joined by slashes.
     cvnets: its name there; empty, as the next, for what was never published.
     timm: its name there.
-    hf: its names there: transformers splits the fused query-key-value
-      projection, first axis first, into three.
+    hf: its names there, which are three for query, key and value.
     bgr: dialects whose tensor takes blue first: a first convolution's.
   """
 
@@ -55,176 +120,36 @@ class Row:
     return self.hf if dialect == "hf" else (getattr(self, dialect),)
 
 
-def _mobilevit() -> Iterator[Row]:
-  """Every tensor of a MobileViT: the variants differ in widths alone."""
-  kernel, *norm = _conv_norm(
-    "backbone/stem", "conv_1", "stem", "mobilevit.conv_stem"
-  )
-  yield dataclasses.replace(kernel, bgr=models.FAMILIES["mobilevit"].bgr)
-  yield from norm
-  for stage, blocks in enumerate(_STAGE_BLOCKS, start=1):
-    for block in range(blocks):
-      yield from _stage_block(stage, block)
+def _rows(kind: str, *names: str) -> Iterator[Row]:
+  """The tensors of a layer that goes by these four names."""
+  if kind == "tensor":
+    ours, cvnets, timm, hf = names
+    parts = _QKV if "QKV" in hf else ("",)
+    yield Row(ours, cvnets, timm, tuple(hf.replace("QKV", p) for p in parts))
+    return
+  kind, _, depth = kind.partition("*")
+  for line in _LAYERS[kind].strip().splitlines():
+    for i in range(int(depth) if "{i}" in line else 1):
+      *added, part = line.format(i=i, depth=depth).split()
+      joined = (
+        mark.join(filter(None, (name, more.strip("-"))))
+        for name, more, mark in zip(names, added, "/...", strict=True)
+      )
+      yield from _rows(part, *joined)
 
 
-def _mobilevit_classifier() -> Iterator[Row]:
-  yield from _conv_norm(
-    "head/expand", "conv_1x1_exp", "final_conv", "mobilevit.conv_1x1_exp"
-  )
-  yield from _affine(
-    "head/classifier", "classifier.fc", "head.fc", "classifier"
-  )
-
-
-def _stage_block(stage: int, block: int) -> Iterator[Row]:
-  ours = f"backbone/stage{stage}/{block}"
-  cvnets, timm = f"layer_{stage}.{block}", f"stages.{stage - 1}.{block}"
-  hf = f"mobilevit.encoder.layer.{stage - 1}"
-  if stage <= 2:
-    yield from _inverted_residual(ours, cvnets, timm, f"{hf}.layer.{block}")
-  elif block == 0:
-    yield from _inverted_residual(
-      ours, cvnets, timm, f"{hf}.downsampling_layer"
-    )
-  else:
-    depth = mobilevit.DEPTHS[stage - 3]
-    yield from _mobilevit_block(ours, cvnets, timm, hf, depth)
-
-
-def _inverted_residual(
-  ours: str, cvnets: str, timm: str, hf: str
-) -> Iterator[Row]:
-  expand, depthwise, project = (
-    (f"{cvnets}.block.{c}", f"{timm}.{t}", f"{hf}.{h}") for c, t, h in _MV2
-  )
-  yield from _conv_norm(f"{ours}/expand", *expand)
-  yield _conv(f"{ours}/depthwise", *depthwise)
-  yield from _norm(f"{ours}/norm", *depthwise)
-  yield from _conv_norm(f"{ours}/project", *project)
-
-
-def _mobilevit_block(
-  ours: str, cvnets: str, timm: str, hf: str, depth: int
-) -> Iterator[Row]:
-  yield from _conv_norm(
-    f"{ours}/local_rep",
-    f"{cvnets}.local_rep.conv_3x3",
-    f"{timm}.conv_kxk",
-    f"{hf}.conv_kxk",
-  )
-  yield Row(
-    f"{ours}/expand/kernel",
-    f"{cvnets}.local_rep.conv_1x1.block.conv.weight",
-    f"{timm}.conv_1x1.weight",
-    (f"{hf}.conv_1x1.convolution.weight",),
-  )
-  for i in range(depth):
-    yield from _transformer_block(
-      f"{ours}/global_rep/{i}",
-      f"{cvnets}.global_rep.{i}",
-      f"{timm}.transformer.{i}",
-      f"{hf}.transformer.layer.{i}",
-    )
-  yield from _affine(
-    f"{ours}/norm",
-    f"{cvnets}.global_rep.{depth}",
-    f"{timm}.norm",
-    f"{hf}.layernorm",
-    kernel="scale",
-  )
-  yield from _conv_norm(
-    f"{ours}/project",
-    f"{cvnets}.conv_proj",
-    f"{timm}.conv_proj",
-    f"{hf}.conv_projection",
-  )
-  yield from _conv_norm(
-    f"{ours}/fusion",
-    f"{cvnets}.fusion",
-    f"{timm}.conv_fusion",
-    f"{hf}.fusion",
+def _table(family: str, kind: str) -> tuple[Row, ...]:
+  bgr = models.FAMILIES[family].bgr
+  return tuple(
+    dataclasses.replace(row, bgr=bgr * (row.path == _FIRST_KERNEL))
+    for row in _rows(kind, "", "", "", "")
   )
 
 
-def _transformer_block(
-  ours: str, cvnets: str, timm: str, hf: str
-) -> Iterator[Row]:
-  mha, ffn = f"{cvnets}.pre_norm_mha", f"{cvnets}.pre_norm_ffn"
-  yield from _affine(
-    f"{ours}/attention_norm",
-    f"{mha}.0",
-    f"{timm}.norm1",
-    f"{hf}.layernorm_before",
-    kernel="scale",
-  )
-  yield from _affine(
-    f"{ours}/attention/qkv",
-    f"{mha}.1.qkv_proj",
-    f"{timm}.attn.qkv",
-    *(f"{hf}.attention.attention.{part}" for part in ("query", "key", "value")),
-  )
-  yield from _affine(
-    f"{ours}/attention/out",
-    f"{mha}.1.out_proj",
-    f"{timm}.attn.proj",
-    f"{hf}.attention.output.dense",
-  )
-  yield from _affine(
-    f"{ours}/ffn_norm",
-    f"{ffn}.0",
-    f"{timm}.norm2",
-    f"{hf}.layernorm_after",
-    kernel="scale",
-  )
-  # Places 2 and 3 of cvnets' sequence are the activation and a dropout.
-  yield from _affine(
-    f"{ours}/ffn_in",
-    f"{ffn}.1",
-    f"{timm}.mlp.fc1",
-    f"{hf}.intermediate.dense",
-  )
-  yield from _affine(
-    f"{ours}/ffn_out", f"{ffn}.4", f"{timm}.mlp.fc2", f"{hf}.output.dense"
-  )
-
-
-def _conv_norm(ours: str, cvnets: str, timm: str, hf: str) -> Iterator[Row]:
-  yield _conv(f"{ours}/conv", cvnets, timm, hf)
-  yield from _norm(f"{ours}/norm", cvnets, timm, hf)
-
-
-def _conv(ours: str, cvnets: str, timm: str, hf: str) -> Row:
-  return Row(
-    f"{ours}/kernel",
-    f"{cvnets}.block.conv.weight",
-    f"{timm}.conv.weight",
-    (f"{hf}.convolution.weight",),
-  )
-
-
-def _norm(ours: str, cvnets: str, timm: str, hf: str) -> Iterator[Row]:
-  names = (f"{cvnets}.block.norm", f"{timm}.bn", f"{hf}.normalization")
-  yield from _affine(ours, *names, kernel="scale")
-  for leaf, suffix in (("mean", "running_mean"), ("var", "running_var")):
-    cvnets, timm, hf = (f"{name}.{suffix}" for name in names)
-    yield Row(f"{ours}/{leaf}", cvnets, timm, (hf,))
-
-
-def _affine(
-  ours: str, cvnets: str, timm: str, *hf: str, kernel: str = "kernel"
-) -> Iterator[Row]:
-  for leaf, suffix in ((kernel, "weight"), ("bias", "bias")):
-    yield Row(
-      f"{ours}/{leaf}",
-      f"{cvnets}.{suffix}",
-      f"{timm}.{suffix}",
-      tuple(f"{name}.{suffix}" for name in hf),
-    )
-
-
-# Published names, by the keys of `models.FAMILIES` and `models.HEADS`.
+# Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
+# variants of a family differ in widths alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  "mobilevit": {"classifier": (*_mobilevit(), *_mobilevit_classifier())}
+  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")}
 }
 
 
@@ -235,21 +160,13 @@ def table(model: models.Net) -> tuple[Row, ...]:
     ValueError: if it is of no family.
   """
   heads = TABLES.get(models.family_of(model).name, {})
-  published = {row.path: row for row in heads.get(models.head_of(model), ())}
-  return tuple(
-    published.get(path, Row(path)) for path in trees.flat_model(model)
-  )
+  rows = heads.get(models.head_of(model), ())
+  known = {row.path for row in rows}
+  others = (Row(p) for p in trees.flat_model(model) if p not in known)
+  return (*rows, *others)
 
 
-class Kind(NamedTuple):
-  """Whose weights some tensors are."""
-
-  family: str
-  head: str
-  dialect: Dialect
-
-
-def kind(keys: Iterable[str]) -> Kind:
+def kind(keys: Iterable[str]) -> tuple[str, str, Dialect]:
   """Family, head and dialect that most of the tensors' names belong to.
 
   Raises:
@@ -265,7 +182,7 @@ def kind(keys: Iterable[str]) -> Kind:
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
         if score > most:
-          best, most = Kind(family, head, dialect), score
+          best, most = (family, head, dialect), score
   if best is None:
     sample = ", ".join(sorted(keys)[:3]) or "none at all"
     raise ValueError(
@@ -279,7 +196,7 @@ def detect(keys: Iterable[str]) -> Dialect:
   """The dialect that most of the keys belong to; raises as `kind`."""
   keys = set(keys)
   # No other one has slashes, and ours needs no table.
-  return "jax" if any("/" in key for key in keys) else kind(keys).dialect
+  return "jax" if any("/" in key for key in keys) else kind(keys)[2]
 
 
 def to_dialect(

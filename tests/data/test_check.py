@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import __main__ as prepare_data
+from mobilevit_jax.data import __main__ as command
 from mobilevit_jax.data import check
 from mobilevit_jax.data import sources
 
@@ -103,6 +103,7 @@ def test_finds_copies_within_across_and_against_classes(sound):
   leaked, mixed, copies = report.warnings
   assert leaked.startswith("2 images to evaluate with (28.6%) also in train")
   assert "leak.png" in leaked and "lie.png" in leaked
+  assert "lie.png" in leaked.split("(dog and cat)")[0]
   assert "val/dog/lie.png" in mixed and "dog and cat" in mixed
   assert "again.png" in copies and "level.png" in copies
   assert "lie.png" not in copies
@@ -241,22 +242,22 @@ def test_report_comes_back_from_its_file(sound, tmp_path):
 
 
 def test_command_prints_the_table_and_refuses_in_one_line(sound, capsys):
-  command = ["check", "--data=folder", f"--data_dir={sound}"]
-  assert prepare_data.main(command) == 0
+  args = ["check", "--data=folder", f"--data_dir={sound}"]
+  assert command.main(args) == 0
   seen = capsys.readouterr()
   assert "broken" in seen.out and seen.err == ""
   (sound / "train/owl").mkdir()
-  assert prepare_data.main(command) == 1
+  assert command.main(args) == 1
   seen = capsys.readouterr()
   assert "owl" in seen.out
   (line,) = seen.err.splitlines()
   assert line.startswith("data: this data can't be trained on: no us")
-  assert prepare_data.main([*command, "--eval_split=train"]) == 1
+  assert command.main([*args, "--eval_split=train"]) == 1
   assert "must differ" in capsys.readouterr().err
 
 
 def test_command_knows_digits(capsys):
-  assert prepare_data.main(["check", "--data=digits"]) == 0
+  assert command.main(["check", "--data=digits"]) == 0
   assert "1797 of 1797 images with a side under 32" in capsys.readouterr().out
 
 

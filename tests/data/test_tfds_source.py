@@ -188,6 +188,24 @@ def test_broken_record_is_replaced_and_said_to_be(copy):
     _load(source, bad, replace=False)
 
 
+def test_broken_record_is_named_by_file_and_number(prepared, tmp_path):
+  target = shutil.copytree(prepared, tmp_path / NAME / prepared.name)
+  file = f"{NAME}-train.array_record-00001-of-00002"
+  data = bytearray((target / file).read_bytes())
+  # Half-way into the first block of 64 KiB, where all of the records are.
+  data[len(bytes(data[: 2**16]).rstrip(b"\0")) // 2] ^= 255
+  (target / file).write_bytes(data)
+  split = tfds_source.open_prepared(NAME, "train", target)
+  broken = []
+  for index in range(len(split)):
+    try:
+      split[index]
+    except examples.ImageError as error:
+      broken.append((index, str(error)))
+  ((index, message),) = broken
+  assert f"/train#{index} ({file}, record {index - 9}): broken" in message
+
+
 @pytest.mark.parametrize(
   ("fault", "message"),
   [

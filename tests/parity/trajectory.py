@@ -25,6 +25,7 @@ import torch
 from mobilevit_jax import create_model
 from mobilevit_jax import optim
 from mobilevit_jax import steps
+from mobilevit_jax.tasks import classify
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import trees
 
@@ -79,17 +80,22 @@ class Ours:
       optimizer=optim.adamw(schedule, weight_decay=WEIGHT_DECAY),
       schedule=schedule,
       ema_momentum=functools.partial(optim.ema_momentum, momentum=EMA),
-      label_smoothing=SMOOTHING,
     )
-    self.state = steps.init_state(params, stats, recipe.optimizer)
+    self._rows = names.table(model)
+    self.state = steps.init_state(params, stats, {}, recipe.optimizer)
     self._step = jax.jit(
-      functools.partial(steps.train_step, graphdef=graphdef, recipe=recipe)
+      functools.partial(
+        steps.train_step,
+        frozen={},
+        graphdef=graphdef,
+        recipe=recipe,
+        task=classify.Classify(label_smoothing=SMOOTHING),
+      )
     )
 
   def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-    self.state, metrics = self._step(
-      self.state, jnp.asarray(images), jnp.asarray(labels)
-    )
+    batch = {"images": jnp.asarray(images), "labels": jnp.asarray(labels)}
+    self.state, metrics = self._step(self.state, batch)
     return float(metrics["loss"])
 
   def weights(self, ema: bool) -> dict[str, np.ndarray]:
@@ -97,9 +103,9 @@ class Ours:
     state = self.state
     params = state.ema_params if ema else state.params
     stats = state.ema_batch_stats if ema else state.batch_stats
-    flat = trees.flatten(params) | trees.flatten(stats)
+    flat = trees.flatten(params["net"]) | trees.flatten(stats)
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
-    return names.to_dialect(arrays, "timm")
+    return names.to_dialect(arrays, self._rows, "timm")
 
 
 class Theirs:

@@ -1,1 +1,1 @@
-"""TFDS sets as ArrayRecord files: downloaded, converted and verified."""
+"""TFDS sets as ArrayRecord files: downloaded or converted."""

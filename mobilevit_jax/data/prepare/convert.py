@@ -6,8 +6,8 @@ Records are copied byte for byte, file by file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import functools
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -15,14 +15,20 @@ from typing import Any
 
 from etils import epath
 import tensorflow_datasets as tfds
+import tqdm
 
+from mobilevit_jax import files
 from mobilevit_jax.data.prepare import download
-from mobilevit_jax.data.prepare import shards
+
+# A compiled module, which type checkers can't see.
+_array_record: Any = importlib.import_module(
+  "array_record.python.array_record_module"
+)
 
 _INFO = download.INFO_FILE
 _FEATURES = "features.json"
-# Names that make up the target's path; they come from a file.
-_SAFE = re.compile(r"\w[\w.+-]*")
+# Names that make up paths; they come from a file.
+_SAFE = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")
 
 
 def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
@@ -44,96 +50,69 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
       files, misses records, or the target exists.
     OSError: if the disk has too little space, or another run is at work.
   """
-  source = epath.Path(source)
-  for name in (_INFO, _FEATURES):
-    if not (source / name).exists():
-      raise ValueError(
-        f"{source} must be the folder of a prepared version, such as "
-        f"DIR/imagenet2012/5.1.0; it has no {name}"
-      )
-  _check_classes(source)
+  source = download.check_folder(source, _FEATURES)
+  # TFDS would import features of classes that aren't its own.
+  json.loads((source / _FEATURES).read_text(), object_hook=_check_class)
   reader: Any = tfds.builder_from_directory(source)
   info = reader.info
   download.check_features(str(source), info.features)
   found = info.file_format.value
   if found != "tfrecord":
     raise ValueError(f"{source} must hold tfrecord files, not {found}")
-  parts = [*filter(None, (info.name, info.config_name, str(info.version)))]
-  if unsafe := [part for part in parts if not _SAFE.fullmatch(part)]:
-    raise ValueError(f"{source}: {unsafe[0]!r} can't be part of a path")
-  target = epath.Path(data_dir).joinpath(*parts)
+  for name in (info.full_name, *info.splits):
+    if not _SAFE.fullmatch(name):
+      raise ValueError(f"{source}: {name!r} can't be part of a path")
+  target = epath.Path(data_dir) / info.full_name
   if target.exists():
     raise ValueError(f"{target} exists already; give another --data_dir")
   part = target.parent / f"incomplete.convert_{target.name}"
-  files = [*_files(source, part, info.splits.values())]
-  todo = [old for _, old, new, _ in files if not new.exists()]
-  sizes = (old.stat().length for old in todo if old.exists())
-  download.check_space(part, sum(sizes))
-  with shards.only_run(part):
-    shards.write_missing(
-      [
-        shards.Shard(
-          split, new, length, functools.partial(_convert_file, old, new, length)
-        )
-        for split, old, new, length in files
-      ]
-    )
+  shards = []
+  for split in info.splits.values():
+    name = f"{info.name}-{split.name}.{download.FILE_FORMAT}"
+    for index, old in enumerate(split.filepaths):
+      new = part / f"{name}-{index:05}-of-{split.num_shards:05}"
+      # Only the last part: a template may come from anywhere.
+      shards.append((source / old.name, new, split.shard_lengths[index]))
+  if missing := [old for old, _, _ in shards if not old.exists()]:
+    raise ValueError(f"{missing[0]} is missing: the set isn't whole")
+  todo = [shard for shard in shards if not shard[1].exists()]
+  download.check_space(part, sum(old.stat().length for old, _, _ in todo))
+  done = len(shards) - len(todo)
+  print(f"{len(shards)} files, {done} of them there already", flush=True)
+  with download.only_run(part):
+    for old, new, length in tqdm.tqdm(todo, unit=" files", mininterval=1):
+      _convert_file(old, new, length)
     _copy_metadata(source, part)
     part.rename(target)
   return target
 
 
-def _check_classes(source: epath.Path) -> None:
-  """Refuses features of classes that are not TFDS's: it would import them."""
-  todo: list[Any] = [json.loads((source / _FEATURES).read_text())]
-  while todo:
-    node = todo.pop()
-    if isinstance(node, dict):
-      kind = node.get("pythonClassName", "tensorflow_datasets.")
-      if not str(kind).startswith("tensorflow_datasets."):
-        raise ValueError(f"{source / _FEATURES}: {kind!r} is no class of TFDS")
-      todo += node.values()
-    elif isinstance(node, list):
-      todo += node
-
-
-def _files(
-  source: epath.Path, part: epath.Path, splits: Any
-) -> Iterator[tuple[str, epath.Path, epath.Path, int]]:
-  """Split, old file, new file and number of records of every file."""
-  for split in splits:
-    lengths, template = split.shard_lengths, split.filename_template
-    renamed = template.replace(filetype_suffix=download.FILE_FORMAT)
-    for index, length in enumerate(lengths):
-      # Only the last part: a template may come from anywhere.
-      at = {"shard_index": index, "num_shards": len(lengths)}
-      old = template.sharded_filepath(**at).name
-      new = renamed.sharded_filepath(**at).name
-      yield split.name, source / old, part / new, length
+def _check_class(node: dict[str, Any]) -> None:
+  kind = node.get("pythonClassName", "tensorflow_datasets.")
+  if not str(kind).startswith("tensorflow_datasets."):
+    raise ValueError(f"{_FEATURES}: {kind!r} is no class of TFDS")
 
 
 def _convert_file(old: epath.Path, new: epath.Path, length: int) -> None:
-  if not old.exists():
-    raise ValueError(f"{old} is missing: the set can't be converted in whole")
+  # Imported late: it takes seconds, and only conversion needs it.
+  import tensorflow as tf
+
   count = 0
-  with shards.new_file(new) as writer:
-    for record in _records(old):
-      writer.write(record)
-      count += 1
+  with files.whole(new) as part:
+    # What TFDS itself writes: a record can be read without its neighbours.
+    writer = _array_record.ArrayRecordWriter(os.fspath(part), "group_size:1")
+    with contextlib.closing(writer):
+      records = tf.data.TFRecordDataset(os.fspath(old)).as_numpy_iterator()
+      try:
+        for record in records:
+          writer.write(record)
+          count += 1
+      except tf.errors.DataLossError as error:
+        raise ValueError(f"{old} is broken: {error.message}") from error
     if count != length:
       raise ValueError(
         f"{old} must hold {length} records, as {_INFO} says; it has {count}"
       )
-
-
-def _records(path: epath.Path) -> Iterator[Any]:
-  # Imported late: it takes seconds, and only conversion needs it.
-  import tensorflow as tf
-
-  try:
-    yield from tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()
-  except tf.errors.DataLossError as error:
-    raise ValueError(f"{path} is broken: {error.message}") from error
 
 
 def _copy_metadata(source: epath.Path, part: epath.Path) -> None:

@@ -1,27 +1,28 @@
 """Downloading a TFDS set and writing it as ArrayRecord files.
 
-A set is written to a folder of another name, which gets its own at the end: a
-version's folder is there in whole, or not at all. ImageNet goes on where a
-killed run stopped (`imagenet`). What TFDS itself left of other sets can't
-be gone on with, as it gives each run another folder; downloads can.
+TFDS writes a set to a folder of another name, which gets its own at the end: a
+version's folder is there in whole, or not at all. A run that is interrupted
+starts anew, but for what it downloaded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
 import os
 import pathlib
-import re
 import shutil
+import tarfile
 from typing import Any
 
 from etils import epath
 import tensorflow_datasets as tfds
 
-from mobilevit_jax.data.prepare import imagenet
-
 FILE_FORMAT = "array_record"
 INFO_FILE = "dataset_info.json"
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+_TAR_END = bytes(2 * tarfile.BLOCKSIZE)  # how every archive ends
 
 
 def check_features(name: str, features: Any) -> None:
@@ -34,6 +35,17 @@ def check_features(name: str, features: Any) -> None:
         "features 'image' (Image) and 'label' (ClassLabel); it has "
         f"{', '.join(features)}"
       )
+
+
+def check_folder(path: os.PathLike[str] | str, *names: str) -> epath.Path:
+  """A prepared version's folder, which must have the info and these files."""
+  for name in (INFO_FILE, *names):
+    if not (epath.Path(path) / name).exists():
+      raise ValueError(
+        f"{path} must be the folder of a prepared version, such as "
+        f"DIR/imagenet2012/5.1.0; it has no {name}"
+      )
+  return epath.Path(path)
 
 
 def prepare_set(
@@ -52,52 +64,52 @@ def prepare_set(
     num_shards: files for each split; by default as many as TFDS sees fit.
 
   Raises:
-    ValueError: if something has to be downloaded by hand first, or something
-      else is in the way.
+    ValueError: if something has to be downloaded by hand first, an archive is
+      broken, or something else is in the way.
     OSError: if the disk has too little space, or another run is at work.
   """
   target = epath.Path(builder.data_path)
   if target.exists():
-    # TFDS would work for hours, and then fail to give its folder that name.
+    # TFDS would take it for the set, which can't be read then.
     raise ValueError(
       f"{target} has no {INFO_FILE}, so it is no prepared set, and in the way "
       "of one; remove or rename it"
     )
-  if manual_dir is None:
-    manual_dir = epath.Path(builder.data_dir_root) / "downloads" / "manual"
   # TFDS refuses to prepare old versions.
   current = builder.version == builder.canonical_version
+  if builder.name == "imagenet2012" and current:
+    folder = epath.Path(builder.data_dir_root) / "downloads" / "manual"
+    archives = _imagenet_archives(name, manual_dir or folder)
+    # Records are the archives' files as they are.
+    check_space(target, sum(path.stat().length for path in archives))
+  config = tfds.download.DownloadConfig(
+    manual_dir=manual_dir, num_shards=num_shards
+  )
   try:
-    if builder.name == "imagenet2012" and current:
-      archives = _imagenet_archives(name, manual_dir)
-      part = imagenet.part_folder(target)
-      # Records are the archives' files as they are.
-      needed = sum(path.stat().length for path in archives)
-      check_space(target, needed - (_size(part) if part.exists() else 0))
-      imagenet.prepare(builder, manual_dir, num_shards)
-      return
-    config = tfds.download.DownloadConfig(
-      manual_dir=manual_dir, num_shards=num_shards
-    )
-    builder.download_and_prepare(
-      file_format=FILE_FORMAT, download_config=config
-    )
-  except AssertionError as error:
-    # How TFDS reports files that a person has to download.
+    with only_run(target.parent):
+      builder.download_and_prepare(
+        file_format=FILE_FORMAT, download_config=config
+      )
+  except (AssertionError, tarfile.TarError) as error:
+    # The first is how TFDS reports files that a person has to download.
     raise ValueError(f"name={name!r} can't be prepared: {error}") from error
 
 
-def _imagenet_archives(
-  name: str, manual_dir: os.PathLike[str]
-) -> list[epath.Path]:
-  """Wants both of ImageNet's: TFDS would leave a split out for good."""
-  paths = [epath.Path(manual_dir) / tar for tar in _IMAGENET_TARS]
+def _imagenet_archives(name: str, folder: os.PathLike[str]) -> list[epath.Path]:
+  """Wants both whole: TFDS would leave a split, or a part of one, out."""
+  paths = [epath.Path(folder) / tar for tar in _IMAGENET_TARS]
   if missing := [path.name for path in paths if not path.exists()]:
     raise ValueError(
       f"name={name!r} is prepared from the official archives, "
       f"{' and '.join(_IMAGENET_TARS)} (https://image-net.org/download), "
-      f"which must be in {manual_dir}; missing: {', '.join(missing)}"
+      f"which must be in {folder}; missing: {', '.join(missing)}"
     )
+  for path in paths:
+    with path.open("rb") as file:
+      file.seek(max(0, path.stat().length - len(_TAR_END)))
+      # A download that stopped between two files looks whole to `tarfile`.
+      if file.read() != _TAR_END:
+        raise ValueError(f"{path} is a broken archive: its end is missing")
   return paths
 
 
@@ -119,6 +131,33 @@ def check_space(path: os.PathLike[str], needed: int) -> None:
     )
 
 
+@contextlib.contextmanager
+def only_run(folder: epath.Path) -> Iterator[None]:
+  """Makes a folder; `OSError` if another run is at work in it.
+
+  It goes again if the block leaves it empty.
+  The kernel forgets a killed run's lock. Storage without locks (`gs://`, some
+  network file systems) has no such check.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  if "://" in os.fspath(folder):
+    yield
+    return
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise OSError(f"another run is at work in {folder}") from error
+    except OSError:
+      pass  # no locks here
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      pathlib.Path(folder).rmdir()  # fails where there is something in it
+    os.close(handle)
+
+
 def gigabytes(size: int) -> str:
   """Bytes for people, and in full."""
   return f"{size / 1e9:.1f} GB ({size:,} bytes)"
@@ -127,18 +166,12 @@ def gigabytes(size: int) -> str:
 def leftovers(data_path: os.PathLike[str]) -> list[tuple[epath.Path, int]]:
   """What killed runs left beside a version's folder, and its bytes.
 
-  A run that is at work just now has such a folder too. Folders that the next
-  run goes on with (`incomplete.prepare_`, `incomplete.convert_`) are none.
+  A run that is at work just now has such a folder too. A conversion's folder is
+  none, as the next one goes on with it.
   """
   path = epath.Path(data_path)
-  if not path.parent.exists():
-    return []
-  name = re.compile(rf"incomplete\.[A-Z0-9]{{6}}_{re.escape(path.name)}")
-  found = [f for f in path.parent.iterdir() if name.fullmatch(f.name)]
-  return [(folder, _size(folder)) for folder in sorted(found)]
-
-
-def _size(path: epath.Path) -> int:
-  if path.is_dir():
-    return sum(map(_size, path.iterdir()))
-  return path.stat().length
+  return [
+    (folder, sum(f.stat().length for f in folder.iterdir()))
+    for folder in sorted(path.parent.glob(f"incomplete.*_{path.name}"))
+    if not folder.name.startswith("incomplete.convert_")
+  ]

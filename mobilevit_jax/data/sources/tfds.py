@@ -194,8 +194,7 @@ def make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
 def _conversion_help(name: str, reader: Any) -> str:
   """Says that a folder's files can't be used, and how to convert them."""
   path, info = os.fspath(reader.data_path), reader.info
-  parts = filter(None, [info.name, info.config_name, str(info.version)])
-  root = path.rstrip("/").removesuffix("/" + "/".join(parts))
+  root = path.rstrip("/").removesuffix(f"/{info.full_name}")
   target = f"{root}-{download.FILE_FORMAT}"
   words = ("python", "-m", "mobilevit_jax.data", "convert", path)
   command = shlex.join([*words, f"--data_dir={target}"])

@@ -147,25 +147,17 @@ def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
 
 
 def delegated(data: bytes) -> tuple[int, dict[str, int]]:
-  """XNNPACK's partitions of a file, and the kinds of operators outside them."""
-  interpreter = flatbuffer.interpreter(data)
-  outputs = [detail["index"] for detail in interpreter.get_output_details()]
-  return _executed(interpreter._get_ops_details(), outputs)
+  """XNNPACK's partitions of a file, and the kinds of operators outside them.
 
-
-def _executed(
-  details: Sequence[dict[str, Any]], outputs: list[int]
-) -> tuple[int, dict[str, int]]:
-  """Delegated partitions, and the kinds of the operators outside them.
-
-  The details list delegated operators too: what runs is what the outputs
+  The interpreter lists delegated operators too: what runs is what the outputs
   need, where a tensor that a partition gives is taken from there.
   """
+  interpreter = flatbuffer.interpreter(data)
   source = {}
-  for node in details:  # partitions come last
+  for node in interpreter._get_ops_details():  # partitions come last
     source |= {int(tensor): node for tensor in node["outputs"]}
   seen: dict[int, dict[str, Any]] = {}
-  todo = list(outputs)
+  todo = [detail["index"] for detail in interpreter.get_output_details()]
   while todo:
     node = source.get(todo.pop())
     if node is not None and node["index"] not in seen:

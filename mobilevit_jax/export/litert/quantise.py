@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 import re
 
 import numpy as np
@@ -98,14 +97,10 @@ def layer_errors(
   exact = _outputs(net, writer.LiteRTOps(), images)
   errors = []
   for layer in names:
-    alone = functools.partial(_belongs, layer)
-    found = _outputs(net, int8.Int8Ops(ranges, alone), images)
+    alone = int8.Int8Ops(ranges, lambda name, own=layer: _layer(name) == own)
+    found = _outputs(net, alone, images)
     errors.append(LayerError(layer, relative_error(found, exact)))
   return sorted(errors, key=lambda item: -item.error)
-
-
-def _belongs(layer: str, name: str) -> bool:
-  return _layer(name) == layer
 
 
 def _layer(name: str) -> str:

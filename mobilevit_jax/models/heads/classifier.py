@@ -50,14 +50,8 @@ class Classifier(nnx.Module):
     layers.check_rates(classifier_dropout=classifier_dropout)
     layers.check_counts(num_classes=num_classes)
     last = backbone.channels[-1]
-    self.expand = layers.ConvNormAct(
-      last,
-      4 * last,
-      kernel_size=1,
-      kind=depthwise,
-      bn_groups=bn_groups,
-      dtype=dtype,
-    )
+    norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
+    self.expand = layers.ConvNormAct(last, 4 * last, kernel_size=1, **norm_act)
     self.dropout = nnx.Dropout(classifier_dropout)
     self.classifier = layers.Linear(
       4 * last, num_classes, dtype=layers.at_least_float32(dtype)

@@ -1,34 +1,15 @@
-"""What `prepare_data` checks before, and verifies after."""
+"""`python -m mobilevit_jax.data verify`, and `check` of a TFDS set."""
 
-import collections
 import importlib
 import shutil
 
 import pytest
 
-from mobilevit_jax.data import __main__ as prepare_data
-from mobilevit_jax.data.prepare import download
+from mobilevit_jax.data import __main__ as command
 from tests import tiny_imagenet
 
 NAME = "imagenet2012"
 TRAIN = f"{NAME}-train.array_record-0000{{}}-of-00002"
-Usage = collections.namedtuple("Usage", "total used free")
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-  base = tmp_path_factory.mktemp("archives")
-  tiny_imagenet.write_archives(base)
-  return base / "downloads" / "manual"
-
-
-@pytest.fixture(scope="module")
-def prepared(archives):
-  """A prepared version's folder: nine images in each of two training files."""
-  out = archives.parent / "out"
-  args = [NAME, f"--manual_dir={archives}", f"--data_dir={out}"]
-  assert prepare_data.main([*args, "--num_shards=2"]) == 0
-  return out / NAME / "5.1.0"
 
 
 @pytest.fixture
@@ -52,7 +33,7 @@ def _write(file, records):
 
 def _verify(capsys, path, *args):
   capsys.readouterr()
-  status = prepare_data.main(["verify", str(path), *args])
+  status = command.main(["verify", str(path), *args])
   return status, capsys.readouterr().out.splitlines()
 
 
@@ -115,59 +96,23 @@ def test_broken_files_are_named_once(copy, capsys):
 
 def test_what_is_no_prepared_set_is_refused(archives, copy, capsys):
   (copy / "dataset_info.json").unlink()
-  assert prepare_data.main(["verify", str(copy)]) == 1
+  assert command.main(["verify", str(copy)]) == 1
   assert "it has no dataset_info.json" in capsys.readouterr().err
   before = {*copy.parents[1].rglob("*")}
   args = [f"--manual_dir={archives}", f"--data_dir={copy.parents[1]}"]
-  assert prepare_data.main([NAME, *args]) == 1
+  assert command.main([NAME, *args]) == 1
   message = f"{copy} has no dataset_info.json, so it is no prepared set"
   assert message in capsys.readouterr().err
   assert {*copy.parents[1].rglob("*")} == before
   with pytest.raises(SystemExit):
-    prepare_data.main(["verify", str(copy), "--sample=some"])
+    command.main(["verify", str(copy), "--sample=some"])
   assert "'some' must be a number from 0 or all" in capsys.readouterr().err
 
 
-def test_too_little_space_is_said_before_anything_is_written(
-  archives, tmp_path, monkeypatch, capsys
-):
-  size = sum(file.stat().st_size for file in archives.iterdir())
-  monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, size - 1))
-  out = tmp_path / "new" / "out"
-  args = [NAME, f"--manual_dir={archives}", f"--data_dir={out}"]
-  assert prepare_data.main(args) == 1
-  message = capsys.readouterr().err
-  assert f"{out}/{NAME}/5.1.0 needs 0.0 GB ({size:,} bytes)" in message
-  assert f"{tmp_path} has 0.0 GB ({size - 1:,} bytes) free" in message
-  assert not out.exists()
-  download.check_space(tmp_path, size - 1)
-  download.check_space("gs://bucket/data", 10**18)
-
-
-def test_leftovers_are_reported_and_removed_on_request(prepared, capsys):
-  args = [NAME, f"--data_dir={prepared.parents[1]}"]
-  killed = prepared.with_name("incomplete.0AZ9XY_5.1.0")
-  others = ["incomplete.convert_5.1.0", "incomplete.0AZ9XY_5.0.0"]
-  for name in (killed.name, *others):
-    prepared.with_name(name).mkdir()
-  (killed / "bucket_000.tmp").write_bytes(b"12345")
-  assert prepare_data.main(args) == 0
-  lines = capsys.readouterr().out.splitlines()
-  assert f"{killed}, 0.0 GB (5 bytes); --remove_leftovers" in lines[0]
-  assert lines[1:] == [
-    f"{prepared}: train, 18 images in 2 files",
-    f"{prepared}: validation, 7 images in 2 files",
-  ]
-  assert prepare_data.main([*args, "--remove_leftovers"]) == 0
-  assert not killed.exists()
-  for name in others:
-    prepared.with_name(name).rmdir()
-
-
 def test_check_reads_prepared_sets(prepared, capsys):
-  command = ["check", f"--data={NAME}", f"--data_dir={prepared.parents[1]}"]
+  args = ["check", f"--data={NAME}", f"--data_dir={prepared.parents[1]}"]
   # Eighteen images of a thousand classes.
-  assert prepare_data.main(command) == 1
+  assert command.main(args) == 1
   seen = capsys.readouterr()
   assert "no usable image to train on in 9" in seen.err
   assert "(960 more classes)" in seen.out
