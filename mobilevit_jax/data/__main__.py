@@ -19,6 +19,7 @@ images as the net is given them, augmented.
 
 import argparse
 from collections.abc import Callable, Sequence
+import functools
 import math
 import pathlib
 import sys
@@ -111,12 +112,14 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data import boxes
   from mobilevit_jax.data import check
   from mobilevit_jax.data import sources
 
   if args.size is not None and args.size < 1:
     raise ValueError(f"--size={args.size} must be at least 1")
-  usual = {"digits": "test", "folder": "val"}.get(args.data, "validation")
+  own = dict.fromkeys(sources.SOURCES, "val") | {"digits": "test"}
+  usual = own.get(args.data, "validation")
   names = (args.train_split, args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
@@ -129,7 +132,16 @@ def _check(args: argparse.Namespace) -> int:
     )
     for name in names
   }
-  report = check.check_splits(splits, size=args.size, progress=True)
+  fits = None
+  if all(isinstance(source, boxes.Boxed) for source in splits.values()):
+    # Which boxes a net can match is known to the task, with JAX and all.
+    from mobilevit_jax import experiment
+
+    kind = experiment.TASKS["detect"]
+    fits = functools.partial(
+      kind.make(None, 1).fits, size=args.size or kind.size
+    )
+  report = check.check_splits(splits, size=args.size, progress=True, fits=fits)
   print("\n".join(report.lines()))
   if refusal := report.refusal():
     raise ValueError(refusal)

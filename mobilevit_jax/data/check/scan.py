@@ -97,7 +97,7 @@ def _note(found: Scan, index: int) -> None:
   record["label"] = -1
   try:
     example = found.source[index]
-    record["label"] = example.target["label"]
+    record["label"] = example.target.get("label", -1)
     if isinstance(example.image, bytes):
       record["contents"] = _hash(example.image)
     pixels = augment.decode(example.image, example.name)
