@@ -171,6 +171,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "of the rate, at each part of the net from the classifier to the stem; 1 "
     "for one rate",
   ),
+  "optim.head_rate": (
+    "factor",
+    "of the rate, for the parts of the head; 10 in the paper's segmentation",
+  ),
   "optim.freeze": (
     "",
     "`backbone` trains the classifier alone, with the backbone's BatchNorm "

@@ -378,6 +378,7 @@ def make_recipe(
   rates = optim.layer_rates(
     model.layers,
     layer_decay=fields.pop("layer_decay"),
+    head_rate=fields.pop("head_rate"),
     trained=model.trained_layers if frozen else None,
   )
   optimizer = optim.adamw(schedule, **fields)

@@ -83,15 +83,24 @@ class CoreMLOps(ChannelsFirst):
     """See `Ops.concat`."""
     return self._mb.concat(values=[x, y], axis=1, name=name)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, aligned=False):
     """See `Ops.resize`."""
     return self._mb.resize_bilinear(
       x=x,
       target_size_height=h,
       target_size_width=w,
-      sampling_mode="UNALIGN_CORNERS",  # half-pixel centres
+      # The second has half-pixel centres.
+      sampling_mode="STRICT_ALIGN_CORNERS" if aligned else "UNALIGN_CORNERS",
       name=name,
     )
+
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self._mb.relu(x=x, name=name)
+
+  def mask(self, x, name):
+    """See `Ops.mask`; int32, since CoreML answers with no bytes."""
+    return self._mb.reduce_argmax(x=x, axis=1, keep_dims=False, name=name)
 
   def pool(self, x, name):
     """See `Ops.pool`."""

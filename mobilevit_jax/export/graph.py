@@ -65,8 +65,8 @@ def expand(module: Any, ops: Ops, x: Tensor, name: str) -> Tensor:
   if module.expansion != 1:
     x = write(module.expand, ops, x, f"{name}/expand")
   conv, name = module.depthwise, f"{name}/depthwise"
-  width = {"groups": conv.kernel.shape[-1], "dilation": conv.dilation}
-  return _conv_norm_act(module, conv, ops, x, name, **width)
+  width = conv.kernel.shape[-1]
+  return _conv_norm_act(module, conv, ops, x, name, groups=width)
 
 
 def project(module: Any, ops: Ops, x: Tensor, y: Tensor, name: str) -> Tensor:
@@ -81,7 +81,8 @@ def _conv_norm_act(
   """A convolution of the module, with its norm and activation."""
   kernel, bias = array(conv.kernel), array(module.norm.bias)
   # ReLU6 lies in the convolution, where LiteRT has it.
-  options |= {"stride": conv.stride, "relu6": module.activation == "relu6"}
+  options |= {"stride": conv.stride, "dilation": conv.dilation}
+  options["relu6"] = module.activation == "relu6"
   y = ops.conv(x, kernel, bias, f"{name}/conv", **options)
   activations = {
     "silu": ops.silu,
@@ -98,6 +99,8 @@ def array(value: Any) -> np.ndarray:
   return np.asarray(value[...], np.float32)
 
 
-def affine(linear: layers.Linear) -> tuple[np.ndarray, np.ndarray]:
-  """Kernel `[in, out]` and bias `[out]`."""
+def affine(
+  linear: layers.Linear | layers.Conv,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Kernel `[..., in, out]` and bias `[out]`."""
   return array(linear.kernel), array(linear.bias)

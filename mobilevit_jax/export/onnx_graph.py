@@ -47,6 +47,7 @@ class OnnxOps(ChannelsFirst):
     self._nodes: list[Any] = []
     self._constants: dict[str, Any] = {}
     self._inputs: list[Any] = []
+    self._kinds: dict[str, Any] = {}  # of outputs that aren't float32
 
   def _constant(self, value: Any, name: str, *, weight: bool = False) -> str:
     value = np.ascontiguousarray(value)
@@ -162,7 +163,7 @@ class OnnxOps(ChannelsFirst):
     shape = (b, c + y.shape[1], *size)
     return self._op("Concat", [x, y], shape, name, axis=1)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, aligned=False):
     """See `Ops.resize`."""
     size = self._constant(np.array([h, w], np.int64), f"{name}/size")
     return self._op(
@@ -172,8 +173,18 @@ class OnnxOps(ChannelsFirst):
       name,
       axes=[2, 3],
       mode="linear",
-      coordinate_transformation_mode="half_pixel",
+      coordinate_transformation_mode=(
+        "align_corners" if aligned else "half_pixel"
+      ),
     )
+
+  def mask(self, x, name):
+    """See `Ops.mask`; uint8."""
+    b, _, h, w = x.shape
+    shape = (b, h, w)
+    y = self._op("ArgMax", [x], shape, f"{name}/index", axis=1, keepdims=0)
+    to = self._kinds[name] = self._onnx.TensorProto.UINT8
+    return self._op("Cast", [y], shape, name, to=to)
 
   def pool(self, x, name):
     """See `Ops.pool`."""
@@ -217,7 +228,9 @@ class OnnxOps(ChannelsFirst):
       self._op("Identity", [ref], ref.shape, name)
       infos.append(
         helper.make_tensor_value_info(
-          name, proto.FLOAT, (self._batch, *ref.shape[1:])
+          name,
+          self._kinds.get(ref.name, proto.FLOAT),
+          (self._batch, *ref.shape[1:]),
         )
       )
     graph = helper.make_graph(

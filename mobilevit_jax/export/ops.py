@@ -63,8 +63,10 @@ class Ops(abc.ABC):
     """Channels of the map x, then those of y."""
 
   @abc.abstractmethod
-  def resize(self, x: Tensor, h: int, w: int, name: str) -> Tensor:
-    """Bilinear, half-pixel centres."""
+  def resize(
+    self, x: Tensor, h: int, w: int, name: str, *, aligned: bool = False
+  ) -> Tensor:
+    """Bilinear; half-pixel centres, or the corners' centres `aligned`."""
 
   @abc.abstractmethod
   def pool(self, x: Tensor, name: str) -> Tensor:
@@ -108,7 +110,11 @@ class Ops(abc.ABC):
   def size(self, x: Tensor) -> tuple[int, int]:
     """Height and width of a map."""
 
-  # What follows only MobileNetV3 has, a yardstick; a format may do without.
+  def mask(self, x: Tensor, name: str) -> Tensor:
+    """`[b, h, w]`: the channel of a map with the largest value, as integers."""
+    raise NotImplementedError(name)
+
+  # What follows only some heads and yardsticks have; a format may do without.
 
   def relu(self, x: Tensor, name: str) -> Tensor:
     """`max(x, 0)`."""

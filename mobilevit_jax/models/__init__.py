@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models.heads import classifier
+from mobilevit_jax.models.heads import deeplabv3
 from mobilevit_jax.models.net import Net
 
 
@@ -58,7 +59,10 @@ FAMILIES: dict[str, Family] = {
     "Mobile-friendly Vision Transformer",
   ),
 }
-HEADS: dict[str, type[Any]] = {"classifier": classifier.Classifier}
+HEADS: dict[str, type[Any]] = {
+  "classifier": classifier.Classifier,
+  "deeplabv3": deeplabv3.DeepLabV3,
+}
 VARIANTS: dict[str, Any] = {
   name: variant
   for family in FAMILIES.values()
@@ -123,6 +127,7 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
     raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
   if isinstance(fields.get("dtype"), str):
     fields["dtype"] = _compute_dtype(fields["dtype"])
+  fields = {**getattr(HEADS[head], "BACKBONE", {}), **fields}
   parts = (family.backbone, HEADS[head], Net)
   of_backbone, of_head, of_net = (_take(part, fields) for part in parts)
   if unknown := fields.keys() - {*of_backbone, *of_head, *of_net}:

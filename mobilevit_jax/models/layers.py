@@ -47,10 +47,11 @@ def check_counts(**counts: int) -> None:
 
 
 class Conv(nnx.Module):
-  """Convolution without bias, padded symmetrically as torch pads.
+  """Convolution, padded symmetrically as torch pads to keep the size.
 
   ("SAME" would place the window of a stride-2 convolution differently.)
   `kind` is how a 1x1 one is computed: see `depthwise.pointwise_conv`.
+  `dilation` is the distance of the kernel's taps, in pixels.
   """
 
   def __init__(
@@ -60,26 +61,34 @@ class Conv(nnx.Module):
     kernel_size: int,
     *,
     stride: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
     kind: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, in_channels, out_channels)
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
-    self.stride, self.dtype = stride, dtype
+    self.bias = nnx.data(None)
+    if bias:
+      self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
+    self.stride, self.dilation, self.dtype = stride, dilation, dtype
     self.kind: dw.Kind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
     x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
     if kernel.shape[0] == self.stride == 1:
-      return dw.pointwise_conv(x, kernel, kind=self.kind)
-    pad = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
-      x,
-      kernel,
-      (self.stride, self.stride),
-      ((pad, pad), (pad, pad)),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+      y = dw.pointwise_conv(x, kernel, kind=self.kind)
+    else:
+      pad = kernel.shape[0] // 2 * self.dilation
+      y = lax.conv_general_dilated(
+        x,
+        kernel,
+        (self.stride, self.stride),
+        ((pad, pad), (pad, pad)),
+        rhs_dilation=(self.dilation, self.dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      )
+    return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 class Linear(nnx.Module):
@@ -186,6 +195,7 @@ class ConvNormAct(nnx.Module):
     *,
     kernel_size: int = 3,
     stride: int = 1,
+    dilation: int = 1,
     activation: Activation | None = "silu",
     kind: dw.Kind = "auto",
     bn_groups: int = 1,
@@ -196,6 +206,7 @@ class ConvNormAct(nnx.Module):
       out_channels,
       kernel_size,
       stride=stride,
+      dilation=dilation,
       kind=kind,
       dtype=dtype,
     )

@@ -205,6 +205,7 @@ class MobileViT(nnx.Module):
       ]
     )
     self.channels = (c1, c2, c3, c4, c5)  # of the stages
+    self.output_stride = output_stride
     self.dtype = dtype
 
   def features(

@@ -8,34 +8,37 @@ from mobilevit_jax.models import mobilevit
 
 
 def documents(
-  name: str, num_classes: int, labels: Sequence[str] | None
+  name: str, model: models.Net, labels: Sequence[str] | None
 ) -> dict[str, dict[str, Any]]:
   """Documents by file name.
 
   Args:
     name: of the variant, as in `models.VARIANTS`.
-    num_classes: outputs of the classifier.
+    model: the net, which may be abstract.
     labels: class names; `class 0` and so on where there are none.
 
   Returns:
-    `config.json` of a `MobileViTForImageClassification`, and
+    `config.json` of transformers' net with that head, and
     `preprocessor_config.json` with the crop that Apple's weights were
     evaluated with, since the processor's defaults are another.
   """
   family = models.family_of(name)
-  labels = labels or [f"class {index}" for index in range(num_classes)]
+  of_head, resize, crop = _HEADS[models.head_of(model)](model.head)
+  labels = labels or [f"class {i}" for i in range(model.head.num_classes)]
   config = {
     **_CONFIGS[family.name](family.variants[name]),
+    **of_head,
+    "image_size": crop,
     "id2label": {str(index): label for index, label in enumerate(labels)},
     "label2id": {label: index for index, label in enumerate(labels)},
   }
   processor = {
     "image_processor_type": "MobileViTImageProcessor",
     "do_resize": True,
-    "size": {"shortest_edge": 288},
+    "size": {"shortest_edge": resize},
     "resample": 2,  # bilinear
     "do_center_crop": True,
-    "crop_size": {"height": 256, "width": 256},
+    "crop_size": {"height": crop, "width": crop},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_flip_channel_order": True,
@@ -45,7 +48,6 @@ def documents(
 
 def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
   return {
-    "architectures": ["MobileViTForImageClassification"],
     "model_type": "mobilevit",
     "hidden_sizes": list(variant.dims),
     "neck_hidden_sizes": [*variant.channels, 4 * variant.channels[-1]],
@@ -54,8 +56,6 @@ def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
     "expand_ratio": float(variant.expansion),
     "hidden_act": "silu",
     "conv_kernel_size": 3,
-    "output_stride": 32,
-    "image_size": 256,
     "patch_size": 2,
     "num_channels": 3,
     "layer_norm_eps": 1e-5,
@@ -66,4 +66,25 @@ def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
   }
 
 
+def _classifier(head: Any) -> tuple[dict[str, Any], int, int]:
+  """Fields, and the sides of an image before and after the crop, in pixels."""
+  del head
+  name = "MobileViTForImageClassification"
+  return {"architectures": [name], "output_stride": 32}, 288, 256
+
+
+def _deeplabv3(head: Any) -> tuple[dict[str, Any], int, int]:
+  fields = {
+    "architectures": ["MobileViTForSemanticSegmentation"],
+    "output_stride": head.output_stride,
+    "aspp_out_channels": head.aspp_width,
+    "atrous_rates": list(head.rates),
+    "aspp_dropout_prob": 0.1,
+    "semantic_loss_ignore_index": 255,
+  }
+  return fields, 544, 512
+
+
 _CONFIGS = {"mobilevit": _mobilevit}  # by the names of `models.FAMILIES`
+# By the names of `models.HEADS`.
+_HEADS = {"classifier": _classifier, "deeplabv3": _deeplabv3}

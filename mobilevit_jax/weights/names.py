@@ -17,18 +17,44 @@ from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
 Dialect = str  # one of DIALECTS
-DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets")
+DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets", "cvnets_v02")
 
 # What a kind of layer is made of. Each line has the names that a part adds to
-# those of the layer, ours, cvnets', timm's and transformers' (a hyphen: none),
-# and the part's own kind. `kind*3` is a layer of depth 3, which repeats its
-# lines with `{i}` for each number below that.
+# those of the layer, ours, cvnets', timm's and transformers' (a hyphen: none; a
+# question mark: it was never published), and the part's own kind. `kind*3` is a
+# layer of depth 3, which repeats its lines with `{i}` for each number below
+# that.
 _LAYERS = {
   "mobilevit": """
-    backbone/stem    conv_1         stem       mobilevit.conv_stem     conv_norm
-    backbone         -              -          mobilevit.encoder.layer stages
+    backbone         -              -          mobilevit               backbone
     head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
     head/classifier  classifier.fc  head.fc    classifier              linear
+  """,
+  "backbone": """
+    stem  conv_1  stem  conv_stem      conv_norm
+    -     -       -     encoder.layer  stages
+  """,
+  "mobilevit_deeplabv3": """
+    backbone  encoder   ?  mobilevit          backbone
+    head      seg_head  ?  segmentation_head  deeplabv3
+  """,
+  "deeplabv3": """
+    aspp                  aspp.aspp_layer          -  aspp        aspp
+    classifier            classifier.classifier    -  classifier  conv_biased
+    auxiliary             aux_head.aux_projection  -  ?           conv_norm
+    auxiliary_classifier  aux_head.aux_classifier  -  ?           conv_biased
+  """,
+  "aspp": """
+    branches/0  convs.0                     -  convs.0           conv_norm
+    branches/1  convs.1                     -  convs.1           conv_norm
+    branches/2  convs.2                     -  convs.2           conv_norm
+    branches/3  convs.3                     -  convs.3           conv_norm
+    pool        convs.4.aspp_pool.conv_1x1  -  convs.4.conv_1x1  conv_norm
+    project     project                     -  project           conv_norm
+  """,
+  "conv_biased": """
+    -     -                -     -                 conv
+    bias  block.conv.bias  bias  convolution.bias  tensor
   """,
   "stages": """
     stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
@@ -92,6 +118,12 @@ _LAYERS = {
   """,
 }
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
+# What ml-cvnets calls otherwise since its version 0.2.
+_V02 = (
+  (".classifier.classifier.", ".classifier."),
+  (".aux_projection.", ".0."),
+  (".aux_classifier.", ".2."),
+)
 # transformers splits the fused projection, first axis first, into these.
 _QKV = ("query", "key", "value")
 
@@ -105,6 +137,7 @@ class Row:
     cvnets: its name there; empty, as the next, for what was never published.
     timm: its name there.
     hf: its names there, which are three for query, key and value.
+    cvnets_v02: its name in ml-cvnets since v0.2, where a head has others.
     bgr: dialects whose tensor takes blue first: a first convolution's.
   """
 
@@ -112,6 +145,7 @@ class Row:
   cvnets: str = ""
   timm: str = ""
   hf: tuple[str, ...] = ("",)
+  cvnets_v02: str = ""
   bgr: tuple[Dialect, ...] = ()
 
   def names(self, dialect: Dialect) -> tuple[str, ...]:
@@ -124,7 +158,7 @@ class Row:
 def _rows(kind: str, *names: str) -> Iterator[Row]:
   """The tensors of a layer that goes by these four names."""
   if kind == "tensor":
-    ours, cvnets, timm, hf = names
+    ours, cvnets, timm, hf = ("" if "?" in name else name for name in names)
     parts = _QKV if "QKV" in hf else ("",)
     yield Row(ours, cvnets, timm, tuple(hf.replace("QKV", p) for p in parts))
     return
@@ -139,18 +173,26 @@ def _rows(kind: str, *names: str) -> Iterator[Row]:
       yield from _rows(part, *joined)
 
 
-def _table(family: str, kind: str) -> tuple[Row, ...]:
+def _table(family: str, kind: str, *, v02: bool = False) -> tuple[Row, ...]:
+  """The rows of a family with a head; `v02`: ml-cvnets renamed its parts."""
   bgr = models.FAMILIES[family].bgr
-  return tuple(
-    dataclasses.replace(row, bgr=bgr * (row.path == _FIRST_KERNEL))
-    for row in _rows(kind, "", "", "", "")
-  )
+  rows = []
+  for row in _rows(kind, "", "", "", ""):
+    later = row.cvnets if v02 else ""
+    for old, new in _V02:
+      later = later.replace(old, new)
+    first = bgr * (row.path == _FIRST_KERNEL)
+    rows.append(dataclasses.replace(row, cvnets_v02=later, bgr=first))
+  return tuple(rows)
 
 
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
 # variants of a family differ in widths alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")}
+  "mobilevit": {
+    "classifier": _table("mobilevit", "mobilevit"),
+    "deeplabv3": _table("mobilevit", "mobilevit_deeplabv3", v02=True),
+  }
 }
 
 
@@ -161,9 +203,12 @@ def table(model: models.Net) -> tuple[Row, ...]:
     ValueError: if it is of no family.
   """
   heads = TABLES.get(models.family_of(model).name, {})
+  paths = trees.flat_model(model)
+  # A head may be without some of its parts, as an auxiliary one.
   rows = heads.get(models.head_of(model), ())
+  rows = [row for row in rows if row.path in paths]
   known = {row.path for row in rows}
-  others = (Row(p) for p in trees.flat_model(model) if p not in known)
+  others = (Row(path) for path in paths if path not in known)
   return (*rows, *others)
 
 

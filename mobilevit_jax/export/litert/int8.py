@@ -194,9 +194,14 @@ class Int8Ops(DynamicOps):
     x, y = self._chosen(x, name), self._chosen(y, name)
     return super().matmul(x, y, name, transpose_y=transpose_y)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, aligned=False):
     """See `Ops.resize`."""
-    return super().resize(self._chosen(x, name), h, w, name)
+    x = self._chosen(x, name)
+    return super().resize(x, h, w, name, aligned=aligned)
+
+  def mask(self, x, name):
+    """See `Ops.mask`."""
+    return super().mask(self._float(x), name)
 
   def reshape(self, x, shape, name):
     """See `Ops.reshape`."""

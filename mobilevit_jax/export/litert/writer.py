@@ -138,7 +138,7 @@ class LiteRTOps(LiteRTFile, Ops):
       "CONCATENATION", [x, y], shape, name, "ConcatenationOptions", axis=3
     )
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, aligned=False):
     """See `Ops.resize`."""
     b, _, _, c = x.shape
     size = self.constant(np.array([h, w], np.int32), f"{name}/size")
@@ -148,8 +148,24 @@ class LiteRTOps(LiteRTFile, Ops):
       (b, h, w, c),
       name,
       "ResizeBilinearOptions",
-      halfPixelCenters=True,
+      halfPixelCenters=not aligned,
+      alignCorners=aligned,
     )
+
+  def mask(self, x, name):
+    """See `Ops.mask`; uint8."""
+    shape = x.shape[:3]
+    axis = self.constant(np.array(3, np.int32), f"{name}/axis")
+    y = self.op(
+      "ARG_MAX",
+      [x, axis],
+      shape,
+      f"{name}/index",
+      "ArgMaxOptions",
+      kind="INT32",
+      outputType=2,  # TensorType.INT32
+    )
+    return self.op("CAST", [y], shape, name, "CastOptions", kind="UINT8")
 
   def _mean(self, x, axes, shape, name, keep):
     where = self.constant(np.array(axes, np.int32), f"{name}/axes")
