@@ -115,10 +115,8 @@ def _check(args: argparse.Namespace) -> int:
 
   if args.size is not None and args.size < 1:
     raise ValueError(f"--size={args.size} must be at least 1")
-  default = ("train", "test") if args.data == "digits" else ("train", "val")
-  if args.data not in ("digits", "folder"):
-    default = ("train", "validation")
-  names = (args.train_split or default[0], args.eval_split or default[1])
+  usual = {"digits": "test", "folder": "val"}.get(args.data, "validation")
+  names = (args.train_split, args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
@@ -225,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     "--data", default="folder", help="folder, digits or a TFDS name"
   )
   check.add_argument("--data_dir", help="the folder; where TFDS keeps its sets")
-  check.add_argument("--train_split", help="default: train")
+  check.add_argument("--train_split", default="train", help="default: train")
   check.add_argument(
     "--eval_split", help="default: val; test of digits, validation of TFDS"
   )
