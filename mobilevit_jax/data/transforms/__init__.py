@@ -7,12 +7,14 @@ its loss and metric, is in `mobilevit_jax.tasks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from mobilevit_jax.data import examples
 
+# Of an image, in pixels: one side for a square, or height and width.
+Size = int | tuple[int, int]
 # Of one example: name to shape and type.
 Spec = dict[str, tuple[tuple[int, ...], type[np.generic]]]
 # Name to an array, or to a number for one of shape [].
@@ -25,7 +27,7 @@ class Transform(Protocol):
   It may be pickled, and called by many threads at a time.
   """
 
-  def spec(self, size: int, *, train: bool) -> Spec:
+  def spec(self, size: Size, *, train: bool) -> Spec:
     """Shapes and types of what `train` or `evaluate` give.
 
     The batches' buffers, their padding and what is compiled follow from it.
@@ -47,6 +49,27 @@ class Transform(Protocol):
     """A decoded example, augmented; `rng` is of this example and epoch."""
     ...
 
-  def evaluate(self, example: examples.Example, size: int) -> Arrays:
+  def evaluate(self, example: examples.Example, size: Size) -> Arrays:
     """A decoded example as evaluation and prediction see it."""
+    ...
+
+
+@runtime_checkable
+class Shaped(Transform, Protocol):
+  """A transform whose evaluation leaves images their aspect.
+
+  `spec` and `evaluate` then get one of the shapes in place of a size.
+  """
+
+  def shape(self, example: examples.Example, size: int) -> tuple[int, int]:
+    """Height and width of what `evaluate` makes of an example as it is read.
+
+    Raises:
+      examples.ImageError: if it is broken.
+    """
+    ...
+
+  @property
+  def keeps_aspect(self) -> bool:
+    """Whether shapes differ at all: it may be a setting."""
     ...
