@@ -14,7 +14,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
     "argument (`imagenet.py:xs`)",
   ),
-  "model.head": ("", "what reads the backbone's features: `classifier`"),
+  "model.head": (
+    "",
+    "what reads the backbone's features: `classifier` or `deeplabv3`",
+  ),
   "model.num_classes": (
     "classes",
     "outputs; at least those of the data, or none: the data's",
@@ -60,7 +63,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "follows the classes; or the whole `head`, so that the backbone alone is "
     "loaded",
   ),
-  "task.name": ("", "what is trained for: `classify`"),
+  "task.name": ("", "what is trained for: `classify` or `segment`"),
   "task.label_smoothing": ("probability", "spread over all classes"),
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
   "task.cutmix": (
@@ -95,7 +98,11 @@ FIELDS: dict[str, tuple[str, str]] = {
     "pixels",
     "shorter side before the crop; none: the preset's share of `size`",
   ),
-  "data.name": ("", "`folder`, `digits`, or the name of a TFDS set"),
+  "data.name": (
+    "",
+    "`folder`, `digits`, or the name of a TFDS set; of masks `masks`, "
+    "`voc_masks`, `ade20k`, `coco_voc21` or `pet_masks`",
+  ),
   "data.dir": (
     "",
     "the folder; for TFDS, where sets are kept (none: TFDS's own default)",
@@ -199,4 +206,61 @@ FIELDS: dict[str, tuple[str, str]] = {
   "checkpoint.keep": ("checkpoints", "the last ones that stay"),
   "profile.start_step": ("step", "where a trace begins; none: no trace"),
   "profile.num_steps": ("steps", "that the trace takes"),
+}
+
+# Fields that imagenet.py has not, by the configuration that has them.
+OWN_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
+  "segment": {
+    "model.aspp_width": (
+      "channels",
+      "of the pyramid: 256, the paper's, or 512, ml-cvnets' since v0.2",
+    ),
+    "model.aspp_dropout": ("probability", "after the pyramid"),
+    "model.aspp_dropout_kind": (
+      "",
+      "whether that drops each `element` or a whole `channel`",
+    ),
+    "model.auxiliary": ("", "also classify stage 4's pixels in training"),
+    "model.aligned": (
+      "",
+      "whether logits are enlarged so that the corners' centres meet",
+    ),
+    "task.protocol": (
+      "",
+      "how images are evaluated: `stretch`, `aspect` or `slide` "
+      "([more](../how/segmentation_protocols.md))",
+    ),
+    "task.auxiliary": ("factor", "of the auxiliary head's loss"),
+    "task.dice": ("factor", "of the Dice loss beside cross-entropy; 0: none"),
+    "task.focal": ("gamma", "of the focal loss; 0: cross-entropy"),
+    "task.window": ("pixels", "side of the window of `slide`"),
+    "task.overlap": ("part", "of a window that the next one sees again"),
+    "transform.short_side": (
+      "of the crop",
+      "least and most of the short side after the random resize",
+    ),
+    "transform.long_side": (
+      "of the crop",
+      "most of the long side after the resize; none: any",
+    ),
+    "transform.pad": (
+      "",
+      "pad what is smaller than the crop; else it is enlarged",
+    ),
+    "transform.most_of_one": (
+      "share",
+      "most that one class may have of a crop, for ten tries; 1: any",
+    ),
+    "transform.blur": ("probability", "of a blur of up to 1 pixel"),
+    "transform.photometric": (
+      "",
+      "draw brightness, contrast, saturation, hue, order of channels",
+    ),
+    "transform.rotation": ("degrees", "most of a rotation; 0 for none"),
+    "transform.protocol": ("", "`task.protocol`: it follows that"),
+    "transform.multiple": (
+      "pixels",
+      "what evaluated sides are multiples of: it is the output stride",
+    ),
+  }
 }

@@ -27,8 +27,10 @@ from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
 from mobilevit_jax.data import transforms
 from mobilevit_jax.data.transforms import classify as classify_transform
+from mobilevit_jax.data.transforms import segment as segment_transform
 from mobilevit_jax.run import sharding
 from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import segment
 from mobilevit_jax.tasks import task as task_lib
 
 _SCHEDULE_FIELDS = (
@@ -59,6 +61,9 @@ class TaskKind:
 TASKS: dict[str, TaskKind] = {
   "classify": TaskKind(
     classify.make, classify_transform.ClassifyTransform, ("classifier",)
+  ),
+  "segment": TaskKind(
+    segment.make, segment_transform.SegmentTransform, ("deeplabv3",)
   ),
 }
 

@@ -10,7 +10,11 @@ from configs import imagenet
 from docs.generate import docstring
 
 # Configurations to compare with imagenet.py's, with what they are asked for.
-CHANGES = {"digits": ("",), "finetune": ("xxs", "xxs,scratch")}
+CHANGES = {
+  "digits": ("",),
+  "finetune": ("xxs", "xxs,scratch"),
+  "segment": ("xxs", "xxs,ade20k", "xxs,folder"),
+}
 
 
 def flat(config: Any) -> dict[str, tuple[str, Any]]:
@@ -43,6 +47,12 @@ def check() -> None:
     raise ValueError(f"configs/fields.py does not describe {missing}")
   if extra := sorted(described - there):
     raise ValueError(f"configs/fields.py describes {extra}, which is no field")
+  for name, own in fields.OWN_FIELDS.items():
+    module = importlib.import_module(f"configs.{name}")
+    new = set(flat(module.get_config())) - there
+    if new != set(own):
+      wrong = sorted(new ^ set(own))
+      raise ValueError(f"configs/fields.py and {name}.py differ in {wrong}")
   files = {
     path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")
   }
@@ -81,11 +91,17 @@ def changes(name: str) -> str:
   found = {title: flat(config) for title, config in columns.items()}
   lines = [docstring.markdown(module), ""]
   lines += _head("field", f"imagenet.py:{variant}", *found)
-  for field in fields.FIELDS:
-    values = [config[field][1] for config in (base, *found.values())]
+  own = fields.OWN_FIELDS.get(name, {})
+  for field in (*fields.FIELDS, *own):
+    values = [
+      f"`{_show(config[field][1])}`" if field in config else "-"
+      for config in (base, *found.values())
+    ]
     if len(set(values)) > 1:
-      shown = [f"`{_show(value)}`" for value in values]
-      lines.append(_row((f"`{field}`", *shown)))
+      lines.append(_row((f"`{field}`", *values)))
+  if own:
+    lines += ["", *_head("field", "unit", "meaning")]
+    lines += [_row((f"`{field}`", *texts)) for field, texts in own.items()]
   return "\n".join(lines)
 
 

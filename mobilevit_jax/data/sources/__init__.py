@@ -14,13 +14,21 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.sources import coco_masks
 from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.sources import folder
+from mobilevit_jax.data.sources import masks
 
 # Name: from the folder and the split to the source.
 SOURCES: dict[str, Callable[..., examples.Source]] = {
   "digits": digits.open_split,
   "folder": folder.open_split,
+  # A class for each pixel:
+  "masks": masks.open_folder,
+  "voc_masks": masks.open_voc,
+  "ade20k": masks.open_ade20k,
+  "coco_voc21": coco_masks.open_split,
+  "pet_masks": masks.open_pets,
 }
 
 _FEW_SHOT_STREAM = 1  # apart from the seed's other draws

@@ -7,7 +7,7 @@ its loss and metric, is in `mobilevit_jax.tasks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,11 +24,12 @@ Arrays = Mapping[str, np.typing.ArrayLike]
 class Transform(Protocol):
   """What is done to an example before it is a row of a batch.
 
-  It may be pickled, and called by many threads at a time.
+  Sizes are sides of squares in pixels; of `Shaped` ones also shapes. It may be
+  pickled, and called by many threads at a time.
   """
 
-  def spec(self, size: Size, *, train: bool) -> Spec:
-    """Shapes and types of what `train` or `evaluate` give.
+  def spec(self, size: Any, *, train: bool) -> Spec:
+    """Shapes and types of what `train` or `evaluate` give, for a `Size`.
 
     The batches' buffers, their padding and what is compiled follow from it.
     """
@@ -49,7 +50,7 @@ class Transform(Protocol):
     """A decoded example, augmented; `rng` is of this example and epoch."""
     ...
 
-  def evaluate(self, example: examples.Example, size: Size) -> Arrays:
+  def evaluate(self, example: examples.Example, size: Any) -> Arrays:
     """A decoded example as evaluation and prediction see it."""
     ...
 

@@ -141,7 +141,7 @@ class DeepLabV3(nnx.Module):
       raise ValueError(f"rates={rates} must be three dilations from 1 up")
     wide = layers.at_least_float32(dtype)
     shared = {"bn_groups": bn_groups, "depthwise": depthwise, "dtype": dtype}
-    self.rates, self.aspp_width = tuple(rates or RATES[stride]), aspp_width
+    self.rates, self.aspp_width = rates or RATES[stride], aspp_width
     self.aspp = ASPP(backbone.channels[-1], aspp_width, self.rates, **shared)
     whole = (1, 2)  # the pixels of a channel share one draw
     self.aspp_dropout = nnx.Dropout(
