@@ -16,7 +16,8 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "model.head": (
     "",
-    "what reads the backbone's features: `classifier` or `deeplabv3`",
+    "what reads the backbone's features: `classifier`, `deeplabv3` "
+    "or `ssdlite`",
   ),
   "model.num_classes": (
     "classes",
@@ -63,7 +64,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "follows the classes; or the whole `head`, so that the backbone alone is "
     "loaded",
   ),
-  "task.name": ("", "what is trained for: `classify` or `segment`"),
+  "task.name": ("", "what is trained for: `classify`, `detect` or `segment`"),
   "task.label_smoothing": ("probability", "spread over all classes"),
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
   "task.cutmix": (
@@ -100,8 +101,9 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "data.name": (
     "",
-    "`folder`, `digits`, or the name of a TFDS set; of masks `masks`, "
-    "`voc_masks`, `ade20k`, `coco_voc21` or `pet_masks`",
+    "`folder`, `digits`, or the name of a TFDS set; with boxes `coco_json`, "
+    "`voc_folder` or `yolo_folder`; with masks `masks`, `voc_masks`, `ade20k`, "
+    "`coco_voc21` or `pet_masks`",
   ),
   "data.dir": (
     "",
@@ -178,10 +180,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "of the rate, at each part of the net from the classifier to the stem; 1 "
     "for one rate",
   ),
-  "optim.head_rate": (
-    "factor",
-    "of the rate, for the parts of the head; 10 in the paper's segmentation",
-  ),
   "optim.freeze": (
     "",
     "`backbone` trains the classifier alone, with the backbone's BatchNorm "
@@ -208,59 +206,99 @@ FIELDS: dict[str, tuple[str, str]] = {
   "profile.num_steps": ("steps", "that the trace takes"),
 }
 
-# Fields that imagenet.py has not, by the configuration that has them.
-OWN_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
-  "segment": {
-    "model.aspp_width": (
-      "channels",
-      "of the pyramid: 256, the paper's, or 512, ml-cvnets' since v0.2",
-    ),
-    "model.aspp_dropout": ("probability", "after the pyramid"),
-    "model.aspp_dropout_kind": (
-      "",
-      "whether that drops each `element` or a whole `channel`",
-    ),
-    "model.auxiliary": ("", "also classify stage 4's pixels in training"),
-    "model.aligned": (
-      "",
-      "whether logits are enlarged so that the corners' centres meet",
-    ),
-    "task.protocol": (
-      "",
-      "how images are evaluated: `stretch`, `aspect` or `slide` "
-      "([more](../how/segmentation_protocols.md))",
-    ),
-    "task.auxiliary": ("factor", "of the auxiliary head's loss"),
-    "task.dice": ("factor", "of the Dice loss beside cross-entropy; 0: none"),
-    "task.focal": ("gamma", "of the focal loss; 0: cross-entropy"),
-    "task.window": ("pixels", "side of the window of `slide`"),
-    "task.overlap": ("part", "of a window that the next one sees again"),
-    "transform.short_side": (
-      "of the crop",
-      "least and most of the short side after the random resize",
-    ),
-    "transform.long_side": (
-      "of the crop",
-      "most of the long side after the resize; none: any",
-    ),
-    "transform.pad": (
-      "",
-      "pad what is smaller than the crop; else it is enlarged",
-    ),
-    "transform.most_of_one": (
-      "share",
-      "most that one class may have of a crop, for ten tries; 1: any",
-    ),
-    "transform.blur": ("probability", "of a blur of up to 1 pixel"),
-    "transform.photometric": (
-      "",
-      "draw brightness, contrast, saturation, hue, order of channels",
-    ),
-    "transform.rotation": ("degrees", "most of a rotation; 0 for none"),
-    "transform.protocol": ("", "`task.protocol`: it follows that"),
-    "transform.multiple": (
-      "pixels",
-      "what evaluated sides are multiples of: it is the output stride",
-    ),
-  }
+# What configs/detect.py has in place of the fields of classification's task
+# and transform.
+DETECT: dict[str, tuple[str, str]] = {
+  "task.name": ("", "`detect`"),
+  "task.label_smoothing": ("probability", "spread over all classes"),
+  "task.loss_groups": (
+    "groups",
+    "parts of a batch that the loss is divided in, each by its own positive "
+    "anchors; 1 for the whole batch",
+  ),
+  "task.threshold": ("probability", "that a detection's score must be above"),
+  "task.per_class": ("boxes", "of each class that compete in suppression"),
+  "task.nms_iou": (
+    "part of the union",
+    "overlap from which the less sure of two boxes goes",
+  ),
+  "task.most": ("boxes", "that are kept of an image"),
+  "transform.crop": ("", "whether to take SSD's random crop"),
+  "transform.min_crop": ("pixels", "least side of that crop"),
+  "transform.photometric": (
+    "",
+    "distortion of colours: `v01`, `main` (ml-cvnets' two forms) or `none`",
+  ),
+  "transform.flip": ("probability", "of a horizontal flip"),
+  "transform.most_boxes": (
+    "boxes",
+    "of an image that are learnt from; of more the smallest are left out",
+  ),
+  "transform.bad_boxes": (
+    "",
+    "`clip` cuts boxes at the image's edges and leaves out what is then no "
+    "box; `error` refuses them",
+  ),
+}
+# What configs/segment.py has in place of those, and more of the net.
+SEGMENT: dict[str, tuple[str, str]] = {
+  "task.name": ("", "`segment`"),
+  "task.label_smoothing": ("probability", "spread over all classes"),
+  "task.class_weights": (
+    "",
+    "`frequency`: a pixel counts the less, the more its class has of the "
+    "batch; or `none`",
+  ),
+  "transform.flip": ("probability", "of a horizontal flip"),
+  "model.aspp_width": (
+    "channels",
+    "of the pyramid: 256, the paper's, or 512, ml-cvnets' since v0.2",
+  ),
+  "model.aspp_dropout": ("probability", "after the pyramid"),
+  "model.aspp_dropout_kind": (
+    "",
+    "whether that drops each `element` or a whole `channel`",
+  ),
+  "model.auxiliary": ("", "also classify stage 4's pixels in training"),
+  "model.aligned": (
+    "",
+    "whether logits are enlarged so that the corners' centres meet",
+  ),
+  "task.protocol": (
+    "",
+    "how images are evaluated: `stretch`, `aspect` or `slide` "
+    "([more](../how/segmentation_protocols.md))",
+  ),
+  "task.auxiliary": ("factor", "of the auxiliary head's loss"),
+  "task.dice": ("factor", "of the Dice loss beside cross-entropy; 0: none"),
+  "task.focal": ("gamma", "of the focal loss; 0: cross-entropy"),
+  "task.window": ("pixels", "side of the window of `slide`"),
+  "task.overlap": ("part", "of a window that the next one sees again"),
+  "transform.short_side": (
+    "of the crop",
+    "least and most of the short side after the random resize",
+  ),
+  "transform.long_side": (
+    "of the crop",
+    "most of the long side after the resize; none: any",
+  ),
+  "transform.pad": (
+    "",
+    "pad what is smaller than the crop; else it is enlarged",
+  ),
+  "transform.most_of_one": (
+    "share",
+    "most that one class may have of a crop, for ten tries; 1: any",
+  ),
+  "transform.blur": ("probability", "of a blur of up to 1 pixel"),
+  "transform.photometric": (
+    "",
+    "draw brightness, contrast, saturation, hue, order of channels",
+  ),
+  "transform.rotation": ("degrees", "most of a rotation; 0 for none"),
+  "transform.protocol": ("", "`task.protocol`: it follows that"),
+  "transform.multiple": (
+    "pixels",
+    "what evaluated sides are multiples of: it is the output stride",
+  ),
 }

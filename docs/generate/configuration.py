@@ -11,10 +11,13 @@ from docs.generate import docstring
 
 # Configurations to compare with imagenet.py's, with what they are asked for.
 CHANGES = {
+  "detect": ("xxs,coco", "xxs,folder"),
   "digits": ("",),
   "finetune": ("xxs", "xxs,scratch"),
   "segment": ("xxs", "xxs,ade20k", "xxs,folder"),
 }
+# Configurations of other tasks: what their task and their transform take.
+OTHERS = {"detect": fields.DETECT, "segment": fields.SEGMENT}
 
 
 def flat(config: Any) -> dict[str, tuple[str, Any]]:
@@ -47,11 +50,11 @@ def check() -> None:
     raise ValueError(f"configs/fields.py does not describe {missing}")
   if extra := sorted(described - there):
     raise ValueError(f"configs/fields.py describes {extra}, which is no field")
-  for name, own in fields.OWN_FIELDS.items():
-    module = importlib.import_module(f"configs.{name}")
-    new = set(flat(module.get_config())) - there
-    if new != set(own):
-      wrong = sorted(new ^ set(own))
+  for name, own in OTHERS.items():
+    config = importlib.import_module(f"configs.{name}").get_config("xxs")
+    own_sections = ("task.", "transform.")
+    known = {f for f in described if not f.startswith(own_sections)}
+    if wrong := sorted((flat(config).keys() - known) ^ own.keys()):
       raise ValueError(f"configs/fields.py and {name}.py differ in {wrong}")
   files = {
     path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")
@@ -77,6 +80,19 @@ def reference() -> str:
   return "\n".join([*lines, "</div>"])
 
 
+def own_fields(name: str) -> str:
+  """A table of the fields that configs/NAME.py has in place of others."""
+  config = importlib.import_module(f"configs.{name}").get_config("xxs")
+  found = flat(config)
+  lines = _head("field", "type", "default", "unit", "meaning")
+  for field, (unit, meaning) in OTHERS[name].items():
+    kind, default = found[field]
+    lines.append(
+      _row((f"`{field}`", kind, f"`{_show(default)}`", unit, meaning))
+    )
+  return "\n".join(lines)
+
+
 def changes(name: str) -> str:
   """What configs/NAME.py sets otherwise than imagenet.py does."""
   module = importlib.import_module(f"configs.{name}")
@@ -91,17 +107,13 @@ def changes(name: str) -> str:
   found = {title: flat(config) for title, config in columns.items()}
   lines = [docstring.markdown(module), ""]
   lines += _head("field", f"imagenet.py:{variant}", *found)
-  own = fields.OWN_FIELDS.get(name, {})
-  for field in (*fields.FIELDS, *own):
-    values = [
-      f"`{_show(config[field][1])}`" if field in config else "-"
-      for config in (base, *found.values())
-    ]
+  for field in fields.FIELDS:
+    if not all(field in config for config in found.values()):
+      continue  # of another task
+    values = [config[field][1] for config in (base, *found.values())]
     if len(set(values)) > 1:
-      lines.append(_row((f"`{field}`", *values)))
-  if own:
-    lines += ["", *_head("field", "unit", "meaning")]
-    lines += [_row((f"`{field}`", *texts)) for field, texts in own.items()]
+      shown = [f"`{_show(value)}`" for value in values]
+      lines.append(_row((f"`{field}`", *shown)))
   return "\n".join(lines)
 
 

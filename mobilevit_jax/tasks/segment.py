@@ -7,7 +7,7 @@ Letters: `b` images, `h w` pixels, `k` classes. Masks hold a class from 0, or
 from collections.abc import Callable, Sequence
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 from flax import nnx
@@ -56,9 +56,9 @@ class Segment:
   window: int = 512
   overlap: float = 0.5
 
-  best = "miou"
-  shown = ("miou", "pixel_accuracy")
-  score = "share"
+  best: ClassVar[str] = "miou"
+  shown: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
+  score: ClassVar[str] = "share"
 
   def __post_init__(self):
     """Checks the ranges."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from mobilevit_jax import models
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import mobilevit_v2
 
 
 def documents(
@@ -23,12 +24,30 @@ def documents(
     evaluated with, since the processor's defaults are another.
   """
   family = models.family_of(name)
-  of_head, resize, crop = _HEADS[models.head_of(model)](model.head)
+  variant = family.variants[name]
   labels = labels or [f"class {i}" for i in range(model.head.num_classes)]
+  resize, crop = 288, 256  # Apple's sides before and after the crop, in pixels
+  more: dict[str, Any] = {"output_stride": 32}
+  if models.head_of(model) == "deeplabv3":
+    resize, crop = 544, 512
+    more = {
+      "architectures": ["MobileViTForSemanticSegmentation"],
+      "output_stride": model.head.output_stride,
+      "aspp_out_channels": model.head.aspp_width,
+      "atrous_rates": list(model.head.rates),
+      "aspp_dropout_prob": 0.1,
+      "semantic_loss_ignore_index": 255,
+    }
+  bgr = "hf" in family.bgr
   config = {
-    **_CONFIGS[family.name](family.variants[name]),
-    **of_head,
+    **_CONFIGS[family.name](variant),
     "image_size": crop,
+    "patch_size": 2,
+    "num_channels": 3,
+    "hidden_act": "silu",
+    "conv_kernel_size": 3,
+    "layer_norm_eps": 1e-5,
+    **more,
     "id2label": {str(index): label for index, label in enumerate(labels)},
     "label2id": {label: index for index, label in enumerate(labels)},
   }
@@ -36,29 +55,25 @@ def documents(
     "image_processor_type": "MobileViTImageProcessor",
     "do_resize": True,
     "size": {"shortest_edge": resize},
-    "resample": 2,  # bilinear
+    "resample": _RESAMPLE[family.name],
     "do_center_crop": True,
     "crop_size": {"height": crop, "width": crop},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
-    "do_flip_channel_order": True,
+    "do_flip_channel_order": bgr,
   }
   return {"config.json": config, "preprocessor_config.json": processor}
 
 
 def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
   return {
+    "architectures": ["MobileViTForImageClassification"],
     "model_type": "mobilevit",
     "hidden_sizes": list(variant.dims),
     "neck_hidden_sizes": [*variant.channels, 4 * variant.channels[-1]],
     "num_attention_heads": mobilevit.HEADS,
     "mlp_ratio": 2.0,
     "expand_ratio": float(variant.expansion),
-    "hidden_act": "silu",
-    "conv_kernel_size": 3,
-    "patch_size": 2,
-    "num_channels": 3,
-    "layer_norm_eps": 1e-5,
     "qkv_bias": True,
     "hidden_dropout_prob": variant.dropout,
     "attention_probs_dropout_prob": 0.0,
@@ -66,25 +81,23 @@ def _mobilevit(variant: mobilevit.Variant) -> dict[str, Any]:
   }
 
 
-def _classifier(head: Any) -> tuple[dict[str, Any], int, int]:
-  """Fields, and the sides of an image before and after the crop, in pixels."""
-  del head
-  name = "MobileViTForImageClassification"
-  return {"architectures": [name], "output_stride": 32}, 288, 256
-
-
-def _deeplabv3(head: Any) -> tuple[dict[str, Any], int, int]:
-  fields = {
-    "architectures": ["MobileViTForSemanticSegmentation"],
-    "output_stride": head.output_stride,
-    "aspp_out_channels": head.aspp_width,
-    "atrous_rates": list(head.rates),
-    "aspp_dropout_prob": 0.1,
-    "semantic_loss_ignore_index": 255,
+def _mobilevitv2(variant: mobilevit_v2.Variant) -> dict[str, Any]:
+  return {
+    "architectures": ["MobileViTV2ForImageClassification"],
+    "model_type": "mobilevitv2",
+    "width_multiplier": variant.width,
+    "n_attn_blocks": list(mobilevit_v2.DEPTHS),
+    "base_attn_unit_dims": list(mobilevit_v2.VARIANTS["mobilevitv2_100"].dims),
+    "expand_ratio": float(mobilevit_v2.EXPANSION),
+    "mlp_ratio": 2.0,
+    "ffn_multiplier": 2,
+    "attn_dropout": 0.0,
+    "ffn_dropout": 0.0,
+    "classifier_dropout_prob": 0.0,
   }
-  return fields, 544, 512
 
 
-_CONFIGS = {"mobilevit": _mobilevit}  # by the names of `models.FAMILIES`
-# By the names of `models.HEADS`.
-_HEADS = {"classifier": _classifier, "deeplabv3": _deeplabv3}
+# By the names of `models.FAMILIES`; PIL's numbers of bilinear and bicubic, that
+# Apple evaluated the first and the second with.
+_CONFIGS = {"mobilevit": _mobilevit, "mobilevitv2": _mobilevitv2}
+_RESAMPLE = {"mobilevit": 2, "mobilevitv2": 3}

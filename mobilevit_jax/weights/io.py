@@ -220,25 +220,12 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   Raises:
     ValueError: if that is not even half of its backbone's.
   """
-  family, head, dialect = names.kind(tensors)
-  variants = models.FAMILIES[family].variants
-  best, most = None, 0.5
-  for name in variants:
-    flat = trees.flat_model(models.abstract_model(name, head))
-    fits = [
-      key in tensors and tensors[key].shape == shape
-      for row in names.TABLES[family][head]
-      if row.path.startswith("backbone/")
-      for key, shape in names.dialect_shapes(
-        row, flat[row.path].shape, dialect
-      ).items()
-    ]
-    if (share := np.mean(fits)) > most:
-      best, most = name, share
-  if best is None:
+  kind = names.kind(tensors)
+  share, best = names.closest(tensors, kind)
+  if share <= 0.5:
     raise ValueError(
       "the variant can't be told: the tensors have the shapes of none of "
-      f"{', '.join(variants)}"
+      f"{', '.join(models.FAMILIES[kind.family].variants)}"
     )
   return best
 
@@ -253,6 +240,18 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
   model = models.abstract_model(name, head)
+  biases = {}
+  for row in names.table(model):
+    value = found.tensors.get(row.names(dialect)[0])
+    if row.path.endswith("/bias") and value is not None and value.ndim == 1:
+      biases[row.path.removeprefix("head/")] = len(value)
+  try:
+    num_classes = max(model.head.count_classes(biases), 1)
+  except KeyError:  # the strict reading then lists what is missing
+    num_classes = model.head.num_classes
+  fields = {"name": name, "head": head, "num_classes": num_classes}
+  if not hasattr(model.head, "fields_of"):
+    return fields
   shapes = {
     row.path.removeprefix("head/"): names.from_dialect(
       row, found.tensors, dialect
@@ -261,11 +260,7 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
     if row.path.startswith("head/")
     and all(key in found.tensors for key in row.names(dialect))
   }
-  shape = shapes.get(f"{model.head.CLASSIFIERS[-1]}/bias", ())
-  num_classes = shape[0] if len(shape) == 1 else 1000
-  fields = {"name": name, "head": head, "num_classes": max(num_classes, 1)}
-  fields_of = getattr(model.head, "fields_of", None)
-  return fields | (fields_of(shapes) if fields_of else {})
+  return fields | model.head.fields_of(shapes)
 
 
 def build_model(

@@ -15,6 +15,7 @@ import numpy as np
 
 from mobilevit_jax import files
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.check import boxes
 from mobilevit_jax.data.check import findings
 from mobilevit_jax.data.check import scan
 
@@ -103,6 +104,7 @@ def check_splits(
   size: int | None = None,
   on_bad_image: str = "replace",
   progress: bool = False,
+  fits: boxes.Fits | None = None,
 ) -> Report:
   """Reads every image of the splits once.
 
@@ -111,6 +113,7 @@ def check_splits(
     size: the least size that they are trained at, in pixels, if known.
     on_bad_image: the run's policy; with "error" a broken image is a problem.
     progress: whether to show a bar on standard error, if that is a terminal.
+    fits: which boxes the net's anchors match, where the images have boxes.
 
   Returns:
     What was found.
@@ -118,23 +121,39 @@ def check_splits(
   scans = [scan.scan(source, progress=progress) for source in splits.values()]
   names = tuple(splits)
   class_names = next(iter(splits.values())).class_names
-  counts = np.stack([_count(one, len(class_names)) for one in scans], axis=1)
+  boxed = boxes.find(dict(zip(names, scans, strict=True)), fits)
+  if boxed:
+    counts = np.stack([one.images for one in boxed], axis=1)
+  else:
+    counts = np.stack([_count(one, len(class_names)) for one in scans], axis=1)
   of_pixels = any(one.classes for one in scans)
   found = findings.Findings(names, scans, class_names, size)
   problems = [
     *found.unreadable(),
-    *_class_problems(names, class_names, counts, of_pixels=of_pixels),
+    # One class of boxes is enough, and an image without any is fine.
+    *(
+      ()
+      if boxed
+      else _class_problems(names, class_names, counts, of_pixels=of_pixels)
+    ),
     *found.problems(on_bad_image),
   ]
   warnings = [*_class_warnings(names, class_names, counts), *found.warnings()]
   if on_bad_image != "error":
     warnings = [*found.broken(), *warnings]
+  for one in boxed:
+    warnings = [*one.faults(), *warnings, *one.warnings()]
+  box_rows = [[*one.rows()] for one in boxed]
+  found_rows = [
+    (same[0][0], tuple(count for _, count in same))
+    for same in zip(*box_rows, strict=True)
+  ]
   rows = zip(class_names, map(tuple, counts.tolist()), strict=True)
   return Report(
     names,
     tuple(len(one.records) for one in scans),
     tuple(rows),
-    tuple(found.rows()),
+    (*found_rows, *found.rows()),
     tuple(problems),
     tuple(warnings),
   )
@@ -187,7 +206,7 @@ def _class_warnings(
     yield (
       f"classes are uneven: {train[most]} training images of "
       f"{class_names[most]}, {train[least]} of {class_names[least]}; add some "
-      "to the small ones, or set --config.optim.class_weights=balanced"
+      "to the small ones, or set --config.task.class_weights=balanced"
     )
   for name, column in zip(names[1:], counts[:, 1:].T, strict=True):
     if column.any() and not column.all():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.sources import boxes
 from mobilevit_jax.data.sources import coco_masks
 from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.sources import folder
@@ -23,7 +24,9 @@ from mobilevit_jax.data.sources import masks
 SOURCES: dict[str, Callable[..., examples.Source]] = {
   "digits": digits.open_split,
   "folder": folder.open_split,
-  # A class for each pixel:
+  "coco_json": boxes.open_coco,
+  "voc_folder": boxes.open_voc,
+  "yolo_folder": boxes.open_yolo,
   "masks": masks.open_folder,
   "voc_masks": masks.open_voc,
   "ade20k": masks.open_ade20k,

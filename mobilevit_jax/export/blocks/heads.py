@@ -37,7 +37,9 @@ def write(
 def _classifier(
   head: classifier.Classifier, ops: Ops, maps: Mapping[str, Tensor], output: str
 ) -> dict[str, Tensor]:
-  x = graph.write(head.expand, ops, maps["stage5"], "head")
+  x = maps["stage5"]
+  if "expand" in head.LAYERS:
+    x = graph.write(head.expand, ops, x, "head")
   x = graph.write(head.classifier, ops, ops.pool(x, "pool"), "classifier")
   if output == "probabilities":
     x = ops.softmax(x, "classifier/softmax")
@@ -65,9 +67,9 @@ def _deeplabv3(
   y = ops.concat(y, mean, "aspp/concat/pool")
   y = graph.write(head.aspp.project, ops, y, "aspp/project")
   kernel, bias = graph.affine(head.classifier)
-  y = ops.conv(y, kernel, bias, "classifier")
+  y = ops.conv(y, kernel[None, None], bias, "classifier")
   size = h * head.output_stride, w * head.output_stride
-  y = ops.resize(y, *size, "classifier/resize", aligned=head.aligned)
+  y = ops.resize(y, *size, "classifier/resize", align_corners=head.aligned)
   if output == "mask":
     return {output: ops.mask(y, "classifier/mask")}
   return {output: ops.rows(y, "classifier/rows")}

@@ -150,7 +150,7 @@ class DeepLabV3(nnx.Module):
     )
     self.dropout = nnx.Dropout(classifier_dropout, broadcast_dims=whole)
     self.classifier = layers.Conv(
-      aspp_width, num_classes, 1, bias=True, kind=depthwise, dtype=wide
+      aspp_width, num_classes, 1, use_bias=True, kind=depthwise, dtype=wide
     )
     self.LAYERS, self.CLASSIFIERS = ("aspp", "classifier"), ("classifier",)
     if auxiliary:
@@ -163,13 +163,18 @@ class DeepLabV3(nnx.Module):
         _AUXILIARY_DROPOUT, broadcast_dims=whole
       )
       self.auxiliary_classifier = layers.Conv(
-        width, num_classes, 1, bias=True, kind=depthwise, dtype=wide
+        width, num_classes, 1, use_bias=True, kind=depthwise, dtype=wide
       )
       # The classifier stays the last one: it tells the number of classes.
       self.CLASSIFIERS = ("auxiliary_classifier", "classifier")
       self.LAYERS = ("auxiliary", "auxiliary_classifier", *self.LAYERS)
     self.num_classes, self.aligned = num_classes, aligned
     self.output_stride, self.bn_groups = stride, bn_groups
+
+  @staticmethod
+  def count_classes(biases: Mapping[str, int]) -> int:
+    """From the lengths of the biases to the number of classes."""
+    return biases["classifier/bias"]
 
   @staticmethod
   def fields_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
