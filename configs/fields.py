@@ -16,7 +16,8 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "model.head": (
     "",
-    "what reads the backbone's features: `classifier` or `ssdlite`",
+    "what reads the backbone's features: `classifier`, `deeplabv3` "
+    "or `ssdlite`",
   ),
   "model.num_classes": (
     "classes",
@@ -63,7 +64,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "follows the classes; or the whole `head`, so that the backbone alone is "
     "loaded",
   ),
-  "task.name": ("", "what is trained for: `classify` or `detect`"),
+  "task.name": ("", "what is trained for: `classify`, `detect` or `segment`"),
   "task.label_smoothing": ("probability", "spread over all classes"),
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
   "task.cutmix": (
@@ -101,7 +102,8 @@ FIELDS: dict[str, tuple[str, str]] = {
   "data.name": (
     "",
     "`folder`, `digits`, or the name of a TFDS set; with boxes `coco_json`, "
-    "`voc_folder` or `yolo_folder`",
+    "`voc_folder` or `yolo_folder`; with masks `masks`, `voc_masks`, `ade20k`, "
+    "`coco_voc21` or `pet_masks`",
   ),
   "data.dir": (
     "",
@@ -236,5 +238,67 @@ DETECT: dict[str, tuple[str, str]] = {
     "",
     "`clip` cuts boxes at the image's edges and leaves out what is then no "
     "box; `error` refuses them",
+  ),
+}
+# What configs/segment.py has in place of those, and more of the net.
+SEGMENT: dict[str, tuple[str, str]] = {
+  "task.name": ("", "`segment`"),
+  "task.label_smoothing": ("probability", "spread over all classes"),
+  "task.class_weights": (
+    "",
+    "`frequency`: a pixel counts the less, the more its class has of the "
+    "batch; or `none`",
+  ),
+  "transform.flip": ("probability", "of a horizontal flip"),
+  "model.aspp_width": (
+    "channels",
+    "of the pyramid: 256, the paper's, or 512, ml-cvnets' since v0.2",
+  ),
+  "model.aspp_dropout": ("probability", "after the pyramid"),
+  "model.aspp_dropout_kind": (
+    "",
+    "whether that drops each `element` or a whole `channel`",
+  ),
+  "model.auxiliary": ("", "also classify stage 4's pixels in training"),
+  "model.aligned": (
+    "",
+    "whether logits are enlarged so that the corners' centres meet",
+  ),
+  "task.protocol": (
+    "",
+    "how images are evaluated: `stretch`, `aspect` or `slide` "
+    "([more](../how/segmentation_protocols.md))",
+  ),
+  "task.auxiliary": ("factor", "of the auxiliary head's loss"),
+  "task.dice": ("factor", "of the Dice loss beside cross-entropy; 0: none"),
+  "task.focal": ("gamma", "of the focal loss; 0: cross-entropy"),
+  "task.window": ("pixels", "side of the window of `slide`"),
+  "task.overlap": ("part", "of a window that the next one sees again"),
+  "transform.short_side": (
+    "of the crop",
+    "least and most of the short side after the random resize",
+  ),
+  "transform.long_side": (
+    "of the crop",
+    "most of the long side after the resize; none: any",
+  ),
+  "transform.pad": (
+    "",
+    "pad what is smaller than the crop; else it is enlarged",
+  ),
+  "transform.most_of_one": (
+    "share",
+    "most that one class may have of a crop, for ten tries; 1: any",
+  ),
+  "transform.blur": ("probability", "of a blur of up to 1 pixel"),
+  "transform.photometric": (
+    "",
+    "draw brightness, contrast, saturation, hue, order of channels",
+  ),
+  "transform.rotation": ("degrees", "most of a rotation; 0 for none"),
+  "transform.protocol": ("", "`task.protocol`: it follows that"),
+  "transform.multiple": (
+    "pixels",
+    "what evaluated sides are multiples of: it is the output stride",
   ),
 }

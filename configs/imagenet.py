@@ -104,6 +104,7 @@ def get_config(variant: str = "s") -> Any:
         "clip_norm": config_dict.placeholder(float),
         "accum_steps": 1,
         "layer_decay": 1.0,  # of the rate, at each stage from the last
+        "head_rate": 1.0,  # of the rate, for the head's parts
         "freeze": "none",  # or "backbone": train the classifier alone
         "ema": {"momentum": 5e-4, "warmup": False},
       },

@@ -15,6 +15,7 @@ from mobilevit_jax import experiment
 from mobilevit_jax import steps
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
+from mobilevit_jax.data import transforms
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import distributed
 from mobilevit_jax.tasks import task as task_lib
@@ -24,7 +25,7 @@ Weights = tuple[Any, Any]  # parameters and BatchNorm statistics of a net
 
 
 class Evaluator:
-  """Runs weights of one net over one source; compiles once.
+  """Runs weights of one net over one source; compiles once for each shape.
 
   Attributes:
     setup: what it was made of.
@@ -38,25 +39,38 @@ class Evaluator:
     self.setup = setup
     self.batch = math.ceil(setup.batch / devices) * devices
     self.num_images = len(setup.source)
-    self._compiled: Callable[..., dict[str, jax.Array]] | None = None
+    self._compiled: dict[
+      transforms.Size, Callable[..., dict[str, jax.Array]]
+    ] = {}
 
-  def compile(self) -> Callable[..., dict[str, jax.Array]]:
-    """The evaluation step, compiled once for the one shape of batch."""
-    if self._compiled is None:
+  @functools.cached_property
+  def plan(self) -> list[pipeline.EvalBatch]:
+    """The batches, in order."""
+    setup = self.setup
+    return pipeline.eval_plan(
+      setup.source, setup.transform, size=setup.size, batch=self.batch
+    )
+
+  def compile(
+    self, size: transforms.Size | None = None
+  ) -> Callable[..., dict[str, jax.Array]]:
+    """The evaluation step for images of a size, by default the first one."""
+    size = self.plan[0].size if size is None else size
+    if size not in self._compiled:
       setup, layout = self.setup, self.setup.layout
       graphdef, *shapes = steps.split(setup.model)
       step = functools.partial(
         steps.eval_step, graphdef=graphdef, task=setup.task
       )
-      spec = pipeline.batch_spec(setup.transform, setup.size, train=False)
+      spec = pipeline.batch_spec(setup.transform, size, train=False)
       # Rows stay where their images are: each process reads its own.
       jitted = jax.jit(step, out_shardings=layout.batch)
       arguments = layout.replicated_shapes(shapes)
       batch = layout.batch_shapes(spec, self.batch)
-      self._compiled = distributed.together(
+      self._compiled[size] = distributed.together(
         lambda: jitted.lower(*arguments, batch=batch).compile()
       )
-    return self._compiled
+    return self._compiled[size]
 
   def rows(
     self, weights: Mapping[str, Weights]
@@ -74,18 +88,20 @@ class Evaluator:
       them, padding included (see `pipeline.batch_spec`), and by name of the
       weights the task's outputs, without padding and broken images.
     """
-    setup, step = self.setup, self.compile()
+    setup = self.setup
     batches = pipeline.eval_batches(
       setup.source,
       setup.transform,
       size=setup.size,
       batch=self.batch,
+      plan=self.plan,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       **setup.loading,
     )
     with contextlib.closing(batches):
-      for batch in batches:
+      for planned, batch in zip(self.plan, batches, strict=True):
+        step = self.compile(planned.size)
         arrays = setup.layout.put_batch(batch)
         # All are under way before the first is waited for.
         results = {

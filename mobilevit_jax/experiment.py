@@ -29,9 +29,11 @@ from mobilevit_jax.data import transforms
 from mobilevit_jax.data.transforms import classify as classify_transform
 from mobilevit_jax.data.transforms import detect as detect_transform
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.data.transforms import segment as segment_transform
 from mobilevit_jax.run import sharding
 from mobilevit_jax.tasks import classify
 from mobilevit_jax.tasks import detect
+from mobilevit_jax.tasks import segment
 from mobilevit_jax.tasks import task as task_lib
 
 _SCHEDULE_FIELDS = (
@@ -77,6 +79,13 @@ TASKS: dict[str, TaskKind] = {
     ("ssdlite",),
     view=lambda crop: {},  # the whole image, stretched
     size=320,
+  ),
+  "segment": TaskKind(
+    segment.make,
+    segment_transform.SegmentTransform,
+    ("deeplabv3",),
+    view=lambda crop: {},  # as above
+    size=512,
   ),
 }
 
@@ -399,6 +408,7 @@ def make_recipe(
   rates = optim.layer_rates(
     model.layers,
     layer_decay=fields.pop("layer_decay"),
+    head_rate=fields.pop("head_rate"),
     trained=model.trained_layers if frozen else None,
   )
   optimizer = optim.adamw(schedule, **fields)

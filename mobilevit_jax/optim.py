@@ -151,6 +151,7 @@ def layer_rates(
   layers: Sequence[str],
   *,
   layer_decay: float = 1.0,
+  head_rate: float = 1.0,
   trained: Collection[str] | None = None,
 ) -> dict[str, float]:
   """Shares of the learning rate that a net's parts train with.
@@ -158,6 +159,8 @@ def layer_rates(
   Args:
     layers: the parts' paths, from the image to the outputs.
     layer_decay: what the rate is multiplied by at each part, from the last.
+    head_rate: what the rates of the head's parts are multiplied by: a new head
+      on a trained backbone has more to learn.
     trained: the only parts that train, all at the full rate; None for all.
 
   Returns:
@@ -165,12 +168,17 @@ def layer_rates(
   """
   if not 0 < layer_decay <= 1:
     raise ValueError(f"layer_decay={layer_decay} must be above 0, at most 1")
-  if trained is not None:
-    return {name: float(name in trained) for name in layers}
+  if not 0 < head_rate < float("inf"):
+    raise ValueError(f"head_rate={head_rate} must be a number above 0")
   last = len(layers) - 1
-  return {
-    name: layer_decay ** (last - index) for index, name in enumerate(layers)
-  }
+  rates = {}
+  for index, name in enumerate(layers):
+    rates[name] = layer_decay ** (last - index)
+    if trained is not None:
+      rates[name] = float(name in trained)
+    if name.startswith("head/"):
+      rates[name] *= head_rate
+  return rates
 
 
 def scale_updates(rates: Mapping[str, float]) -> optax.GradientTransformation:

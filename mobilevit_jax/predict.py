@@ -106,6 +106,8 @@ class Predictor:
   ) -> Iterator[Prediction]:
     """What the net sees in each image that can be read, in order.
 
+    (Shape by shape, where images keep their aspect.)
+
     Args:
       paths: image files.
       batch: images at a time.
@@ -124,10 +126,10 @@ class Predictor:
     )
     evaluator = evaluate.Evaluator(setup)
     params, stats = setup.layout.replicate(steps.split(self._model)[1:])
-    index = 0
-    for rows, outputs in evaluator.rows({"net": (params, stats)}):
+    batches = evaluator.rows({"net": (params, stats)})
+    for planned, (rows, outputs) in zip(evaluator.plan, batches, strict=True):
       found = 0  # the outputs are those of the images that could be read
-      for place in range(min(evaluator.batch, len(source) - index)):
+      for place, index in enumerate(planned.ids.tolist()):
         if rows["batch_mask"][place]:
           yield Prediction(
             source.place(index)[0],
@@ -138,7 +140,6 @@ class Predictor:
           found += 1
         else:
           report(_why(setup, index))
-        index += 1
 
 
 def _why(setup: experiment.Evaluation, index: int) -> str:

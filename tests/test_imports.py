@@ -41,7 +41,15 @@ ALLOWED: dict[str, set[str]] = {
     "steps",
     "summary",  # FLOPs of a step, for utilisation
   },
-  "evaluate": {"config", "data", "experiment", "run", "steps", "tasks"},
+  "evaluate": {
+    "config",
+    "data",
+    "data.transforms",  # the shapes of images
+    "experiment",
+    "run",
+    "steps",
+    "tasks",
+  },
   # Knows all that a configuration can name, and is alone in that.
   "experiment": {
     "config",

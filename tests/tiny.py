@@ -30,7 +30,7 @@ class TinyBackbone(nnx.Module):
     depthwise="auto",
     dtype=jnp.float32,
   ):
-    del variant, output_stride
+    del variant
     kwargs = {"bn_groups": bn_groups, "dtype": dtype}
     self.stem = layers.ConvNormAct(3, 8, stride=2, **kwargs)
     self.down = layers.InvertedResidual(
@@ -39,7 +39,7 @@ class TinyBackbone(nnx.Module):
     self.block = mobilevit.MobileViTBlock(
       8, 8, depth=1, dropout=dropout or 0.0, **kwargs
     )
-    self.channels = (8,)
+    self.channels, self.output_stride = (8,), output_stride
 
   def features(
     self,

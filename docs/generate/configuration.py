@@ -14,9 +14,10 @@ CHANGES = {
   "detect": ("xxs,coco", "xxs,folder"),
   "digits": ("",),
   "finetune": ("xxs", "xxs,scratch"),
+  "segment": ("xxs", "xxs,ade20k", "xxs,folder"),
 }
 # Configurations of other tasks: what their task and their transform take.
-OTHERS = {"detect": fields.DETECT}
+OTHERS = {"detect": fields.DETECT, "segment": fields.SEGMENT}
 
 
 def flat(config: Any) -> dict[str, tuple[str, Any]]:
@@ -51,8 +52,9 @@ def check() -> None:
     raise ValueError(f"configs/fields.py describes {extra}, which is no field")
   for name, own in OTHERS.items():
     config = importlib.import_module(f"configs.{name}").get_config("xxs")
-    there = {f for f in flat(config) if f.startswith(("task.", "transform."))}
-    if wrong := sorted(there ^ own.keys()):
+    own_sections = ("task.", "transform.")
+    known = {f for f in described if not f.startswith(own_sections)}
+    if wrong := sorted((flat(config).keys() - known) ^ own.keys()):
       raise ValueError(f"configs/fields.py and {name}.py differ in {wrong}")
   files = {
     path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")

@@ -65,6 +65,22 @@ class Labelled(Source, Protocol):
     ...
 
 
+@runtime_checkable
+class Masked(Source, Protocol):
+  """A source with a class for each pixel, which meters and the check need.
+
+  Its examples have the same as their target `mask`.
+  """
+
+  def mask(self, index: int) -> np.ndarray:
+    """The truth, uint8 [h, w] at the image's size; 255 where it is ignored.
+
+    Raises:
+      ImageError: if it can't be read, or has what is no class.
+    """
+    ...
+
+
 def located(source: Source, index: int) -> str:
   """What a person would find an example by: its file, and its record there."""
   file, record = source.place(index)

@@ -11,7 +11,10 @@ for each example its id and its image's size in pixels before the transform.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from concurrent import futures
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +29,7 @@ BatchIterator = loading.BatchIterator
 
 
 def batch_spec(
-  transform: transforms.Transform, size: int, *, train: bool
+  transform: transforms.Transform, size: transforms.Size, *, train: bool
 ) -> transforms.Spec:
   """Shape and type of every array of a batch, for one example.
 
@@ -128,9 +131,70 @@ def train_batches(
   )
 
 
-def num_eval_batches(num_examples: int, batch: int) -> int:
-  """How many batches of `batch` images hold all examples."""
-  return -(-num_examples // batch)
+class EvalBatch(NamedTuple):
+  """What one batch of an evaluation holds: images of one shape.
+
+  Attributes:
+    size: of the images, as the transform's `spec` takes it.
+    ids: the examples, int [n]; the batch is padded to its full number.
+  """
+
+  size: transforms.Size
+  ids: np.ndarray
+
+
+def eval_plan(
+  source: examples.Source,
+  transform: transforms.Transform,
+  *,
+  size: int,
+  batch: int,
+) -> list[EvalBatch]:
+  """The batches that hold every example once.
+
+  In the examples' order, for a transform that makes all images of one size.
+  For a `Shaped` one, shape by shape: nothing is padded but the last batch of
+  each shape. That needs the sizes of all images, which are read for it; a
+  broken image is told again when it is loaded, among those of the first shape.
+
+  Args:
+    source: the examples.
+    transform: what is done to them.
+    size: image side, in pixels.
+    batch: global batch.
+  """
+  groups: dict[transforms.Size, list[int]] = {}
+  broken: list[int] = []
+  if isinstance(transform, transforms.Shaped) and transform.keeps_aspect:
+    with futures.ThreadPoolExecutor() as pool:
+      shapes = pool.map(
+        lambda i: _shape(source, transform, i, size), range(len(source))
+      )
+      for index, shape in enumerate(shapes):
+        (groups.setdefault(shape, []) if shape else broken).append(index)
+    groups = dict(sorted(groups.items())) or {(size, size): []}
+    next(iter(groups.values())).extend(broken)
+  else:
+    groups = {size: [*range(len(source))]}
+  return [
+    EvalBatch(shape, np.array(ids[first : first + batch], np.int64))
+    for shape, ids in groups.items()
+    for first in range(0, len(ids), batch)
+  ]
+
+
+def _shape(
+  source: examples.Source,
+  transform: transforms.Shaped,
+  index: int,
+  size: int,
+) -> tuple[int, int] | None:
+  try:
+    return transform.shape(source[index], size)
+  except examples.StorageError:
+    raise
+  except examples.ImageError:
+    return None
 
 
 def eval_batches(
@@ -139,6 +203,7 @@ def eval_batches(
   *,
   size: int,
   batch: int,
+  plan: Sequence[EvalBatch] | None = None,
   on_bad_image: str = "error",
   process_index: int = 0,
   process_count: int = 1,
@@ -146,9 +211,9 @@ def eval_batches(
   num_threads: int | None = None,
   prefetch_batches: int = 2,
 ) -> BatchIterator:
-  """Every example of the source once, in order, on all hosts together.
+  """Every example of the source once, on all hosts together.
 
-  Every host gets the same number of batches of the same shape, so the last
+  Every host gets the same number of batches of the same shapes, so the last
   ones are padded with zeros.
 
   Args:
@@ -156,6 +221,7 @@ def eval_batches(
     transform: what is done to them.
     size: image side, in pixels.
     batch: global batch.
+    plan: of the same arguments, by `eval_plan`, where it is known already.
     on_bad_image: see `bad_images`. Here nothing stands in for an image:
       "replace" makes it a padding.
     process_index: this host, from 0.
@@ -172,9 +238,10 @@ def eval_batches(
   """
   share = plan_lib.host_slice(batch, process_index, process_count)
   bad_images.check_policy(on_bad_image)
-  spec = batch_spec(transform, size, train=False)
+  if plan is None:
+    plan = eval_plan(source, transform, size=size, batch=batch)
 
-  def prepare(index: int) -> transforms.Arrays:
+  def prepare(index: int, size: transforms.Size) -> transforms.Arrays:
     try:
       example = transform.decode(source[index])
       row = _row(example, index, transform.evaluate(example, size))
@@ -185,11 +252,11 @@ def eval_batches(
     return row | {"batch_mask": 1}
 
   def load(number: int, load_rows: loading.LoadRows) -> loading.Batch:
-    ids = np.arange(number * batch, (number + 1) * batch)[share]
-    rows = len(ids)
-    return load_rows(prepare, ids[ids < len(source)], spec, rows)
+    planned = plan[number]
+    spec = batch_spec(transform, planned.size, train=False)
+    own = functools.partial(prepare, size=planned.size)
+    return load_rows(own, planned.ids[share], spec, share.stop - share.start)
 
-  numbers = range(num_eval_batches(len(source), batch))
   return loading.iterate(
-    numbers, load, num_workers, num_threads, prefetch_batches
+    range(len(plan)), load, num_workers, num_threads, prefetch_batches
   )

@@ -103,6 +103,10 @@ class CoreMLOps(ChannelsFirst):
       name=name,
     )
 
+  def mask(self, x, name):
+    """See `Ops.mask`; int32, since CoreML answers with no bytes."""
+    return self._mb.reduce_argmax(x=x, axis=1, keep_dims=False, name=name)
+
   def pool(self, x, name):
     """See `Ops.pool`."""
     return self._mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name=name)

@@ -96,6 +96,11 @@ def check_options(name: str, options: contract.Options, model: Net) -> None:
   smallest = models.family_of(model).smallest
   if options.size < smallest:
     raise ValueError(f"--size={options.size} must be at least {smallest}")
+  stride = getattr(model.head, "output_stride", 1)
+  if options.size % stride:
+    raise ValueError(
+      f"--size={options.size} must be a multiple of the net's stride, {stride}"
+    )
   outputs = (*model.head.OUTPUTS, "features")
   if options.output not in outputs:
     raise ValueError(

@@ -87,8 +87,9 @@ def _conv_norm_act(
   kernel, bias = array(conv.kernel), array(module.norm.bias)
   # ReLU6 lies in the convolution, where LiteRT has it.
   options = {"stride": conv.stride, "relu6": module.activation == "relu6"}
+  options["dilation"] = conv.dilation
   if isinstance(conv, depthwise.DepthwiseConv):
-    options |= {"groups": kernel.shape[-1], "dilation": conv.dilation}
+    options["groups"] = kernel.shape[-1]
   y = ops.conv(x, kernel, bias, f"{name}/conv", **options)
   activations = {
     "silu": ops.silu,

@@ -48,6 +48,7 @@ class OnnxOps(ChannelsFirst):
     self._nodes: list[Any] = []
     self._constants: dict[str, Any] = {}
     self._inputs: list[Any] = []
+    self._kinds: dict[str, Any] = {}  # of outputs that aren't float32
 
   def _constant(self, value: Any, name: str, *, weight: bool = False) -> str:
     value = np.ascontiguousarray(value)
@@ -181,6 +182,14 @@ class OnnxOps(ChannelsFirst):
       coordinate_transformation_mode=centres,
     )
 
+  def mask(self, x, name):
+    """See `Ops.mask`; uint8."""
+    b, _, h, w = x.shape
+    shape = (b, h, w)
+    y = self._op("ArgMax", [x], shape, f"{name}/index", axis=1, keepdims=0)
+    to = self._kinds[name] = self._onnx.TensorProto.UINT8
+    return self._op("Cast", [y], shape, name, to=to)
+
   def pool(self, x, name):
     """See `Ops.pool`."""
     axes = self._constant(np.array([2, 3], np.int64), f"{name}/axes")
@@ -237,7 +246,9 @@ class OnnxOps(ChannelsFirst):
       self._op("Identity", [ref], ref.shape, name)
       infos.append(
         helper.make_tensor_value_info(
-          name, proto.FLOAT, (self._batch, *ref.shape[1:])
+          name,
+          self._kinds.get(ref.name, proto.FLOAT),
+          (self._batch, *ref.shape[1:]),
         )
       )
     graph = helper.make_graph(

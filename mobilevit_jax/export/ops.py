@@ -125,6 +125,10 @@ class Ops(abc.ABC):
   def size(self, x: Tensor) -> tuple[int, int]:
     """Height and width of a map."""
 
+  def mask(self, x: Tensor, name: str) -> Tensor:
+    """`[b, h, w]`: the channel of a map with the largest value, as integers."""
+    raise NotImplementedError(name)
+
   # What follows only MobileNetV3 has, a yardstick; a format may do without.
 
   def hard_swish(self, x: Tensor, name: str) -> Tensor:

@@ -30,9 +30,10 @@ class Comparison:
   Attributes:
     images: how many were compared.
     difference: the largest, of logits or log-probabilities; of features, as a
-      share of the stage's largest value where that is above 1.
-    agreement: share of images whose likeliest class is JAX's; of features, by
-      the model's own classifier.
+      share of the stage's largest value where that is above 1; of classes, the
+      share of those that differ.
+    agreement: share of images, or of their pixels, whose likeliest class is
+      JAX's; of features, by the model's own classifier.
   """
 
   images: int
@@ -141,6 +142,8 @@ def _classes(model: Net, answers: contract.Outputs, output: str) -> np.ndarray:
     scores = np.asarray(model.head(jax.tree.map(jnp.asarray, answers)))
   else:
     scores = answers[output]
+  if np.issubdtype(scores.dtype, np.integer):
+    return scores  # the classes of pixels
   return np.argmax(scores, -1)
 
 
@@ -151,6 +154,8 @@ def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
     )
   if not np.all(np.isfinite(found)):
     raise contract.ExportError("the file answers NaN or infinity")
+  if np.issubdtype(found.dtype, np.integer):
+    return float(np.mean(found != expected))
   scale = 1.0
   if output == "features":
     scale = max(scale, float(np.abs(expected).max()))

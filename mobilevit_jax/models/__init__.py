@@ -14,6 +14,7 @@ from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import mobilevit_v2
 from mobilevit_jax.models import mobilevit_v3
 from mobilevit_jax.models.heads import classifier
+from mobilevit_jax.models.heads import deeplabv3
 from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.models.net import Net
 
@@ -115,6 +116,7 @@ FAMILIES: dict[str, Family] = {
 }
 HEADS: dict[str, type[Any]] = {
   "classifier": classifier.Classifier,
+  "deeplabv3": deeplabv3.DeepLabV3,
   "ssdlite": ssdlite.SSDLite,
 }
 VARIANTS: dict[str, Any] = {
@@ -174,6 +176,7 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
     raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
   if isinstance(fields.get("dtype"), str):
     fields["dtype"] = _compute_dtype(fields["dtype"])
+  fields = {**getattr(HEADS[head], "BACKBONE", {}), **fields}
   of_backbone, of_head, of_net = (
     {key: fields[key] for key in _keywords(part) if key in fields}
     for part in (family.backbone, HEADS[head], Net)

@@ -7,7 +7,7 @@ Sources: MobileNetV2 (arXiv 1801.04381), ml-cvnets v0.1 `cvnets/modules/
 mobilenetv2.py` and `cvnets/layers/conv_layer.py`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from flax import nnx
 import jax
@@ -60,6 +60,7 @@ class Conv(nnx.Module):
     kernel_size: int,
     *,
     stride: int = 1,
+    dilation: int = 1,
     use_bias: bool = False,
     kind: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
@@ -68,7 +69,8 @@ class Conv(nnx.Module):
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     if use_bias:
       self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
-    self.stride, self.use_bias, self.dtype = stride, use_bias, dtype
+    self.stride, self.dilation, self.dtype = stride, dilation, dtype
+    self.use_bias = use_bias
     self.kind: dw.Kind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,12 +81,13 @@ class Conv(nnx.Module):
     kernel = self.kernel[...].astype(self.dtype)
     if kernel.shape[0] == self.stride == 1:
       return dw.pointwise_conv(x, kernel, kind=self.kind)
-    pad = kernel.shape[0] // 2
+    pad = kernel.shape[0] // 2 * self.dilation
     return lax.conv_general_dilated(
       x,
       kernel,
       (self.stride, self.stride),
       ((pad, pad), (pad, pad)),
+      rhs_dilation=(self.dilation, self.dilation),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -228,10 +231,11 @@ class ConvNormAct(nnx.Module):
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
-    fields = {"stride": stride, "kind": kind, "dtype": dtype}
+    fields: dict[str, Any] = {"stride": stride, "dilation": dilation}
+    fields |= {"kind": kind, "dtype": dtype}
     if depthwise:
       self.conv = dw.DepthwiseConv(
-        in_channels, kernel_size=kernel_size, dilation=dilation, **fields
+        in_channels, kernel_size=kernel_size, **fields
       )
     else:
       self.conv = Conv(in_channels, out_channels, kernel_size, **fields)

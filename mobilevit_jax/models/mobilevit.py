@@ -264,4 +264,5 @@ class MobileViT(Backbone):
     )
     self.channels = (c1, c2, c3, c4, c5)
     self.head_channels = min(4 * c5, MAX_HEAD_CHANNELS)
+    self.output_stride = output_stride
     self.dtype = dtype

@@ -215,6 +215,7 @@ class MobileViTv2(mobilevit.Backbone):
   ):
     dropout = dropout or 0.0
     mobilevit.check_fields(dropout, output_stride, bn_groups, depthwise)
+    self.output_stride = output_stride
     shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     inverted = functools.partial(
       layers.InvertedResidual, expansion=EXPANSION, **shared

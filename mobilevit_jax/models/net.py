@@ -35,7 +35,9 @@ class Net(nnx.Module):
   the head, to the number of classes; and `FROZEN`, its parts that belong to a
   frozen backbone. If there are any, it takes `frozen` as the net does, and
   keeps them still by itself. It may have `init(shapes, seed)`, its own first
-  weights, where they are not drawn by the family's rules.
+  weights, where they are not drawn by the family's rules; `BACKBONE`, fields of
+  the backbone that it wants by default; and `fields_of(shapes)`, its fields by
+  the shapes of its weights.
 
   Attributes:
     backbone: gives the features.

@@ -9,43 +9,55 @@ from mobilevit_jax.models import mobilevit_v2
 
 
 def documents(
-  name: str, num_classes: int, labels: Sequence[str] | None
+  name: str, model: models.Net, labels: Sequence[str] | None
 ) -> dict[str, dict[str, Any]]:
   """Documents by file name.
 
   Args:
     name: of the variant, as in `models.VARIANTS`.
-    num_classes: outputs of the classifier.
+    model: the net, which may be abstract.
     labels: class names; `class 0` and so on where there are none.
 
   Returns:
-    `config.json` of a net for image classification, and
+    `config.json` of transformers' net with that head, and
     `preprocessor_config.json` with the crop that Apple's weights were
     evaluated with, since the processor's defaults are another.
   """
   family = models.family_of(name)
   variant = family.variants[name]
-  labels = labels or [f"class {index}" for index in range(num_classes)]
+  labels = labels or [f"class {i}" for i in range(model.head.num_classes)]
+  resize, crop = 288, 256  # Apple's sides before and after the crop, in pixels
+  more: dict[str, Any] = {"output_stride": 32}
+  if models.head_of(model) == "deeplabv3":
+    resize, crop = 544, 512
+    more = {
+      "architectures": ["MobileViTForSemanticSegmentation"],
+      "output_stride": model.head.output_stride,
+      "aspp_out_channels": model.head.aspp_width,
+      "atrous_rates": list(model.head.rates),
+      "aspp_dropout_prob": 0.1,
+      "semantic_loss_ignore_index": 255,
+    }
   bgr = "hf" in family.bgr
   config = {
     **_CONFIGS[family.name](variant),
-    "image_size": 256,
+    "image_size": crop,
     "patch_size": 2,
     "num_channels": 3,
     "hidden_act": "silu",
     "conv_kernel_size": 3,
-    "output_stride": 32,
     "layer_norm_eps": 1e-5,
+    **more,
     "id2label": {str(index): label for index, label in enumerate(labels)},
     "label2id": {label: index for index, label in enumerate(labels)},
   }
   processor = {
     "image_processor_type": "MobileViTImageProcessor",
     "do_resize": True,
-    "size": {"shortest_edge": 288},
+    "size": {"shortest_edge": resize},
     "resample": _RESAMPLE[family.name],
     "do_center_crop": True,
-    "crop_size": {"height": 256, "width": 256},
+    "crop_size": {"height": crop, "width": crop},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_flip_channel_order": bgr,

@@ -123,7 +123,7 @@ def write(
   if labels is not None:
     metadata["id2label"] = json.dumps(list(labels))
   if to == "hf" and not path.suffix:
-    documents = hf_config.documents(find_variant(tensors), num_classes, labels)
+    documents = hf_config.documents(find_variant(tensors), model, labels)
     files.write_folder(path, tensors, metadata, documents, force=force)
   else:
     files.write(path, tensors, metadata, force=force)
@@ -172,8 +172,12 @@ def decode(
     "classifier": tuple(f"head/{part}/" for part in model.head.CLASSIFIERS),
     "head": ("head/",),
   }[reset]
-  rows = [row for row in rows if not row.path.startswith(left_out)]
   shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
+  rows = [
+    row
+    for row in rows
+    if row.path in shapes and not row.path.startswith(left_out)
+  ]
   problems: list[str] = []
   for row in rows:
     expected = names.dialect_shapes(row, shapes[row.path], dialect)
@@ -231,7 +235,7 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
   if found.model is not None:
     return found.model
   try:
-    _, head, dialect = names.kind(found.tensors)
+    family, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
@@ -245,7 +249,18 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
     num_classes = max(model.head.count_classes(biases), 1)
   except KeyError:  # the strict reading then lists what is missing
     num_classes = model.head.num_classes
-  return {"name": name, "head": head, "num_classes": num_classes}
+  fields = {"name": name, "head": head, "num_classes": num_classes}
+  if not hasattr(model.head, "fields_of"):
+    return fields
+  shapes = {
+    row.path.removeprefix("head/"): names.from_dialect(
+      row, found.tensors, dialect
+    ).shape
+    for row in names.TABLES[family][head]
+    if row.path.startswith("head/")
+    and all(key in found.tensors for key in row.names(dialect))
+  }
+  return fields | model.head.fields_of(shapes)
 
 
 def build_model(

@@ -18,7 +18,7 @@ from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
 Dialect = str  # one of DIALECTS
-DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets")
+DIALECTS: tuple[Dialect, ...] = ("jax", "timm", "hf", "cvnets", "cvnets_v02")
 
 # What a kind of layer is made of. Each line has the names that a part adds to
 # those of the layer, ours, cvnets', timm's and transformers' (a hyphen: none),
@@ -30,6 +30,30 @@ _LAYERS = {
     backbone         -              -          mobilevit.encoder.layer stages
     head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
     head/classifier  classifier.fc  head.fc    classifier              linear
+  """,
+  # The auxiliary head was not published by transformers.
+  "mobilevit_deeplabv3": """
+    backbone/stem  encoder.conv_1  -  mobilevit.conv_stem      conv_norm
+    backbone       encoder         -  mobilevit.encoder.layer  stages
+    head           seg_head        -  segmentation_head        deeplabv3
+  """,
+  "deeplabv3": """
+    aspp                  aspp.aspp_layer          -  aspp        aspp
+    classifier            classifier.classifier    -  classifier  conv_biased
+    auxiliary             aux_head.aux_projection  -  -           conv_norm
+    auxiliary_classifier  aux_head.aux_classifier  -  -           conv_biased
+  """,
+  "aspp": """
+    branches/0  convs.0                     -  convs.0           conv_norm
+    branches/1  convs.1                     -  convs.1           conv_norm
+    branches/2  convs.2                     -  convs.2           conv_norm
+    branches/3  convs.3                     -  convs.3           conv_norm
+    pool        convs.4.aspp_pool.conv_1x1  -  convs.4.conv_1x1  conv_norm
+    project     project                     -  project           conv_norm
+  """,
+  "conv_biased": """
+    -     -                -  -                 conv
+    bias  block.conv.bias  -  convolution.bias  tensor
   """,
   "ssdlite": """
     backbone/stem    encoder.conv_1   -  -  conv_norm
@@ -177,6 +201,12 @@ _LAYERS = {
   """,
 }
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
+# What ml-cvnets calls otherwise since its version 0.2.
+_V02 = (
+  (".classifier.classifier.", ".classifier."),
+  (".aux_projection.", ".0."),
+  (".aux_classifier.", ".2."),
+)
 # transformers splits the fused projection, first axis first, into these.
 _QKV = ("query", "key", "value")
 
@@ -190,6 +220,7 @@ class Row:
     cvnets: its name there; empty, as the next, for what was never published.
     timm: its name there.
     hf: its names there, which are three for query, key and value.
+    cvnets_v02: its name in ml-cvnets since v0.2, where a head has others.
     bgr: dialects whose tensor takes blue first: a first convolution's.
   """
 
@@ -197,6 +228,7 @@ class Row:
   cvnets: str = ""
   timm: str = ""
   hf: tuple[str, ...] = ("",)
+  cvnets_v02: str = ""
   bgr: tuple[Dialect, ...] = ()
 
   def names(self, dialect: Dialect) -> tuple[str, ...]:
@@ -237,12 +269,25 @@ def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
   return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
 
 
+def _segmenter(rows: Iterable[Row]) -> tuple[Row, ...]:
+  """The rows of a net with DeepLabv3, which timm has not."""
+  result = []
+  for row in rows:
+    later = row.cvnets
+    for old, new in _V02:
+      later = later.replace(old, new)
+    hf = ("",) if row.path.startswith("head/auxiliary") else row.hf
+    result.append(dataclasses.replace(row, timm="", hf=hf, cvnets_v02=later))
+  return tuple(result)
+
+
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
 # variants of a family differ in widths alone. MobileViTv3 has its forerunners'
 # names in cvnets, and was published there alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
   "mobilevit": {
     "classifier": _table("mobilevit", "mobilevit"),
+    "deeplabv3": _segmenter(_table("mobilevit", "mobilevit_deeplabv3")),
     "ssdlite": _cvnets_alone(_table("mobilevit", "ssdlite")),
   },
   "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
@@ -265,9 +310,12 @@ def table(model: models.Net) -> tuple[Row, ...]:
     ValueError: if it is of no family.
   """
   heads = TABLES.get(models.family_of(model).name, {})
+  paths = trees.flat_model(model)
+  # A head may be without some of its parts, as an auxiliary one.
   rows = heads.get(models.head_of(model), ())
+  rows = [row for row in rows if row.path in paths]
   known = {row.path for row in rows}
-  others = (Row(p) for p in trees.flat_model(model) if p not in known)
+  others = (Row(path) for path in paths if path not in known)
   return (*rows, *others)
 
 

@@ -5,6 +5,7 @@ import pytest
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.data.transforms import presets
 from tests.data import tiny_batches
@@ -126,7 +127,7 @@ def test_eval_gives_every_image_once(
     )
     for p in range(process_count)
   ]
-  count = pipeline.num_eval_batches(num_images, batch)
+  count = -(-num_images // batch)
   assert [len(host) for host in hosts] == [count] * process_count
   share = batch // process_count
   for part in (part for host in hosts for part in host):
@@ -215,3 +216,67 @@ def test_impossible_arguments_are_refused(source, overrides, message):
 def test_impossible_augmentation_is_refused(fields, message):
   with pytest.raises(ValueError, match=message):
     classify.ClassifyTransform(**fields)
+
+
+class Upright(classify.ClassifyTransform):
+  """Leaves images the size that they have."""
+
+  keeps_aspect = True
+
+  def spec(self, size, *, train):
+    sides = (size, size) if isinstance(size, int) else size
+    return {"images": ((*sides, 3), np.uint8)}
+
+  def shape(self, example, size):
+    return augment.decode(example.image, example.name).shape[:2]
+
+  def evaluate(self, example, size):
+    assert example.image.shape[:2] == size
+    return {"images": example.image}
+
+
+@pytest.mark.parametrize("process_count", (1, 2))
+def test_images_that_keep_their_aspect_share_batches_with_their_like(
+  process_count,
+):
+  shapes = [(8, 12), (9, 9), (8, 12), (12, 8), (8, 12), (9, 9), None, (8, 12)]
+  images = [
+    b"broken" if s is None else np.full((*s, 3), i, np.uint8)
+    for i, s in enumerate(shapes)
+  ]
+  labels = np.zeros(len(images), np.int32)
+  source = digits.ArraySource("mixed", np.empty(0), labels, ("one",))
+  source._images = images
+  plan = pipeline.eval_plan(source, Upright(), size=8, batch=2)
+  assert [(b.size, b.ids.tolist()) for b in plan] == [
+    ((8, 12), [0, 2]),
+    ((8, 12), [4, 7]),
+    ((8, 12), [6]),
+    ((9, 9), [1, 5]),
+    ((12, 8), [3]),
+  ]
+  hosts = []
+  for process in range(process_count):
+    with pipeline.eval_batches(
+      source,
+      Upright(),
+      size=8,
+      batch=2,
+      on_bad_image="replace",
+      process_index=process,
+      process_count=process_count,
+    ) as batches:
+      hosts.append([*batches])
+  seen = []
+  for number, planned in enumerate(plan):
+    for host in hosts:
+      batch = host[number]
+      shape = (2 // process_count, *planned.size, 3)
+      assert batch["images"].shape == shape
+      real = batch["batch_mask"] > 0
+      seen += batch["ids"][real].tolist()
+      for index, image in zip(
+        batch["ids"][real], batch["images"][real], strict=True
+      ):
+        np.testing.assert_array_equal(image, images[index])
+  assert sorted(seen) == [0, 1, 2, 3, 4, 5, 7]

@@ -41,8 +41,10 @@ class Nets:
     return net.eval()
 
 
-def randomise(net: Any, seed: int) -> None:
+def randomise(net: Any, seed: int, last: Any) -> None:
   """Draws every parameter and statistic: timm starts some scales at zero.
+
+  `last` is the net's last layer, which gives logits of a trained net's size.
 
   Statistics lie near those of real activations: others would let the signal
   fade or explode on its way, and an input that has faded hides every mistake.
@@ -71,8 +73,9 @@ def randomise(net: Any, seed: int) -> None:
     norm.running_mean.add_(draw(0, 0.2, norm.running_mean))
     norm.running_var.mul_(draw(1, 0.2, norm.running_var).clip(0.4, 2))
   # Logits of a trained net's size: the tolerance on them is absolute.
-  spread = net.eval()(pixels).std()
-  for value in net.head.fc.parameters():
+  logits = net.eval()(pixels)
+  spread = getattr(logits, "logits", logits).std()
+  for value in last.parameters():
     value.div_(spread)
 
 
@@ -101,7 +104,7 @@ def nets(request, tmp_path_factory) -> Nets:
   name = request.param
   net = timm.create_model(name)
   with torch.no_grad():
-    randomise(net, seed=VARIANTS.index(name))
+    randomise(net, VARIANTS.index(name), net.head.fc)
   folder = tmp_path_factory.mktemp(name)
   file = folder / "timm.safetensors"
   safetensors.torch.save_file(net.state_dict(), file)

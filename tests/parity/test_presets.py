@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from mobilevit_jax import models
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.weights import hf_config
 
@@ -40,7 +41,9 @@ def reference(request):
       crop_pct=0.9,
     )
     return "timm", lambda image: _levels(transform(image))
-  documents = hf_config.documents("mobilevit_s", 1000, None)
+  documents = hf_config.documents(
+    "mobilevit_s", models.abstract_model("mobilevit_s"), None
+  )
   fields = documents["preprocessor_config.json"]
   processor = transformers.MobileViTImageProcessor.from_dict(fields)
 

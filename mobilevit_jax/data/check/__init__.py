@@ -125,15 +125,17 @@ def check_splits(
   if boxed:
     counts = np.stack([one.images for one in boxed], axis=1)
   else:
-    labels = [one.records["label"][one.records["usable"]] for one in scans]
-    counts = np.stack(
-      [np.bincount(each, minlength=len(class_names)) for each in labels], axis=1
-    )
+    counts = np.stack([_count(one, len(class_names)) for one in scans], axis=1)
+  of_pixels = any(one.classes for one in scans)
   found = findings.Findings(names, scans, class_names, size)
   problems = [
     *found.unreadable(),
     # One class of boxes is enough, and an image without any is fine.
-    *(() if boxed else _class_problems(names, class_names, counts)),
+    *(
+      ()
+      if boxed
+      else _class_problems(names, class_names, counts, of_pixels=of_pixels)
+    ),
     *found.problems(on_bad_image),
   ]
   warnings = [*_class_warnings(names, class_names, counts), *found.warnings()]
@@ -157,8 +159,21 @@ def check_splits(
   )
 
 
+def _count(found: scan.Scan, num_classes: int) -> np.ndarray:
+  """Usable images of each class; of masks, those that have a pixel of it."""
+  labels = found.records["label"][found.records["usable"]]
+  if found.classes:
+    labels = np.concatenate([*found.classes.values()])
+  known = (labels >= 0) & (labels < num_classes)  # else ignored pixels
+  return np.bincount(labels[known], minlength=num_classes)
+
+
 def _class_problems(
-  names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
+  names: Sequence[str],
+  class_names: Sequence[str],
+  counts: np.ndarray,
+  *,
+  of_pixels: bool,
 ) -> Iterator[str]:
   if len(class_names) < 2:
     classes = _classes(class_names)
@@ -168,7 +183,8 @@ def _class_problems(
     ("no usable image", train == 0),
     (f"fewer than {_FEWEST} usable images", (train > 0) & (train < _FEWEST)),
   ):
-    if wrong.any():
+    # Of pixels a class may be rare: the net still learns the others.
+    if wrong.any() and not of_pixels:
       lacking = _classes(np.array(class_names)[wrong].tolist())
       yield f"{what} to train on in {lacking}; add images, or remove the class"
   for name, total in zip(names[1:], counts[:, 1:].sum(axis=0), strict=True):

@@ -44,12 +44,14 @@ class Scan:
     records: an array of one record an image, in order.
     errors: what is wrong, by number, with images that can't be decoded.
     unreadable: the same of images whose storage failed.
+    classes: by number, the values in the mask of an image that has one.
   """
 
   source: examples.Source
   records: np.ndarray
   errors: dict[int, str]
   unreadable: dict[int, str]
+  classes: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def scan(source: examples.Source, *, progress: bool = False) -> Scan:
@@ -101,6 +103,9 @@ def _note(found: Scan, index: int) -> None:
     if isinstance(example.image, bytes):
       record["contents"] = _hash(example.image)
     pixels = augment.decode(example.image, example.name)
+    mask = example.target.get("mask")
+    if mask is not None:
+      found.classes[index] = _classes(mask, pixels, example.name)
   except examples.ImageError as error:
     storage = isinstance(error, examples.StorageError)
     (found.unreadable if storage else found.errors)[index] = str(error)
@@ -114,6 +119,16 @@ def _note(found: Scan, index: int) -> None:
   if not record["contents"]:  # pixels that never were a file
     record["contents"] = record["pixels"]
   record["look"] = _look(pixels)
+
+
+def _classes(mask: np.ndarray, pixels: np.ndarray, name: str) -> np.ndarray:
+  """The classes in a mask, which must be of its image's size."""
+  if mask.shape != pixels.shape[:2]:
+    raise examples.ImageError(
+      f"{name}: its mask has {mask.shape[0]} x {mask.shape[1]} pixels, the "
+      f"image {pixels.shape[0]} x {pixels.shape[1]}"
+    )
+  return np.unique(mask)
 
 
 def _hash(data: bytes | memoryview, shape: bytes = b"") -> int:

@@ -15,8 +15,10 @@ import numpy as np
 
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import boxes
+from mobilevit_jax.data.sources import coco_masks
 from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.sources import folder
+from mobilevit_jax.data.sources import masks
 
 # Name: from the folder and the split to the source.
 SOURCES: dict[str, Callable[..., examples.Source]] = {
@@ -25,6 +27,11 @@ SOURCES: dict[str, Callable[..., examples.Source]] = {
   "coco_json": boxes.open_coco,
   "voc_folder": boxes.open_voc,
   "yolo_folder": boxes.open_yolo,
+  "masks": masks.open_folder,
+  "voc_masks": masks.open_voc,
+  "ade20k": masks.open_ade20k,
+  "coco_voc21": coco_masks.open_split,
+  "pet_masks": masks.open_pets,
 }
 
 _FEW_SHOT_STREAM = 1  # apart from the seed's other draws

@@ -7,12 +7,14 @@ its loss and metric, is in `mobilevit_jax.tasks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mobilevit_jax.data import examples
 
+# Of an image, in pixels: one side for a square, or height and width.
+Size = int | tuple[int, int]
 # Of one example: name to shape and type.
 Spec = dict[str, tuple[tuple[int, ...], type[np.generic]]]
 # Name to an array, or to a number for one of shape [].
@@ -22,11 +24,12 @@ Arrays = Mapping[str, np.typing.ArrayLike]
 class Transform(Protocol):
   """What is done to an example before it is a row of a batch.
 
-  It may be pickled, and called by many threads at a time.
+  Sizes are sides of squares in pixels; of `Shaped` ones also shapes. It may be
+  pickled, and called by many threads at a time.
   """
 
-  def spec(self, size: int, *, train: bool) -> Spec:
-    """Shapes and types of what `train` or `evaluate` give.
+  def spec(self, size: Any, *, train: bool) -> Spec:
+    """Shapes and types of what `train` or `evaluate` give, for a `Size`.
 
     The batches' buffers, their padding and what is compiled follow from it.
     """
@@ -47,6 +50,27 @@ class Transform(Protocol):
     """A decoded example, augmented; `rng` is of this example and epoch."""
     ...
 
-  def evaluate(self, example: examples.Example, size: int) -> Arrays:
+  def evaluate(self, example: examples.Example, size: Any) -> Arrays:
     """A decoded example as evaluation and prediction see it."""
+    ...
+
+
+@runtime_checkable
+class Shaped(Transform, Protocol):
+  """A transform whose evaluation leaves images their aspect.
+
+  `spec` and `evaluate` then get one of the shapes in place of a size.
+  """
+
+  def shape(self, example: examples.Example, size: int) -> tuple[int, int]:
+    """Height and width of what `evaluate` makes of an example as it is read.
+
+    Raises:
+      examples.ImageError: if it is broken.
+    """
+    ...
+
+  @property
+  def keeps_aspect(self) -> bool:
+    """Whether shapes differ at all: it may be a setting."""
     ...

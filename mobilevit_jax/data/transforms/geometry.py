@@ -87,7 +87,25 @@ class Affine:
     # OpenCV counts from the centre of the first pixel.
     shifted = self.matrix.copy()
     shifted[:, 2] += shifted[:, :2].sum(axis=1) / 2 - 0.5
-    return cv2.warpAffine(image, shifted, size, flags=warp, borderValue=fill)
+    # Where nothing lies outside of the image, its last pixels must not be
+    # blended with the fill: half a pixel around would darken.
+    inside = self._is_inside(image.shape[0], image.shape[1])
+    return cv2.warpAffine(
+      image,
+      shifted,
+      size,
+      flags=warp,
+      borderMode=cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT,
+      borderValue=(fill,) * 3,
+    )
+
+  def _is_inside(self, height: int, width: int) -> bool:
+    """Whether all of the result comes from inside of the image."""
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    corners = corners * (self.width, self.height) - self.matrix[:, 2]
+    source = np.linalg.solve(self.matrix[:, :2], corners.T).T
+    low, high = source.min(), (source - (width, height)).max()
+    return bool(low >= -1e-6 and high <= 1e-6)
 
   def _source_box(
     self, height: int, width: int

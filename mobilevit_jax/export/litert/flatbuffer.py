@@ -131,6 +131,7 @@ class LiteRTFile:
     options: str | None = None,
     *,
     grid: Grid | None = None,
+    kind: str = "FLOAT32",
     **fields: Any,
   ) -> Ref:
     """A builtin operator with one result, and its options.
@@ -141,7 +142,8 @@ class LiteRTFile:
       shape: of the result.
       name: of the result.
       options: of the schema's `BuiltinOptions`.
-      grid: of an int8 result; a float32 one has none.
+      grid: of an int8 result; another one has none.
+      kind: of the result without a grid, of the schema's `TensorType`.
       **fields: of the options.
     """
     operator = self._s.OperatorT()
@@ -154,7 +156,7 @@ class LiteRTFile:
       operator.builtinOptions = getattr(self._s, f"{options}T")()
       for field, value in fields.items():
         setattr(operator.builtinOptions, field, value)
-    kind = "FLOAT32" if grid is None else "INT8"
+    kind = kind if grid is None else "INT8"
     output = self.tensor(shape, kind, name, grid=grid)
     operator.outputs = [output.index]
     self._operators.append(operator)

@@ -209,6 +209,10 @@ class Int8Ops(DynamicOps):
     """See `Ops.resize`."""
     return super().resize(self._chosen(x, name), h, w, name, **options)
 
+  def mask(self, x, name):
+    """See `Ops.mask`."""
+    return super().mask(self._float(x), name)
+
   def reshape(self, x, shape, name):
     """See `Ops.reshape`."""
     return super().reshape(self._chosen(x, name), shape, name)

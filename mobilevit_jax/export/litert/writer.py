@@ -156,6 +156,21 @@ class LiteRTOps(LiteRTFile, Ops):
       alignCorners=align_corners,
     )
 
+  def mask(self, x, name):
+    """See `Ops.mask`; uint8."""
+    shape = x.shape[:3]
+    axis = self.constant(np.array(3, np.int32), f"{name}/axis")
+    y = self.op(
+      "ARG_MAX",
+      [x, axis],
+      shape,
+      f"{name}/index",
+      "ArgMaxOptions",
+      kind="INT32",
+      outputType=2,  # TensorType.INT32
+    )
+    return self.op("CAST", [y], shape, name, "CastOptions", kind="UINT8")
+
   def _mean(self, x, axes, shape, name, keep):
     where = self.constant(np.array(axes, np.int32), f"{name}/axes")
     return self.op(

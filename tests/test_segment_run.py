@@ -1,0 +1,70 @@
+"""Segmentation through the real main: it learns, resumes, evaluates alike."""
+
+import json
+import re
+
+import pytest
+
+from tests import runs
+from tests import tiny_masks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp("masks")
+  tiny_masks.write(path)
+  return path
+
+
+def _args(folder, workdir, protocol="stretch", *more):
+  return [
+    f"--config=tests/tiny_segment_config.py:{protocol}",
+    f"--workdir={workdir}",
+    f"--config.data.dir={folder}",
+    *more,
+  ]
+
+
+@pytest.fixture(scope="module")
+def reference(folder, tmp_path_factory, start_main_module):
+  workdir = tmp_path_factory.mktemp("run")
+  args = _args(folder, workdir, "aspect")
+  return workdir, start_main_module(args, devices=2).finish().stdout
+
+
+def test_it_learns_and_says_the_iou_of_each_class(reference):
+  workdir, stdout = reference
+  records = runs.records(workdir)
+  train = [r for r in records if r["kind"] == "train"]
+  assert train[-1]["loss"] < 0.7 * train[0]["loss"]
+  last = next(r for r in reversed(records) if "images" in r)
+  assert {"ema_iou_background", "ema_iou_disc", "ema_miou"} <= last.keys()
+  mean = (last["ema_iou_background"] + last["ema_iou_disc"]) / 2
+  assert last["ema_miou"] == pytest.approx(mean)
+  assert re.match(
+    r"final: miou=0\.\d{4} pixel_accuracy=.* images=5",
+    stdout.splitlines()[-1],
+  )
+  assert json.loads((workdir / "data_check.json").read_text())["classes"]
+
+
+def test_killed_and_resumed_it_gives_the_same_bits(
+  reference, folder, start_main, tmp_path
+):
+  args = _args(folder, tmp_path, "aspect")
+  killed = start_main(args, devices=2)
+  saved = tmp_path / "checkpoints" / "10" / "_CHECKPOINT_METADATA"
+  killed.wait_until(saved.exists, "checkpoint 10")
+  killed.kill()
+  resumed = start_main(args, devices=2).finish()
+  assert re.search(r"resuming at step (10|15) of 20", resumed.stdout)
+  runs.assert_same(tmp_path, reference[0])
+
+
+def test_two_processes_evaluate_alike(reference, folder, start_processes):
+  workdir, stdout = reference
+  args = [*_args(folder, workdir, "aspect"), "--mode=eval"]
+  for process in start_processes(2, args):
+    assert process.finish().stdout.splitlines()[-1] == stdout.splitlines()[-1]
