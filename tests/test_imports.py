@@ -110,6 +110,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "evaluate",
     "experiment",
+    "files",
     "models",
     "run",
     "steps",

@@ -264,28 +264,17 @@ class InvertedResidual(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
+    norm = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     if expansion != 1:
       self.expand = ConvNormAct(
-        in_channels,
-        hidden,
-        kernel_size=1,
-        kind=depthwise,
-        activation=activation,
-        bn_groups=bn_groups,
-        dtype=dtype,
+        in_channels, hidden, kernel_size=1, activation=activation, **norm
       )
     self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
     )
     self.norm = BatchNorm(hidden, groups=bn_groups, dtype=dtype)
     self.project = ConvNormAct(
-      hidden,
-      out_channels,
-      kernel_size=1,
-      activation=None,
-      kind=depthwise,
-      bn_groups=bn_groups,
-      dtype=dtype,
+      hidden, out_channels, kernel_size=1, activation=None, **norm
     )
     self.expansion = expansion
     self.activation: Activation = activation

@@ -12,10 +12,8 @@ import jax
 
 from mobilevit_jax import files
 from mobilevit_jax.data import check
-from mobilevit_jax.report import history as history_lib
-from mobilevit_jax.report import measure as measure_lib
+from mobilevit_jax.report import context
 from mobilevit_jax.report import page
-from mobilevit_jax.report import statistics
 from mobilevit_jax.weights import source as source_lib
 
 
@@ -26,7 +24,7 @@ def write(
   data_dir: str | None = None,
   most_mistakes: int = 24,
 ) -> epath.Path:
-  """Writes `WORKDIR/report/index.html` and `predictions.csv` beside it.
+  """Writes `WORKDIR/report/index.html`, and what was predicted beside it.
 
   Args:
     workdir: the run's folder, local or `gs://`.
@@ -40,20 +38,22 @@ def write(
   Raises:
     ValueError, OSError: if the run or its data can't be read.
   """
-  history = history_lib.read(workdir)
-  measured = measure_lib.measure(
-    workdir, history, which=which, data_dir=data_dir
-  )
+  run = context.read(workdir, which=which, data_dir=data_dir)
+  kind = page.TASKS.get(run.config["task"]["name"])
+  predictions = kind and kind(run)
   text = page.page(
-    measured,
-    history,
+    run,
+    predictions,
     _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
     most_mistakes=most_mistakes,
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_text(folder / "predictions.csv", _printable(_csv(measured)))
+  if predictions:
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(predictions.lines())
+    files.write_text(folder / "predictions.csv", _printable(lines.getvalue()))
   files.write_text(folder / "index.html", _printable(text))
   return folder / "index.html"
 
@@ -96,23 +96,3 @@ def _checked(path: epath.Path) -> check.Report | None:
     return check.load(path)
   except (ValueError, TypeError, KeyError):
     return None  # of another version: the rest of the page stands
-
-
-def _csv(measured: measure_lib.Measured) -> str:
-  probabilities = statistics.softmax(measured.logits)
-  said = measured.logits.argmax(axis=1)
-  names = measured.class_names
-  text = io.StringIO()
-  rows = csv.writer(text, lineterminator="\n")
-  rows.writerow(["name", "label", "prediction", "probability", "of_label"])
-  for row, (label, guess) in enumerate(zip(measured.labels, said, strict=True)):
-    shares = (float(probabilities[row, one]) for one in (guess, label))
-    rows.writerow(
-      [
-        os.fspath(measured.name(row)),
-        names[label],
-        names[guess],
-        *(f"{share:.6f}" for share in shares),
-      ]
-    )
-  return text.getvalue()

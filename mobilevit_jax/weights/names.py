@@ -31,6 +31,33 @@ _LAYERS = {
     head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
     head/classifier  classifier.fc  head.fc    classifier              linear
   """,
+  "ssdlite": """
+    backbone/stem    encoder.conv_1   -  -  conv_norm
+    backbone         encoder          -  -  stages
+    head/extra/0     extra_layers.os_64   -  -  separable
+    head/extra/1     extra_layers.os_128  -  -  separable
+    head/extra/2     extra_layers.os_256  -  -  separable
+    head/pool        extra_layers.os_-1.1 -  -  conv
+    head/filters/0   ssd_heads.0     -  -  projection
+    head/filters/1   ssd_heads.1     -  -  projection
+    head             ssd_heads       -  -  level*5
+    head/predict/5   ssd_heads.5.loc_cls_layer  -  -  biased
+  """,
+  "separable": """
+    depthwise  dw_conv  -  -  conv
+    norm       dw_conv  -  -  batch_norm
+    pointwise  pw_conv  -  -  conv_norm
+  """,
+  "projection": "project proj_layer - - conv_norm",
+  "level": """
+    filters/{i}/depthwise  {i}.loc_cls_layer.dw_conv  -  -  conv
+    filters/{i}/norm       {i}.loc_cls_layer.dw_conv  -  -  batch_norm
+    predict/{i}            {i}.loc_cls_layer.pw_conv  -  -  biased
+  """,
+  "biased": """
+    -     -                -  -  conv
+    bias  block.conv.bias  -  -  tensor
+  """,
   "mobilevit_l2": """
     backbone/stem    conv_1         -  -  conv_norm
     backbone         -              -  -  stages_l2
@@ -206,6 +233,7 @@ def _table(family: str, kind: str) -> tuple[Row, ...]:
 
 
 def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
+  """The rows of a net that neither timm nor transformers has."""
   return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
 
 
@@ -213,7 +241,10 @@ def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
 # variants of a family differ in widths alone. MobileViTv3 has its forerunners'
 # names in cvnets, and was published there alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")},
+  "mobilevit": {
+    "classifier": _table("mobilevit", "mobilevit"),
+    "ssdlite": _cvnets_alone(_table("mobilevit", "ssdlite")),
+  },
   "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
   "mobilevitv3": {
     "classifier": _cvnets_alone(_table("mobilevitv3", "mobilevit"))
@@ -270,7 +301,7 @@ def _kinds(keys: Collection[str]) -> list[Kind]:
     for head, rows in heads.items():
       for dialect in DIALECTS:
         names = [name for row in rows for name in row.names(dialect)]
-        known = sum(name in keys for name in names)
+        known = sum(name in keys for name in names if name)
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
         if score > most:
