@@ -411,7 +411,7 @@ def make_recipe(
     head_rate=fields.pop("head_rate"),
     trained=model.trained_layers if frozen else None,
   )
-  optimizer = optim.adamw(schedule, **fields)
+  optimizer = optim.make(fields.pop("name"), schedule, **fields)
   if set(rates.values()) != {1.0}:
     optimizer = optax.chain(optimizer, optim.scale_updates(rates))
   return steps.Recipe(

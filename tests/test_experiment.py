@@ -54,9 +54,58 @@ def test_imagenet_is_the_recipe_of_v01(variant):
   assert config.model.bn_groups == 8
 
 
-def test_unknown_variant_is_refused():
+@pytest.mark.parametrize("variant", ["v2_050", "v2_100", "v2_200", "v3_075"])
+def test_imagenet_is_the_recipe_of_v02(variant):
+  config = imagenet.get_config(variant)
+  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  assert plan.shapes == [(256, 1024)]  # one size
+  recipe = experiment.make_recipe(config, plan, NET)
+  peak, decay = {
+    "050": (9e-3, 0.004),
+    "075": (9e-3, 0.008),
+    "100": (7.5e-3, 0.013),
+    "200": (2e-3, 0.05),
+  }[variant[-3:]]
+  steps = (0, 10_000, 19_999, plan.num_steps - 1)
+  rates = [float(recipe.schedule(step)) for step in steps]
+  expected = [1e-6, (1e-6 + peak) / 2, peak, peak / 10]
+  assert rates == pytest.approx(expected, rel=1e-3)
+  optim = config.optim
+  assert (optim.weight_decay, optim.clip_norm) == (decay, 10)
+  assert (optim.name, optim.decay) == ("adamw", "no_norm_bias")
+  assert config.model.dropout == config.model.classifier_dropout == 0
+  task, transform = config.task, config.transform
+  assert (task.mixup, task.cutmix, task.mix_each) == (0.2, 1, "batch")
+  assert (transform.preset, transform.resize_size) == ("timm", 288)
+
+
+def test_384_px_of_v2_are_ten_epochs_of_sgd():
+  config = imagenet.get_config("v2_100,384")
+  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  assert plan.shapes == [(384, 128)] and plan.num_epochs == 10
+  recipe = experiment.make_recipe(config, plan, NET)
+  for step in (0, plan.num_steps - 1):
+    assert float(recipe.schedule(step)) == pytest.approx(1e-3)
+  assert (config.optim.name, config.optim.weight_decay) == ("sgd", 4e-5)
+  assert config.task.mixup == config.task.cutmix == config.transform.erase == 0
+  assert config.eval.size == config.transform.resize_size == 384
+
+
+def test_every_variant_has_a_recipe():
+  assert set(imagenet.VARIANTS) == set(map(models.short_name, models.VARIANTS))
+  for variant in imagenet.VARIANTS:
+    config = imagenet.get_config(variant)
+    assert models.full_name(variant) == config.model.name
+    dropout = models.VARIANTS[config.model.name]
+    assert config.model.dropout == getattr(dropout, "dropout", 0)
+
+
+def test_unknown_variants_are_refused():
   with pytest.raises(ValueError, match="'xl' must be one of xxs, xs, s"):
     imagenet.get_config("xl")
+  for arguments in ("s,384", "v2_100,512", "v3_xxs,384", "v2_100,384,384"):
+    with pytest.raises(ValueError, match="must be VARIANT, or VARIANT,384"):
+      imagenet.get_config(arguments)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +159,13 @@ def test_bad_field_is_named_with_its_value(field, value, message):
 
 @pytest.mark.parametrize(
   ("arguments", "size"),
-  [("xxs,scratch,32", 32), ("s,64,scratch", 64), ("s,64", 64), ("xs", 256)],
+  [
+    ("xxs,scratch,32", 32),
+    ("s,64,scratch", 64),
+    ("v2_050,64", 64),
+    ("v3_xxs,64,scratch", 64),
+    ("xs", 256),
+  ],
 )
 def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   config = finetune.get_config(arguments)
