@@ -120,7 +120,7 @@ def _check(args: argparse.Namespace) -> int:
     raise ValueError(f"--size={args.size} must be at least 1")
   own = dict.fromkeys(sources.SOURCES, "val") | {"digits": "test"}
   usual = own.get(args.data, "validation")
-  names = (args.train_split, args.eval_split or usual)
+  names = (args.train_split or "train", args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
