@@ -138,9 +138,8 @@ def _check(args: argparse.Namespace) -> int:
     from mobilevit_jax import experiment
 
     kind = experiment.TASKS["detect"]
-    fits = functools.partial(
-      kind.make(None, 1).fits, size=args.size or kind.size
-    )
+    task: Any = kind.make(None, 1)
+    fits = functools.partial(task.fits, size=args.size or kind.size)
   report = check.check_splits(splits, size=args.size, progress=True, fits=fits)
   print("\n".join(report.lines()))
   if refusal := report.refusal():

@@ -110,8 +110,8 @@ def wrong(
   """
   target = truth.target() if isinstance(truth, Boxes) else truth
   boxes = target["boxes"]
-  x0, y0, x1, y1 = boxes.T
-  sound = np.isfinite(boxes).all(axis=1)
+  x0, y0, x1, y1 = (boxes[:, edge] for edge in range(4))
+  sound = np.asarray(np.isfinite(boxes).all(axis=1))
   swapped = sound & ((x1 < x0) | (y1 < y0))
   flat = sound & ~swapped & ((x1 == x0) | (y1 == y0))
   # Formats that count from 0 and from 1 disagree by a pixel.

@@ -18,10 +18,16 @@ Fits = Callable[[np.ndarray], np.ndarray]
 class BoxFindings:
   """What is said of the boxes of one split."""
 
-  def __init__(self, name: str, found: scan.Scan, fits: Fits | None = None):
-    """`found.source` is a `data.boxes.Boxed`; for `fits` see above."""
-    self._name, self._scan, self._fits = name, found, fits
-    self._source: boxes_lib.Boxed = found.source  # pyright: ignore
+  def __init__(
+    self,
+    name: str,
+    source: boxes_lib.Boxed,
+    found: scan.Scan,
+    fits: Fits | None,
+  ):
+    """`found` is of the source's images; for `fits` see above."""
+    self._name, self._source = name, source
+    self._scan, self._fits = found, fits
     num_classes = len(self._source.class_names)
     self.images = np.zeros(num_classes, int)  # that hold each class
     self.boxes = self.empty = self.crowds = self.unmatched = 0
@@ -86,7 +92,7 @@ def find(
 ) -> Sequence[BoxFindings]:
   """For each split what is said of its boxes; none where it has none."""
   return [
-    BoxFindings(name, found, fits)
+    BoxFindings(name, found.source, found, fits)
     for name, found in scans.items()
     if isinstance(found.source, boxes_lib.Boxed)
   ]

@@ -32,8 +32,11 @@ def has_boxes(features: Any) -> bool:
     "bbox": tfds.features.BBoxFeature,
     "label": tfds.features.ClassLabel,
   }
-  return isinstance(objects, tfds.features.Sequence) and all(
-    key in objects.feature and isinstance(objects.feature[key], kind)
+  if not isinstance(objects, tfds.features.Sequence):
+    return False
+  inside: Any = objects.feature
+  return all(
+    key in inside and isinstance(inside[key], kind)
     for key, kind in wanted.items()
   )
 
