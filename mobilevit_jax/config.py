@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
+import pathlib
 from typing import Any
 
 from absl import flags
@@ -66,8 +67,12 @@ def parse_flags(
   Raises:
     ConfigError: for what can't be parsed or read, in one line.
   """
-  for word in argv:
-    field = word.lstrip("-").partition("=")[0].removeprefix("config.")
+  for word in argv[1:]:
+    name, _, value = word.lstrip("-").partition("=")
+    file = value.partition(":")[0]
+    if name == "config" and file and not pathlib.Path(file).is_file():
+      raise ConfigError(f"--config={value}: No such file: {file!r}")
+    field = name.removeprefix("config.")
     if field in MOVED:
       raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
   try:

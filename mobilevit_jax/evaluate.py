@@ -50,13 +50,11 @@ class Evaluator:
       )
       spec = pipeline.batch_spec(setup.transform, setup.size, train=False)
       # Rows stay where their images are: each process reads its own.
-      self._compiled = (
-        jax.jit(step, out_shardings=layout.batch)
-        .lower(
-          *layout.replicated_shapes(shapes),
-          batch=layout.batch_shapes(spec, self.batch),
-        )
-        .compile()
+      jitted = jax.jit(step, out_shardings=layout.batch)
+      arguments = layout.replicated_shapes(shapes)
+      batch = layout.batch_shapes(spec, self.batch)
+      self._compiled = distributed.together(
+        lambda: jitted.lower(*arguments, batch=batch).compile()
       )
     return self._compiled
 

@@ -22,6 +22,7 @@ from mobilevit_jax.run import bad_images
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import clock
 from mobilevit_jax.run import distributed
+from mobilevit_jax.run import lock
 from mobilevit_jax.run import progress as progress_lib
 from mobilevit_jax.run import stop
 from mobilevit_jax.run import writer as writer_lib
@@ -63,6 +64,7 @@ def train_and_evaluate(
     )
     folder, is_first = epath.Path(workdir), jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
+    _take(folder, stack)
     checkpoints = checkpoint.Checkpoints(
       workdir, keep=run.cadence.keep, say=say
     )
@@ -112,6 +114,26 @@ class _Tools:
   ledger: bad_images.Ledger
 
 
+def _take(folder: epath.Path, stack: contextlib.ExitStack) -> None:
+  """Keeps other runs out of the folder until the stack is closed.
+
+  Raises:
+    config_lib.ConfigError: in all processes, if another run is at work there.
+  """
+  held = lock.Lock(folder, say=say)
+
+  def take() -> str:
+    try:
+      held.take()
+    except config_lib.ConfigError as error:
+      return str(error)
+    return ""
+
+  if refusal := distributed.from_first(take):
+    raise config_lib.ConfigError(refusal)
+  stack.callback(held.release)
+
+
 def _start(
   run: experiment.Experiment,
   initial: Any,
@@ -153,7 +175,9 @@ def _loop(
   writer.rewind(start)
   began = writer.note_start(start)
   frozen = run.layout.replicate(run.task.frozen)
-  compiled = _compile_steps(run, state, frozen) if start < num_steps else {}
+  compiled = {}
+  if start < num_steps:
+    compiled = distributed.together(lambda: _compile_steps(run, state, frozen))
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -94,6 +95,20 @@ def test_bad_images_are_named_and_the_rest_go_on(capsys, weights, folder):
   assert str(absent) in err
 
 
+def test_only_regular_files_are_read(capsys, weights, folder):
+  # A pipe would be waited for, and this device has no end.
+  os.mkfifo(folder / "pipe.jpg")
+  (folder / "zero.jpg").symlink_to("/dev/zero")
+  args = (f"--weights={weights}", "--size=64", "--top=1", "--json")
+  code, found, err = run(capsys, *args, folder)
+  assert (code, len(found), err) == (0, 5, "")
+  code, found, err = run(
+    capsys, *args, folder / "pipe.jpg", folder / "zero.jpg", folder / "0.png"
+  )
+  assert (code, len(found)) == (1, 1)
+  assert err.count("is not a regular file\n") == 2
+
+
 def test_pictures_are_drawn_for_every_image(capsys, weights, folder, tmp_path):
   drawn = tmp_path / "drawn"
   code, *_ = run(
@@ -104,7 +119,9 @@ def test_pictures_are_drawn_for_every_image(capsys, weights, folder, tmp_path):
   assert code == 0
   names = sorted(path.name for path in drawn.iterdir())
   assert names == [f"{index}.png.png" for index in range(5)]
-  assert all(Image.open(drawn / name).height > 64 for name in names)
+  for name in names:
+    with Image.open(drawn / name) as picture:
+      assert picture.height > 64  # the image, and a line under it
 
 
 def test_label_sources(weights, tmp_path):
@@ -139,6 +156,7 @@ def test_numbers_where_nobody_knows_names(model, tmp_path):
     (("--variant=m",), "variant=m must be one of xxs, xs, s"),
     (("--batch=0",), "--batch=0"),
     (("--size=16",), "too small"),
+    (("--size=100000",), "size=100000 must be at least 1 and at most 4096"),
     (("--labels=absent.txt",), "absent.txt"),
   ),
 )

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -106,3 +107,16 @@ def test_sigkill_of_one_ends_the_other_and_a_restart_goes_on(
   resumed = run_main(_args(tmp_path))
   assert re.search(r"resuming at step \d+ of 30", resumed.stdout)
   _assert_same(tmp_path, reference)
+
+
+def test_late_compilation_of_one_is_waited_for(start_processes, tmp_path):
+  args = [
+    "--config=tests/slow_compile_config.py",
+    f"--workdir={tmp_path}",
+    "--config.plan.num_steps=2",
+  ]
+  processes = start_processes(2, args)
+  started = time.monotonic()
+  for process in processes:
+    process.finish(timeout=_LIMIT)
+  assert time.monotonic() - started > 35

@@ -8,22 +8,29 @@ import multiprocessing
 from multiprocessing import connection
 from multiprocessing import resource_tracker
 import os
+import pathlib
 import signal
 import threading
 from typing import Any
 import weakref
 
 from absl import flags
+import cloudpickle
 import cv2
 import grain
 import numpy as np
 
+from mobilevit_jax import config
 from mobilevit_jax.data import transforms
 
 Batch = dict[str, np.ndarray]
 
 _MAX_THREADS = 16
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class WorkerError(config.UserError, RuntimeError):
+  """A worker process was killed; what it was to load is lost."""
 
 
 class BatchIterator(Iterator[Batch]):
@@ -44,19 +51,47 @@ class BatchIterator(Iterator[Batch]):
     )
     self._first: futures.Future | None = starter.submit(_first, iterator)
     self._iterator = iterator
+    self._workers: set[Any] = set()
     starter.shutdown(wait=False)
     self._finalizer = weakref.finalize(self, _close, self._first, iterator)
 
   def __next__(self) -> Batch:
-    """The next batch; `ImageError` if it has an image that can't be used."""
+    """The next batch.
+
+    Raises:
+      ImageError: if it has an image that can't be used.
+      WorkerError: if a worker process was killed.
+    """
     if not self._finalizer.alive:
       raise ValueError("The iterator is closed.")
-    if self._first is None:
-      return next(self._iterator)
-    batch, self._first = self._first.result(), None
+    try:
+      if self._first is None:
+        return next(self._iterator)
+      while not futures.wait([self._first], timeout=0.1).done:
+        self._note_workers()
+      self._note_workers()
+      batch, self._first = self._first.result(), None
+    except RuntimeError as error:
+      if "terminated unexpectedly" not in str(error):  # so Grain has it
+        raise
+      raise WorkerError(self._lost()) from error
     if batch is None:
       raise StopIteration
     return batch
+
+  def _note_workers(self) -> None:
+    children = multiprocessing.active_children()
+    self._workers |= {child for child in children if "grain" in child.name}
+
+  def _lost(self) -> str:
+    """Which worker was killed, by what; it may have died before it was seen."""
+    dead = [worker for worker in self._workers if worker.exitcode]
+    which = ", ".join(f"{worker.pid} ({worker.exitcode})" for worker in dead)
+    return (
+      "a worker process that loads data was killed: "
+      f"{which or 'while it began'}; -9 is often the system's, for want of "
+      "memory: lower data.num_workers or data.prefetch_batches"
+    )
 
   def close(self) -> None:
     """Ends loading and its worker processes."""
@@ -146,6 +181,39 @@ class LoadRows:
     return LoadRows, (self._num_threads,)
 
 
+class _Parcel:
+  """A function that travels to a worker beside the pipe that starts it.
+
+  That pipe holds 64 KiB. A worker that is killed before it has read more than
+  that leaves its parent writing for ever, as Python keeps the pipe's other end
+  open; a source of many files is a hundred times that.
+  """
+
+  def __init__(self, function: Callable[..., Any]):
+    """Takes what is to be called, in this process and in the workers."""
+    self._function = function
+    self._file: int | None = None
+
+  def __call__(self, *args: Any) -> Any:
+    """Calls it."""
+    return self._function(*args)
+
+  def __reduce__(self):
+    """A worker opens the file, which has no name and ends with this process."""
+    if not hasattr(os, "memfd_create"):  # other systems than Linux
+      return _Parcel, (self._function,)
+    if self._file is None:
+      self._file = os.memfd_create("parcel")
+      weakref.finalize(self, os.close, self._file)
+      with open(self._file, "wb", closefd=False) as file:
+        cloudpickle.dump(self._function, file)
+    return _open_parcel, (f"/proc/{os.getpid()}/fd/{self._file}",)
+
+
+def _open_parcel(path: str) -> _Parcel:
+  return _Parcel(cloudpickle.loads(pathlib.Path(path).read_bytes()))
+
+
 def iterate(
   elements: range,
   load: Callable[[int, LoadRows], Batch],
@@ -163,7 +231,7 @@ def iterate(
     num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
   load_rows = LoadRows(num_threads)
   dataset = grain.MapDataset.range(elements.start, elements.stop).map(
-    lambda element: load(int(element), load_rows)
+    _Parcel(lambda element: load(int(element), load_rows))
   )
   if not num_workers:
     # OpenCV's own threads would only get in the way of ours.

@@ -61,7 +61,11 @@ def read_images(
   found = files.find_images(paths)
   count = min(len(found), MAX_IMAGES)
   chosen = [found[i * len(found) // count] for i in range(count)]
-  return np.stack([crop(path.read_bytes(), str(path)) for path in chosen])
+  source = files.FileSource(chosen)  # it refuses what is no regular file
+  images = [source[index].image for index in range(count)]
+  return np.stack(
+    [crop(image, str(path)) for image, path in zip(images, chosen, strict=True)]
+  )
 
 
 def answers_of_jax(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import mobilevit_v2
+from mobilevit_jax.models import mobilevit_v3
 from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.models.net import Net
@@ -43,6 +45,10 @@ class Family:
   reference: str
 
 
+_V3 = (
+  "arXiv 2209.15159, MobileViTv3: Mobile-Friendly Vision Transformer with "
+  "Simple and Effective Fusion of Local, Global and Input Features"
+)
 FAMILIES: dict[str, Family] = {
   "mobilevit": Family(
     name="mobilevit",
@@ -57,6 +63,54 @@ FAMILIES: dict[str, Family] = {
     patch_sizes=((2, 2),),
     reference="arXiv 2110.02178, MobileViT: Light-weight, General-purpose, and "
     "Mobile-friendly Vision Transformer",
+  ),
+  "mobilevitv2": Family(
+    name="mobilevitv2",
+    backbone=mobilevit_v2.MobileViTv2,
+    variants=mobilevit_v2.VARIANTS,
+    init=init.draw_torch,
+    block=mobilevit_v2.MobileViTv2Block,
+    bgr=(),  # ml-cvnets reads images with PIL since v0.2
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference="arXiv 2206.02680, Separable Self-attention for Mobile Vision "
+    "Transformers",
+  ),
+  # Three rows for MobileViTv3: those that change v1's block read images as it
+  # does, the one that changes v2's as that, and the names of weights follow
+  # the depth.
+  "mobilevitv3": Family(
+    name="mobilevitv3",
+    backbone=mobilevit_v3.MobileViTv3,
+    variants=mobilevit_v3.VARIANTS,
+    init=init.draw,
+    block=mobilevit_v3.BlockOfV1,
+    bgr=("cvnets",),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
+  ),
+  "mobilevitv3_l2": Family(
+    name="mobilevitv3_l2",
+    backbone=mobilevit_v3.MobileViTv3L2,
+    variants=mobilevit_v3.VARIANTS_L2,
+    init=init.draw,
+    block=mobilevit_v3.BlockOfV1,
+    bgr=("cvnets",),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
+  ),
+  "mobilevitv3_v2": Family(
+    name="mobilevitv3_v2",
+    backbone=mobilevit_v3.MobileViTv3OfV2,
+    variants=mobilevit_v3.VARIANTS_V2,
+    init=init.draw_torch,
+    block=mobilevit_v3.BlockOfV2,
+    bgr=(),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
   ),
 }
 HEADS: dict[str, type[Any]] = {
@@ -153,7 +207,8 @@ def create_model(
     **fields: keyword arguments of the backbone's class (`dropout`,
       `output_stride`), the head's (`num_classes`, `classifier_dropout`), both
       (`bn_groups`, `depthwise`, `dtype`) and the net's (`frozen`); see
-      `models.mobilevit.MobileViT`, `models.heads` and `Net`.
+      `models.mobilevit.MobileViT`, `models.heads` and `Net`. Where the
+      families differ, such as in their dropout, None takes the family's own.
 
   Returns:
     The net; `net(images)` gives the head's output, `net.features(images)` the

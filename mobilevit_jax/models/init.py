@@ -1,11 +1,12 @@
-"""Initial weights, drawn with numpy by the rules of ml-cvnets v0.1.
+"""Initial weights, drawn with numpy.
 
 JAX's generator compiles once for each tensor's shape, twenty seconds in all
 for the smallest net; numpy takes a tenth of a second, and gives each tensor
 a stream of its own, so that one layer's values don't depend on the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+import math
 from typing import Any
 import zlib
 
@@ -62,6 +63,49 @@ def draw(
   )
 
 
+def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
+  """`draw`, but for PyTorch's own first values.
+
+  Convolutions and their biases are uniform within 1 / sqrt(fan_in) of 0 (torch
+  `nn/modules/conv.py:reset_parameters`), linear layers Xavier-uniform with
+  biases 0 (ml-cvnets `cvnets/layers/linear_layer.py`). ml-cvnets trained from
+  these since v0.2, where what its configurations ask for is never applied.
+  """
+  if seed < 0:
+    raise ValueError(f"seed={seed} must not be negative")
+
+  def of_layer(tree: Any, path: tuple[str, ...]) -> Any:
+    kernel = tree.get("kernel")
+    bound = 0.0
+    if kernel is not None:
+      fan_in = math.prod(kernel.shape[:-1])
+      if len(kernel.shape) == 4:
+        bound = fan_in**-0.5
+      else:
+        bound = (6 / (fan_in + kernel.shape[-1])) ** 0.5
+    result = {}
+    for name, leaf in tree.items():
+      inside = (*path, str(name))
+      if isinstance(leaf, dict):
+        result[name] = of_layer(leaf, inside)
+      elif name in ("scale", "var"):
+        result[name] = np.ones(leaf.shape, leaf.dtype)
+      elif name == "kernel" or (bound and len(kernel.shape) == 4):
+        values = _generator(inside, seed).uniform(-bound, bound, leaf.shape)
+        result[name] = values.astype(leaf.dtype)
+      else:
+        result[name] = np.zeros(leaf.shape, leaf.dtype)
+    return result
+
+  return of_layer(shapes, ())
+
+
+def _generator(path: Iterable[str], seed: int) -> np.random.Generator:
+  """The stream of one tensor."""
+  name = net.public_name("/".join(path))
+  return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
 def _draw_one(
   prefix: str, path: tuple[Any, ...], leaf: Any, seed: int, rule: Rule
 ) -> np.ndarray:
@@ -70,6 +114,5 @@ def _draw_one(
     return np.ones(leaf.shape, leaf.dtype)
   if names[-1] != "kernel":
     return np.zeros(leaf.shape, leaf.dtype)
-  name = net.public_name(prefix + "/".join(names))
-  rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-  return rule(rng, leaf.shape).astype(leaf.dtype)
+  generator = _generator((*prefix.split("/")[:-1], *names), seed)
+  return rule(generator, leaf.shape).astype(leaf.dtype)

@@ -8,13 +8,15 @@ import os
 import sys
 import traceback
 import types
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
 from mobilevit_jax import config
+
+_T = TypeVar("_T")
 
 # What a process leaves with that JAX's runtime aborts for a lost peer.
 LOST_PEER = 134
@@ -123,23 +125,28 @@ def gather(rows: np.ndarray) -> np.ndarray:
   return np.frombuffer(kept.tobytes(), rows.dtype).reshape(-1, *rows.shape[1:])
 
 
-def from_first(work: Callable[[], str]) -> str:
-  """What `work` returns in process 0, in all of them; others don't run it.
+def together(work: Callable[[], _T]) -> _T:
+  """What `work` returns in this process, once it is done in all of them.
 
-  However long it takes, nobody times out: the processes that wait meet the
-  first one every second.
+  However long it takes in one, the others don't time out: JAX waits for a
+  process 30 s at most, so they meet every second.
   """
   if jax.process_count() == 1:
     return work()
-  is_first = jax.process_index() == 0
   with futures.ThreadPoolExecutor(1) as pool:
-    running = [pool.submit(work)] if is_first else []
-    done = False
+    running, done = pool.submit(work), False
     while not done:
-      finished = futures.wait(running, timeout=1).done if is_first else set()
-      done = bool(gather(np.array([len(finished)])).any())
-    text = running[0].result().encode() if is_first else b""
-  return gather(np.frombuffer(text, np.uint8)).tobytes().decode()
+      finished = len(futures.wait([running], timeout=1).done)
+      done = bool(gather(np.array([finished])).all())
+  return running.result()
+
+
+def from_first(work: Callable[[], str]) -> str:
+  """What `work` returns in process 0, in all of them; others don't run it."""
+  text = together(work if jax.process_index() == 0 else str)
+  if jax.process_count() == 1:
+    return text
+  return gather(np.frombuffer(text.encode(), np.uint8)).tobytes().decode()
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:

@@ -216,26 +216,12 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   Raises:
     ValueError: if that is not even half of its backbone's.
   """
-  family, head, dialect = names.kind(tensors)
-
-  def share(name: str) -> float:
-    flat = trees.flat_model(models.abstract_model(name, head))
-    expected: dict[str, tuple[int, ...]] = {}
-    for row in names.TABLES[family][head]:
-      if row.path.startswith("backbone/"):
-        expected |= names.dialect_shapes(row, flat[row.path].shape, dialect)
-    fits = (
-      key in tensors and tensors[key].shape == shape
-      for key, shape in expected.items()
-    )
-    return sum(fits) / len(expected)
-
-  shares = {name: share(name) for name in models.FAMILIES[family].variants}
-  best = max(shares, key=lambda name: shares[name])
-  if shares[best] < 0.5:
+  kind = names.kind(tensors)
+  share, best = names.closest(tensors, kind)
+  if share <= 0.5:
     raise ValueError(
       "the variant can't be told: the tensors have the shapes of none of "
-      f"{', '.join(shares)}"
+      f"{', '.join(models.FAMILIES[kind.family].variants)}"
     )
   return best
 

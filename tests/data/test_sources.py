@@ -153,7 +153,10 @@ def test_folder_may_be_given_through_a_link_or_relative(tmp_path, monkeypatch):
     (["1.png"], "train", "must hold class sub-folders"),
     (["train/1.png"], "train", "must hold .*images for split='train'"),
     (["train/a/1.txt"], "train", "must hold .jpeg/.jpg/.png images"),
-    (["train/a/1.png"], "valid", "split='valid' must be 'train' or 'val', or"),
+    (["train/a/1.png"], "valid", "split='valid' is missing: .* holds train"),
+    (["train/a/1.png"], "val", "must hold val/CLASS/IMAGE too"),
+    (["train/a/1.png", "docs/x.png"], "val", "split='val' is missing"),
+    (["val/a/1.png", "test/a/1.png"], "train", "missing: .* val, test with"),
     (["a/1.png"], "test", "split='test' must be 'train' or 'val', or"),
     (["a/1.png"], "..", r"split='..' must be 'train' or 'val', or"),
     (
@@ -167,6 +170,13 @@ def test_impossible_folder_is_refused(tmp_path, files, split, message):
   _write(tmp_path, files)
   with pytest.raises(ValueError, match=message):
     _open(tmp_path, split)
+
+
+def test_class_may_be_called_as_a_split(tmp_path):
+  # Its own images tell: a split holds nothing but classes.
+  _write(tmp_path, [f"train/{n}.png" for n in range(30)])
+  _write(tmp_path, ["train/steam/1.png", "car/1.png"])
+  assert _open(tmp_path, "val").class_names == ("car", "train")
 
 
 def test_missing_folder_is_refused(tmp_path):

@@ -95,7 +95,7 @@ def test_wrong_arguments_are_named(arguments, error, message):
 def test_short_names():
   for full in models.VARIANTS:
     short = models.short_name(full)
-    assert short == full.split("_")[1]
+    assert short == full.removeprefix("mobilevit").removeprefix("_")
     assert models.full_name(short) == models.full_name(full) == full
   assert models.short_name("mobilevitv2_050") == "v2_050"
   with pytest.raises(ValueError, match=r"variant=m must be one of xxs, xs, s$"):

@@ -190,7 +190,7 @@ def _class_warnings(
     yield (
       f"classes are uneven: {train[most]} training images of "
       f"{class_names[most]}, {train[least]} of {class_names[least]}; add some "
-      "to the small ones, or set --config.optim.class_weights=balanced"
+      "to the small ones, or set --config.task.class_weights=balanced"
     )
   for name, column in zip(names[1:], counts[:, 1:].T, strict=True):
     if column.any() and not column.all():

@@ -22,7 +22,9 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
       found.append(path)
       continue
     inside = sorted(
-      file for file in path.rglob("*") if file.suffix.lower() in _EXTENSIONS
+      file
+      for file in path.rglob("*")
+      if file.suffix.lower() in _EXTENSIONS and file.is_file()
     )
     if not inside:
       raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")
@@ -47,6 +49,9 @@ class FileSource:
   def __getitem__(self, index: int) -> examples.Example:
     """Reads a file; one that can't be read is an image that can't be used."""
     path = self._paths[index]
+    if path.exists() and not path.is_file():
+      # A pipe would be waited for, and a device read without an end.
+      raise examples.ImageError(f"{path}: is not a regular file")
     try:
       image = path.read_bytes()
     except OSError as error:

@@ -13,6 +13,8 @@ import numpy as np
 from mobilevit_jax.data import examples
 
 _EXTENSIONS = (".jpeg", ".jpg", ".png")
+# Folders of these names that hold folders are splits, and no classes.
+_SPLITS = ("train", "val", "valid", "validation", "test")
 # One file in five: those whose SHA-1 begins with a byte below 51.
 _VAL_HASHES = 51
 
@@ -82,7 +84,7 @@ def open_split(
 
   Raises:
     ValueError: if the folder is missing or holds no classes, no images or no
-      such split, or a split has a class that `train` lacks.
+      such split beside others, or a split has a class that `train` lacks.
   """
   if data_dir is None:
     raise ValueError("data_dir=None must be the folder to read")
@@ -106,6 +108,13 @@ def open_split(
         f"that its train split lacks, as {unseen[0]!r}"
       )
     classes = known
+  elif others := [name for name in _SPLITS if _is_split(top / name, top)]:
+    # Else those would be taken for classes, and their classes for nothing.
+    raise ValueError(
+      f"split={split!r} is missing: data_dir={str(data_dir)!r} holds "
+      f"{', '.join(others)} with class sub-folders, so it must hold "
+      f"{split}/CLASS/IMAGE too; or move the classes up, out of {others[0]}"
+    )
   elif split not in ("train", "val"):
     raise ValueError(
       f"split={split!r} must be 'train' or 'val', or a sub-folder of "
@@ -135,6 +144,13 @@ def _subfolders(root: pathlib.Path, top: pathlib.Path) -> list[str]:
     entry.name
     for entry in os.scandir(root)
     if _may_read(entry, top) and entry.is_dir()
+  )
+
+
+def _is_split(folder: pathlib.Path, top: pathlib.Path) -> bool:
+  """Whether it holds folders, and no images of its own."""
+  return bool(_subfolders(folder, top)) and not any(
+    name.lower().endswith(_EXTENSIONS) for name in os.listdir(folder)
   )
 
 

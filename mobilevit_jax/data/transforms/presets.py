@@ -21,6 +21,8 @@ from PIL import Image
 from mobilevit_jax.data import augment
 
 PRESETS = ("cvnets", "timm", "hf")
+# No net is used at more; an image of it takes 200 MB as float32.
+MAX_SIZE = 4096
 
 _TIMM_CROP = 0.9  # `crop_pct` of its pretrained configurations
 # Longer images are cut first, as in `augment`: a line of pixels would else
@@ -51,8 +53,8 @@ def preprocess(
     uint8 `[size, size, 3]`, RGB. Weights for BGR are turned when loaded.
 
   Raises:
-    ValueError: for an unknown preset, a size below 1, or an image that can't
-      be decoded (`examples.ImageError`).
+    ValueError: for an unknown preset, a size below 1 or above `MAX_SIZE`, or
+      an image that can't be decoded (`examples.ImageError`).
   """
   check(preset, size, resize_size)
   pixels = augment.decode(image, name)
@@ -121,10 +123,13 @@ def check(preset: str, size: int, resize_size: int | None = None) -> None:
   """Raises ValueError for arguments that `preprocess` can't take."""
   if preset not in PRESETS:
     raise ValueError(f"preset={preset!r} must be one of {', '.join(PRESETS)}")
-  if size < 1:
-    raise ValueError(f"size={size} must be at least 1")
-  if resize_size is not None and resize_size < size:
-    raise ValueError(f"resize_size={resize_size} must be at least size={size}")
+  if not 1 <= size <= MAX_SIZE:
+    raise ValueError(f"size={size} must be at least 1 and at most {MAX_SIZE}")
+  if resize_size is not None and not size <= resize_size <= 2 * MAX_SIZE:
+    raise ValueError(
+      f"resize_size={resize_size} must be at least size={size} and at most "
+      f"{2 * MAX_SIZE}"
+    )
 
 
 def _shorter(preset: str, size: int) -> int:

@@ -1,0 +1,50 @@
+"""A worker that the system kills ends the run in one line, to go on from."""
+
+import os
+import pathlib
+import re
+import signal
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def _workers(parent):
+  """Process ids of the workers of a run that are alive."""
+  found = []
+  for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    try:
+      state, owner = stat.read_text().rpartition(")")[2].split()[:2]
+      command = stat.with_name("cmdline").read_text()
+    except OSError:  # it ended meanwhile
+      continue
+    if owner == str(parent) and state != "Z" and "spawn_main" in command:
+      found.append(int(stat.parent.name))
+  return found
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="reads /proc")
+def test_killed_worker_is_named_and_the_run_goes_on(
+  start_main, run_main, tmp_path
+):
+  args = [
+    "--config=tests/tiny_config.py",
+    f"--workdir={tmp_path / 'run'}",
+    "--config.data.num_workers=2",
+    "--config.checkpoint.every_steps=5",
+  ]
+  # The evaluation's first workers, in the midst of training's, are the third
+  # and the fourth: an early one has not read yet what it is to do.
+  for moment in ("start", "step 12/30"):
+    process = start_main(args)
+    if moment != "start":
+      process.wait_for_output(moment)
+    process.wait_until(lambda p=process: _workers(p.popen.pid), "workers")
+    os.kill(_workers(process.popen.pid)[0], signal.SIGKILL)
+    stderr = process.finish(timeout=60, expect=1).stderr
+    lines = [x for x in stderr.splitlines() if "resource_tracker" not in x]
+    assert "error: a worker process that loads data was killed" in lines[0]
+    assert "Traceback" not in stderr
+  assert re.search(r"worker .* killed: \d+ \(-9\)", stderr)
+  assert "resuming at step" in run_main(args).stdout
