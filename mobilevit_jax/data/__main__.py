@@ -19,7 +19,6 @@ images as the net is given them, augmented.
 
 import argparse
 from collections.abc import Callable, Sequence
-import functools
 import math
 import pathlib
 import sys
@@ -132,15 +131,15 @@ def _check(args: argparse.Namespace) -> int:
     )
     for name in names
   }
-  fits = None
+  size, fits = args.size, None
   if all(isinstance(source, boxes.Boxed) for source in splits.values()):
     # Which boxes a net can match is known to the task, with JAX and all.
     from mobilevit_jax import experiment
 
     kind = experiment.TASKS["detect"]
     task: Any = kind.make(None, 1)
-    fits = functools.partial(task.fits, size=args.size or kind.size)
-  report = check.check_splits(splits, size=args.size, progress=True, fits=fits)
+    size, fits = size or kind.size, task.fits
+  report = check.check_splits(splits, size=size, progress=True, fits=fits)
   print("\n".join(report.lines()))
   if refusal := report.refusal():
     raise ValueError(refusal)

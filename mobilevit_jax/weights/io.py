@@ -172,8 +172,12 @@ def decode(
     "classifier": tuple(f"head/{part}/" for part in model.head.CLASSIFIERS),
     "head": ("head/",),
   }[reset]
-  rows = [row for row in rows if not row.path.startswith(left_out)]
   shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
+  rows = [
+    row
+    for row in rows
+    if row.path in shapes and not row.path.startswith(left_out)
+  ]
   problems: list[str] = []
   for row in rows:
     expected = names.dialect_shapes(row, shapes[row.path], dialect)

@@ -32,8 +32,6 @@ _LAYERS = {
     head/classifier  classifier.fc  head.fc    classifier              linear
   """,
   "ssdlite": """
-    backbone/stem    encoder.conv_1   -  -  conv_norm
-    backbone         encoder          -  -  stages
     head/extra/0     extra_layers.os_64   -  -  separable
     head/extra/1     extra_layers.os_128  -  -  separable
     head/extra/2     extra_layers.os_256  -  -  separable
@@ -237,13 +235,22 @@ def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
   return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
 
 
+def _detector(classifier: Iterable[Row]) -> tuple[Row, ...]:
+  """The rows of SSDLite on the backbone of a classifier."""
+  backbone = (
+    dataclasses.replace(row, cvnets=f"encoder.{row.cvnets}")
+    for row in classifier
+    if row.path.startswith("backbone/")
+  )
+  return _cvnets_alone([*backbone, *_rows("ssdlite", "", "", "", "")])
+
+
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
 # variants of a family differ in widths alone. MobileViTv3 has its forerunners'
 # names in cvnets, and was published there alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
   "mobilevit": {
     "classifier": _table("mobilevit", "mobilevit"),
-    "ssdlite": _cvnets_alone(_table("mobilevit", "ssdlite")),
   },
   "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
   "mobilevitv3": {
@@ -256,6 +263,8 @@ TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
     "classifier": _cvnets_alone(_table("mobilevitv3_v2", "mobilevitv2"))
   },
 }
+for _heads in TABLES.values():
+  _heads["ssdlite"] = _detector(_heads["classifier"])
 
 
 def table(model: models.Net) -> tuple[Row, ...]:
@@ -265,9 +274,12 @@ def table(model: models.Net) -> tuple[Row, ...]:
     ValueError: if it is of no family.
   """
   heads = TABLES.get(models.family_of(model).name, {})
+  paths = trees.flat_model(model)
+  # A variant's head may be without a part, where widths are equal already.
   rows = heads.get(models.head_of(model), ())
+  rows = [row for row in rows if row.path in paths]
   known = {row.path for row in rows}
-  others = (Row(p) for p in trees.flat_model(model) if p not in known)
+  others = (Row(path) for path in paths if path not in known)
   return (*rows, *others)
 
 
