@@ -50,22 +50,17 @@ class TaskKind:
   """One row of `TASKS`.
 
   Attributes:
-    make: from the training source, the net's number of classes and the fields
-      of `config.task` to the task.
+    make: the task, from the training source, the net's number of classes and
+      the fields of `config.task`.
     transform: from the fields of `config.transform` to the transform.
     heads: names of the heads, in `models.HEADS`, that the task can train.
-    view: from the crop that weights are used with to those fields of the
-      transform that say so.
-    size: image side of published weights, in pixels.
+    view: fields of the transform for weights of a crop; `size`: their pixels.
   """
 
   make: Callable[..., task_lib.Task]
   transform: Callable[..., transforms.Transform]
   heads: tuple[str, ...]
-  view: Callable[[presets.Crop], dict[str, Any]] = lambda crop: {
-    "preset": crop.preset,
-    "resize_size": crop.resize_size,
-  }
+  view: Callable[[presets.Crop], dict[str, Any]] = presets.Crop.fields
   size: int = 256
 
 
@@ -77,7 +72,7 @@ TASKS: dict[str, TaskKind] = {
     detect.make,
     detect_transform.DetectTransform,
     ("ssdlite",),
-    view=lambda crop: {},  # the whole image, stretched
+    view=lambda crop: {},
     size=320,
   ),
   "segment": TaskKind(
@@ -197,12 +192,10 @@ class Experiment:
 
   def check_data(self) -> check.Report:
     """Reads every image of the splits to check."""
-    size = min(size for size, _ in self.plan.shapes)
-    fits = getattr(self.task, "fits", None)
     return check.check_splits(
       self.checked,
-      size=size,
-      fits=fits and functools.partial(fits, size=size),
+      size=min(size for size, _ in self.plan.shapes),
+      fits=getattr(self.task, "fits", None),
       on_bad_image=self.loading["on_bad_image"],
       progress=True,
     )
