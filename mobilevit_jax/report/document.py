@@ -98,6 +98,17 @@ def _checked(path: epath.Path) -> check.Report | None:
     return None  # of another version: the rest of the page stands
 
 
+def _harmless(cell: str) -> str:
+  """A name that no spreadsheet takes for a formula, whoever chose it.
+
+  OWASP, "CSV Injection": a cell that begins with one of these is computed, and
+  one that begins with an apostrophe is text.
+  """
+  return (
+    f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+  )
+
+
 def _csv(measured: measure_lib.Measured) -> str:
   probabilities = statistics.softmax(measured.logits)
   said = measured.logits.argmax(axis=1)
@@ -109,9 +120,9 @@ def _csv(measured: measure_lib.Measured) -> str:
     shares = (float(probabilities[row, one]) for one in (guess, label))
     rows.writerow(
       [
-        os.fspath(measured.name(row)),
-        names[label],
-        names[guess],
+        _harmless(os.fspath(measured.name(row))),
+        _harmless(names[label]),
+        _harmless(names[guess]),
         *(f"{share:.6f}" for share in shares),
       ]
     )

@@ -2,10 +2,12 @@
 
 import csv
 from html.parser import HTMLParser
+import io
 import json
 import pathlib
 import re
 import shutil
+import types
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from mobilevit_jax import models
 from mobilevit_jax import report
 from mobilevit_jax import train
 from mobilevit_jax.report import __main__ as command
+from mobilevit_jax.report import document
 from tests import tiny
 from tests.report import browser
 
@@ -259,3 +262,16 @@ def test_the_browser_would_tell(page, tmp_path):
   assert "http://127.0.0.1:9/x.png" in seen["refused"]
   assert any("absent" in error for error in seen["errors"])
   assert console and 0 in seen["images"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_names_are_no_formulas_in_a_spreadsheet(name):
+  measured = types.SimpleNamespace(
+    class_names=("cat", name),
+    labels=[0, 1],
+    logits=np.eye(2),
+    name=lambda row: f"{name}{row}",
+  )
+  rows = [*csv.DictReader(io.StringIO(document._csv(measured)))]
+  assert [row["label"] for row in rows] == ["cat", f"'{name}"]
+  assert rows[0]["name"] == f"'{name}0"
