@@ -14,7 +14,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
     "argument (`imagenet.py:xs`)",
   ),
-  "model.head": ("", "what reads the backbone's features: `classifier`"),
+  "model.head": (
+    "",
+    "what reads the backbone's features: `classifier` or `ssdlite`",
+  ),
   "model.num_classes": (
     "classes",
     "outputs; at least those of the data, or none: the data's",
@@ -60,7 +63,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "follows the classes; or the whole `head`, so that the backbone alone is "
     "loaded",
   ),
-  "task.name": ("", "what is trained for: `classify`"),
+  "task.name": ("", "what is trained for: `classify` or `detect`"),
   "task.label_smoothing": ("probability", "spread over all classes"),
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
   "task.cutmix": (
@@ -95,7 +98,11 @@ FIELDS: dict[str, tuple[str, str]] = {
     "pixels",
     "shorter side before the crop; none: the preset's share of `size`",
   ),
-  "data.name": ("", "`folder`, `digits`, or the name of a TFDS set"),
+  "data.name": (
+    "",
+    "`folder`, `digits`, or the name of a TFDS set; with boxes `coco_json`, "
+    "`voc_folder` or `yolo_folder`",
+  ),
   "data.dir": (
     "",
     "the folder; for TFDS, where sets are kept (none: TFDS's own default)",
@@ -195,4 +202,39 @@ FIELDS: dict[str, tuple[str, str]] = {
   "checkpoint.keep": ("checkpoints", "the last ones that stay"),
   "profile.start_step": ("step", "where a trace begins; none: no trace"),
   "profile.num_steps": ("steps", "that the trace takes"),
+}
+
+# What configs/detect.py has in place of the fields of classification's task
+# and transform.
+DETECT: dict[str, tuple[str, str]] = {
+  "task.name": ("", "`detect`"),
+  "task.label_smoothing": ("probability", "spread over all classes"),
+  "task.loss_groups": (
+    "groups",
+    "parts of a batch that the loss is divided in, each by its own positive "
+    "anchors; 1 for the whole batch",
+  ),
+  "task.threshold": ("probability", "that a detection's score must be above"),
+  "task.per_class": ("boxes", "of each class that compete in suppression"),
+  "task.nms_iou": (
+    "part of the union",
+    "overlap from which the less sure of two boxes goes",
+  ),
+  "task.most": ("boxes", "that are kept of an image"),
+  "transform.crop": ("", "whether to take SSD's random crop"),
+  "transform.min_crop": ("pixels", "least side of that crop"),
+  "transform.photometric": (
+    "",
+    "distortion of colours: `v01`, `main` (ml-cvnets' two forms) or `none`",
+  ),
+  "transform.flip": ("probability", "of a horizontal flip"),
+  "transform.most_boxes": (
+    "boxes",
+    "of an image that are learnt from; of more the smallest are left out",
+  ),
+  "transform.bad_boxes": (
+    "",
+    "`clip` cuts boxes at the image's edges and leaves out what is then no "
+    "box; `error` refuses them",
+  ),
 }

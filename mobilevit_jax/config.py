@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
+import pathlib
 from typing import Any
 
 from absl import flags
@@ -20,21 +21,14 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
 # Where a field of an older version is today, for a message about it.
+_CROPS = ("crop_scale", "crop_ratio", "flip", "color_jitter", "erase")
+_RANDAUGMENT = ("randaugment_ops", "randaugment_magnitude")
 MOVED = {
   "weights.head": "weights.reset",
-  "optim.label_smoothing": "task.label_smoothing",
-  "optim.class_weights": "task.class_weights",
-  "data.mixup": "task.mixup",
-  "data.cutmix": "task.cutmix",
-  "data.crop_scale": "transform.crop_scale",
-  "data.crop_ratio": "transform.crop_ratio",
-  "data.flip": "transform.flip",
-  "data.randaugment_ops": "transform.randaugment_ops",
-  "data.randaugment_magnitude": "transform.randaugment_magnitude",
-  "data.color_jitter": "transform.color_jitter",
-  "data.erase": "transform.erase",
-  "eval.preset": "transform.preset",
-  "eval.resize_size": "transform.resize_size",
+  **{f"data.{n}": f"task.{n}" for n in ("mixup", "cutmix")},
+  **{f"optim.{n}": f"task.{n}" for n in ("label_smoothing", "class_weights")},
+  **{f"data.{n}": f"transform.{n}" for n in (*_CROPS, *_RANDAUGMENT)},
+  **{f"eval.{n}": f"transform.{n}" for n in ("preset", "resize_size")},
 }
 
 
@@ -73,8 +67,12 @@ def parse_flags(
   Raises:
     ConfigError: for what can't be parsed or read, in one line.
   """
-  for word in argv:
-    field = word.lstrip("-").partition("=")[0].removeprefix("config.")
+  for word in argv[1:]:
+    name, _, value = word.lstrip("-").partition("=")
+    file = value.partition(":")[0]
+    if name == "config" and file and not pathlib.Path(file).is_file():
+      raise ConfigError(f"--config={value}: No such file: {file!r}")
+    field = name.removeprefix("config.")
     if field in MOVED:
       raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
   try:

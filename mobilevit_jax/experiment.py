@@ -28,8 +28,11 @@ from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
 from mobilevit_jax.data import transforms
 from mobilevit_jax.data.transforms import classify as classify_transform
+from mobilevit_jax.data.transforms import detect as detect_transform
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import sharding
 from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks import task as task_lib
 
 _SCHEDULE_FIELDS = (
@@ -50,16 +53,31 @@ class TaskKind:
       of `config.task` to the task.
     transform: from the fields of `config.transform` to the transform.
     heads: names of the heads, in `models.HEADS`, that the task can train.
+    view: from the crop that weights are used with to those fields of the
+      transform that say so.
+    size: image side of published weights, in pixels.
   """
 
   make: Callable[..., task_lib.Task]
   transform: Callable[..., transforms.Transform]
   heads: tuple[str, ...]
+  view: Callable[[presets.Crop], dict[str, Any]] = lambda crop: {
+    "preset": crop.preset,
+    "resize_size": crop.resize_size,
+  }
+  size: int = 256
 
 
 TASKS: dict[str, TaskKind] = {
   "classify": TaskKind(
     classify.make, classify_transform.ClassifyTransform, ("classifier",)
+  ),
+  "detect": TaskKind(
+    detect.make,
+    detect_transform.DetectTransform,
+    ("ssdlite",),
+    view=lambda crop: {},  # the whole image, stretched
+    size=320,
   ),
 }
 
@@ -171,9 +189,12 @@ class Experiment:
 
   def check_data(self) -> check.Report:
     """Reads every image of the splits to check."""
+    size = min(size for size, _ in self.plan.shapes)
+    fits = getattr(self.task, "fits", None)
     return check.check_splits(
       self.checked,
-      size=min(size for size, _ in self.plan.shapes),
+      size=size,
+      fits=fits and functools.partial(fits, size=size),
       on_bad_image=self.loading["on_bad_image"],
       progress=True,
     )

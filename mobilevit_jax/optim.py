@@ -115,7 +115,18 @@ def adamw(
   )
   if clip_norm is None:
     return optimizer
-  return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+  return optax.chain(_clip_by_global_norm(clip_norm), optimizer)
+
+
+def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
+  """optax's, but with the 1e-6 that `torch.nn.utils.clip_grad_norm_` adds."""
+
+  def clip(updates: Any, params: Any) -> Any:
+    del params
+    norm = optax.tree.norm(updates)
+    return optax.tree.scale(jnp.minimum(1.0, most / (norm + 1e-6)), updates)
+
+  return optax.stateless(clip)
 
 
 def scale_rate(rate: float, *, batch: int, reference: int | None) -> float:

@@ -2,8 +2,9 @@
 
     python -m mobilevit_jax.predict --weights=SOURCE IMAGE_OR_FOLDER...
 
-Prints the five likeliest classes of each image. An image that can't be read is
-reported by name on standard error, the rest go on, and the exit code is 1.
+Prints the five likeliest classes of each image, or the surest boxes. An image
+that can't be read is reported by name on standard error, the rest go on, and
+the exit code is 1.
 """
 
 import argparse
@@ -12,12 +13,14 @@ import dataclasses
 import json
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
+from mobilevit_jax import files as writer
 from mobilevit_jax import steps
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
@@ -36,11 +39,13 @@ class Prediction:
 
   Attributes:
     name: of the image's file.
+    size: height and width of the image, in pixels.
     pixels: uint8 [size, size, 3], as the net saw it.
     outputs: of the task.
   """
 
   name: str
+  size: tuple[int, int]
   pixels: np.ndarray
   outputs: task_lib.Rows
 
@@ -83,11 +88,13 @@ class Predictor:
     fields = io.find_model(found)
     self._model = io.build_model(found, variant=variant)
     dialect = names.detect(found.tensors)
-    self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
     self.class_names = labels_lib.class_names(
       labels, found, fields["num_classes"]
     )
     self._kind = experiment.kind_of(fields.get("head", "classifier"))
+    if size is None and not found.crop:
+      size = self._kind.size
+    self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
     self.task = self._kind.make(None, fields["num_classes"])
 
   def __call__(
@@ -107,9 +114,7 @@ class Predictor:
     source = files.FileSource(paths, self.class_names)
     setup = experiment.Evaluation(
       task=self.task,
-      transform=self._kind.transform(
-        preset=self.crop.preset, resize_size=self.crop.resize_size
-      ),
+      transform=self._kind.transform(**self._kind.view(self.crop)),
       source=source,
       model=self._model,
       layout=sharding.Layout(),
@@ -126,6 +131,7 @@ class Predictor:
         if rows["batch_mask"][place]:
           yield Prediction(
             source.place(index)[0],
+            tuple(rows["sizes"][place].tolist()),
             rows["images"][place],
             {name: value[found] for name, value in outputs["net"].items()},
           )
@@ -168,8 +174,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.draw is not None:
       args.draw.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    if args.coco is not None and not hasattr(predictor.task, "coco_results"):
+      raise ValueError(f"--coco={args.coco} needs weights of a detector")
     for prediction in predictor(paths, batch=args.batch, report=report):
       _show(prediction, predictor, args)
+      if args.coco is not None:
+        results += predictor.task.coco_results(
+          pathlib.PurePath(prediction.name).stem,
+          prediction.outputs,
+          prediction.size,
+        )
+    if args.coco is not None:
+      writer.write_text(args.coco, json.dumps(results) + "\n")
   except (ValueError, OSError) as error:
     report(str(error))
   return 1 if failures else 0
@@ -206,24 +223,21 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m mobilevit_jax.predict",
     description="Prints the likeliest classes of images.",
   )
-  parser.add_argument("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
-  parser.add_argument(
-    "--weights", required=True, help="file, folder, hf://owner/name or workdir"
-  )
-  parser.add_argument("--variant", help="xxs, xs or s, to insist on")
-  parser.add_argument("--which", choices=source_lib.WHICH, default="auto")
-  parser.add_argument("--preset", choices=presets.PRESETS)
-  parser.add_argument("--size", type=int, help="image side in pixels")
-  parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--top", type=int, default=5, help="classes to print")
-  parser.add_argument("--labels", help="file of class names, or tfds:NAME")
-  parser.add_argument("--json", action="store_true", help="one object a line")
-  parser.add_argument(
-    "--draw",
-    type=pathlib.Path,
-    metavar="FOLDER",
-    help="write a picture of each image with what is seen in it",
-  )
+  add = parser.add_argument
+  add("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
+  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
+  add("--variant", help="xxs, xs or s, to insist on")
+  add("--which", choices=source_lib.WHICH, default="auto")
+  add("--preset", choices=presets.PRESETS)
+  add("--size", type=int, help="image side in pixels")
+  add("--batch", type=int, default=32)
+  add("--top", type=int, default=5, help="classes to print")
+  add("--labels", help="file of class names, or tfds:NAME")
+  add("--json", action="store_true", help="one object a line")
+  text = "write a picture of each image with what is seen in it"
+  add("--draw", type=pathlib.Path, metavar="FOLDER", help=text)
+  text = "write a detector's boxes in COCO's format of results"
+  add("--coco", type=pathlib.Path, metavar="FILE", help=text)
   return parser
 
 

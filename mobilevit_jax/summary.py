@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import math
+import operator
 import sys
 from typing import Any
 
@@ -34,11 +35,8 @@ class Macs:
   attention: int = 0
 
   def __add__(self, other: "Macs") -> "Macs":
-    return Macs(
-      self.conv + other.conv,
-      self.linear + other.linear,
-      self.attention + other.attention,
-    )
+    own, others = dataclasses.astuple(self), dataclasses.astuple(other)
+    return Macs(*map(operator.add, own, others))
 
   @property
   def total(self) -> int:
@@ -132,11 +130,8 @@ def _count(jaxpr: core.Jaxpr) -> Macs:
       depth = math.prod(operands[0].shape[axis] for axis in contract)
       macs = math.prod(operands[-1].shape) * depth
       total += Macs(attention=macs) if batch else Macs(linear=macs)
-    for value in eqn.params.values():
-      if isinstance(value, core.ClosedJaxpr):
-        total += _count(value.jaxpr)
-      elif isinstance(value, core.Jaxpr):
-        total += _count(value)
+    inner = core.jaxprs_in_params(eqn.params)
+    total = sum(map(_count, inner), total)
   return total
 
 
@@ -214,20 +209,14 @@ def format_table(layers: Sequence[Layer]) -> str:
   params = sum(layer.params for layer in layers)
   macs = sum((layer.macs for layer in layers), Macs())
   rows = [("layer", "output", "parameters", "MACs")]
-  rows += [
-    (
-      layer.name,
-      " x ".join(str(n) for n in layer.shape[1:]),
-      f"{layer.params:,}",
-      f"{layer.macs.total:,}",
-    )
-    for layer in layers
-  ]
+  for layer in layers:
+    shape = " x ".join(str(n) for n in layer.shape[1:])
+    counts = f"{layer.params:,}", f"{layer.macs.total:,}"
+    rows.append((layer.name, shape, *counts))
   rows.append(("total", "", f"{params:,}", f"{macs.total:,}"))
-  widths = [max(len(row[column]) for row in rows) for column in range(4)]
+  a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
   lines = [
-    f"{name:<{widths[0]}}  {shape:<{widths[1]}}  "
-    f"{count:>{widths[2]}}  {work:>{widths[3]}}"
+    f"{name:<{a}}  {shape:<{b}}  {count:>{c}}  {work:>{d}}"
     for name, shape, count, work in rows
   ]
   rule = "-" * len(lines[0])

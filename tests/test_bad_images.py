@@ -111,6 +111,7 @@ def test_real_command_counts_and_lists_whatever_the_processes(
       f"--config.data.dir={folder}",
       "--config.data.eval_split=val",
       "--config.data.on_bad_image=replace",
+      "--config.data.check=True",
       "--config.plan.num_steps=2",
     ]
 
@@ -124,4 +125,8 @@ def test_real_command_counts_and_lists_whatever_the_processes(
   for process in start_processes(2, args(two)):
     process.finish()
   assert _counts(two) == _counts(one)
+  # The first process checked the data, and the other waited for what it found.
+  assert (two / "data_check.json").read_text() == (
+    one / "data_check.json"
+  ).read_text()
   assert (two / "bad_images.jsonl").read_text().splitlines() == lines

@@ -113,6 +113,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "evaluate",
     "experiment",
+    "files",
     "models",
     "run",
     "steps",

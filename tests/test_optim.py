@@ -54,22 +54,35 @@ def test_rate_follows_the_root_of_the_batch():
 
 
 def test_parts_train_at_their_share_of_the_rate():
-  layers = ("stem", "stage1", "classifier")
-  shares = optim.layer_rates(layers, layer_decay=0.5, freeze="none")
-  assert shares == {"stem": 0.25, "stage1": 0.5, "classifier": 1.0}
-  frozen = optim.layer_rates(layers, layer_decay=0.5, freeze="backbone")
-  assert frozen == {"stem": 0.0, "stage1": 0.0, "classifier": 1.0}
-  params = {name: {"kernel": jnp.ones((2, 3))} for name in layers}
+  layers = ("backbone/stem", "backbone/stage1", "head/classifier")
+  shares = optim.layer_rates(layers, layer_decay=0.5)
+  assert shares == dict(zip(layers, (0.25, 0.5, 1.0), strict=True))
+  alone = optim.layer_rates(layers, layer_decay=0.5, trained=layers[-1:])
+  assert alone == dict(zip(layers, (0.0, 0.0, 1.0), strict=True))
+  kernel = {"kernel": jnp.ones((2, 3))}
+  params = {
+    "net": {
+      "backbone": {"stem": kernel, "stage1": kernel},
+      "head": {"classifier": kernel},
+    },
+    "task": {"temperature": jnp.ones(())},
+  }
   grads = jax.tree.map(lambda leaf: 3 * leaf, params)
   plain = optim.adamw(lambda step: 0.1, weight_decay=0.5)
   scaled = optax.chain(plain, optim.scale_updates(shares))
   expected, _ = plain.update(grads, plain.init(params), params)
   found, _ = scaled.update(grads, scaled.init(params), params)
-  for name, share in shares.items():
+  for path, share in shares.items():
+    owner, name = path.split("/")
     # Weight decay and all.
     np.testing.assert_allclose(
-      found[name]["kernel"], share * expected[name]["kernel"], rtol=1e-6
+      found["net"][owner][name]["kernel"],
+      share * expected["net"][owner][name]["kernel"],
+      rtol=1e-6,
     )
+  np.testing.assert_array_equal(
+    found["task"]["temperature"], expected["task"]["temperature"]
+  )
 
 
 def _run(optimizer, params, grads):

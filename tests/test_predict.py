@@ -119,7 +119,9 @@ def test_pictures_are_drawn_for_every_image(capsys, weights, folder, tmp_path):
   assert code == 0
   names = sorted(path.name for path in drawn.iterdir())
   assert names == [f"{index}.png.png" for index in range(5)]
-  assert all(Image.open(drawn / name).height > 64 for name in names)
+  for name in names:
+    with Image.open(drawn / name) as picture:
+      assert picture.height > 64  # the image, and a line under it
 
 
 def test_label_sources(weights, tmp_path):

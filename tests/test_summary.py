@@ -49,7 +49,7 @@ def layers_of(name: str, size: int) -> list[summary.Layer]:
   return summary.summarize(model, size, size)
 
 
-@pytest.mark.parametrize("name", models.VARIANTS)
+@pytest.mark.parametrize("name", PARAMS)
 def test_by_layer(name):
   layers = layers_of(name, 256)
   assert [layer.name for layer in layers] == LAYERS
@@ -62,10 +62,30 @@ def test_by_layer(name):
   assert layers[10].shape == (1, 8, 8, channels[5])
 
 
+# MobileViTv2's convolutions and classifier, in millions, by width.
+MACS_V2 = {
+  "050": (361.9, 464.6, 1045.0),
+  "075": (801.0, 1028.0, 2312.5),
+  "100": (1412.2, 1812.1, 4076.6),
+  "125": (2195.4, 2816.9, 6337.3),
+  "150": (3150.6, 4042.5, 9094.6),
+  "175": (4278.0, 5488.8, 12_348.6),
+  "200": (5577.4, 7155.8, 16_099.2),
+}
+
+
+@pytest.mark.parametrize("width", MACS_V2)
+def test_v2(width):
+  # At 224 px stage 5 is 7 x 7, and 8 x 8 within its block.
+  for size, millions in zip((224, 256, 384), MACS_V2[width], strict=True):
+    macs = summary.forward_macs(f"mobilevitv2_{width}", size, size)
+    assert macs / 1e6 == pytest.approx(millions, abs=0.0501)
+
+
 @pytest.mark.parametrize("size", MACS_M)
 def test_other_sizes(size):
   # 160, 224 and 288 px have odd maps, whose resize must not be counted.
-  for name, millions in zip(models.VARIANTS, MACS_M[size], strict=True):
+  for name, millions in zip(PARAMS, MACS_M[size], strict=True):
     total = sum((x.macs for x in layers_of(name, size)), summary.Macs()).total
     assert total / 1e6 == pytest.approx(millions, abs=0.0501)
 

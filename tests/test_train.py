@@ -158,10 +158,7 @@ def test_evaluation_mode_repeats_the_final_line(reference, run_main):
     ("--config.optim.peek_lr=1", "'peek_lr' Did you mean \"peak_lr\""),
     ("--config.optim.peak_lr=high", "--config.optim.peak_lr=high: could not"),
     ("--config=configs/imagenet.py:xl", "variant 'xl' must be one of xxs, xs"),
-    (
-      "--config=configs/none.py",
-      "No such file or directory: 'configs/none.py'",
-    ),
+    ("--config=configs/none.py:x", "No such file: 'configs/none.py'"),
     ("--mode=test", "--mode=test: value should be one of <train|eval>"),
     ("--workdirs=runs", "Unknown command line flag 'workdirs'"),
     ("digits", "unexpected argument 'digits'"),

@@ -17,6 +17,8 @@ class TinyBackbone(nnx.Module):
   """Stem, inverted residual, MobileViT block."""
 
   LAYERS = ("stem", "down", "block")
+  head_channels = 32
+  classifier_dropout = 0.0
 
   def __init__(
     self,

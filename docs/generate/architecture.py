@@ -22,7 +22,7 @@ def block(name: str = "mobilevit_s", stage: int = 4, size: int = 256) -> str:
   """The MobileViT block of a stage (3 to 5), with the shapes it passes on."""
   variant = mobilevit.VARIANTS[name]
   c, d = variant.channels[stage], variant.dims[stage - 3]
-  depth, heads = mobilevit.DEPTHS[stage - 3], mobilevit.HEADS
+  depth, heads = variant.depths[stage - 3], mobilevit.HEADS
   side = size // 2**stage
   n = side * side // 4
   here = f"{side} x {side} x "

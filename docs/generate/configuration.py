@@ -11,7 +11,13 @@ from docs.generate import docstring
 from mobilevit_jax import ranges
 
 # Configurations to compare with imagenet.py's, with what they are asked for.
-CHANGES = {"digits": ("",), "finetune": ("xxs", "xxs,scratch")}
+CHANGES = {
+  "detect": ("xxs,coco", "xxs,folder"),
+  "digits": ("",),
+  "finetune": ("xxs", "xxs,scratch"),
+}
+# Configurations of other tasks: what their task and their transform take.
+OTHERS = {"detect": fields.DETECT}
 
 
 def flat(config: Any) -> dict[str, tuple[str, Any]]:
@@ -44,6 +50,11 @@ def check() -> None:
     raise ValueError(f"configs/fields.py does not describe {missing}")
   if extra := sorted(described - there):
     raise ValueError(f"configs/fields.py describes {extra}, which is no field")
+  for name, own in OTHERS.items():
+    config = importlib.import_module(f"configs.{name}").get_config("xxs")
+    there = {f for f in flat(config) if f.startswith(("task.", "transform."))}
+    if wrong := sorted(there ^ own.keys()):
+      raise ValueError(f"configs/fields.py and {name}.py differ in {wrong}")
   files = {
     path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")
   }
@@ -70,6 +81,19 @@ def reference() -> str:
   return "\n".join([*lines, "</div>"])
 
 
+def own_fields(name: str) -> str:
+  """A table of the fields that configs/NAME.py has in place of others."""
+  config = importlib.import_module(f"configs.{name}").get_config("xxs")
+  found = flat(config)
+  lines = _head("field", "type", "default", "unit", "meaning")
+  for field, (unit, meaning) in OTHERS[name].items():
+    kind, default = found[field]
+    lines.append(
+      _row((f"`{field}`", kind, f"`{_show(default)}`", unit, meaning))
+    )
+  return "\n".join(lines)
+
+
 def changes(name: str) -> str:
   """What configs/NAME.py sets otherwise than imagenet.py does."""
   module = importlib.import_module(f"configs.{name}")
@@ -85,6 +109,8 @@ def changes(name: str) -> str:
   lines = [docstring.markdown(module), ""]
   lines += _head("field", f"imagenet.py:{variant}", *found)
   for field in fields.FIELDS:
+    if not all(field in config for config in found.values()):
+      continue  # of another task
     values = [config[field][1] for config in (base, *found.values())]
     if len(set(values)) > 1:
       shown = [f"`{_show(value)}`" for value in values]

@@ -12,6 +12,7 @@ PARTS: dict[str, Callable[..., str]] = {
   "commands": commands.reference,
   "config": configuration.reference,
   "config_changes": configuration.changes,
+  "config_own": configuration.own_fields,
   "figure_block": architecture.block,
   "figure_learning_rate": training.learning_rate,
   "figure_sizes": training.sizes,

@@ -9,7 +9,6 @@ import numpy as np
 from configs import imagenet
 from docs.generate import svg
 from mobilevit_jax import optim
-from mobilevit_jax.data import batch_rules
 from mobilevit_jax.data import plan as plan_lib
 
 NUM_IMAGES = 1_281_167  # of ImageNet-1k's training set
@@ -25,7 +24,7 @@ def plan(**changes: Any) -> plan_lib.BatchPlan:
 
 def batches() -> str:
   """A table: images and megapixels of a step, by size and by rule."""
-  shapes = {rule: dict(plan(rule=rule).shapes) for rule in batch_rules.RULES}
+  shapes = {rule: dict(plan(rule=rule).shapes) for rule in plan_lib.RULES}
   lines = [
     "| side, px | "
     + " | ".join(f"`{rule}`, images | megapixels" for rule in shapes)
@@ -43,7 +42,7 @@ def batches() -> str:
 def lengths() -> str:
   """A table: steps of an epoch and of 300, by rule."""
   rows = {
-    **{f"`{rule}`": plan(rule=rule) for rule in batch_rules.RULES},
+    **{f"`{rule}`": plan(rule=rule) for rule in plan_lib.RULES},
     "256 px alone": plan(sizes=(256,)),
   }
   lines = [

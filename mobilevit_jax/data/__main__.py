@@ -18,10 +18,12 @@ images as the net is given them, augmented.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 import math
 import pathlib
 import sys
+from typing import Any
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
@@ -110,15 +112,15 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+  from mobilevit_jax.data import boxes
   from mobilevit_jax.data import check
   from mobilevit_jax.data import sources
 
   if args.size is not None and args.size < 1:
     raise ValueError(f"--size={args.size} must be at least 1")
-  default = ("train", "test") if args.data == "digits" else ("train", "val")
-  if args.data not in ("digits", "folder"):
-    default = ("train", "validation")
-  names = (args.train_split or default[0], args.eval_split or default[1])
+  own = dict.fromkeys(sources.SOURCES, "val") | {"digits": "test"}
+  usual = own.get(args.data, "validation")
+  names = (args.train_split, args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
@@ -130,7 +132,16 @@ def _check(args: argparse.Namespace) -> int:
     )
     for name in names
   }
-  report = check.check_splits(splits, size=args.size, progress=True)
+  fits = None
+  if all(isinstance(source, boxes.Boxed) for source in splits.values()):
+    # Which boxes a net can match is known to the task, with JAX and all.
+    from mobilevit_jax import experiment
+
+    kind = experiment.TASKS["detect"]
+    fits = functools.partial(
+      kind.make(None, 1).fits, size=args.size or kind.size
+    )
+  report = check.check_splits(splits, size=args.size, progress=True, fits=fits)
   print("\n".join(report.lines()))
   if refusal := report.refusal():
     raise ValueError(refusal)
@@ -140,7 +151,6 @@ def _check(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
   # What a configuration describes, with JAX and all: this module is a door.
   from PIL import Image
-  from PIL import ImageOps
 
   from mobilevit_jax import experiment
 
@@ -169,8 +179,7 @@ def _show(args: argparse.Namespace) -> int:
   rows = math.ceil(len(pictures) / columns)
   sheet = Image.new("RGB", (columns * side, rows * side), "white")
   for index, picture in enumerate(pictures):
-    padded = ImageOps.pad(picture, (side, side), color="white")
-    sheet.paste(padded, (index % columns * side, index // columns * side))
+    sheet.paste(picture, (index % columns * side, index // columns * side))
   with files.whole(args.out, force=args.force) as part:
     sheet.save(part)
   print(f"{args.out}: {len(pictures)} images from step {args.step} on")
@@ -192,55 +201,41 @@ def _parser() -> argparse.ArgumentParser:
     description="Prepares image sets, and looks for what is wrong with them.",
   )
   commands = parser.add_subparsers(required=True)
-  prepare = commands.add_parser("prepare", help="the default: NAME alone")
-  prepare.set_defaults(run=_prepare)
-  prepare.add_argument("name", metavar="NAME", help="such as imagenet2012")
-  prepare.add_argument("--data_dir", help="default: TFDS's own choice")
-  prepare.add_argument(
-    "--manual_dir",
-    help="archives downloaded by hand; default: DATA_DIR/downloads/manual",
-  )
-  prepare.add_argument("--num_shards", type=int, help="files for each split")
-  prepare.add_argument(
-    "--remove_leftovers",
-    action="store_true",
-    help="delete what killed runs left of the same set",
-  )
-  convert = commands.add_parser("convert", help="TFRecord to ArrayRecord")
-  convert.set_defaults(run=_convert)
-  convert.add_argument("source", metavar="OLD/NAME/VERSION")
-  convert.add_argument("--data_dir", required=True)
-  verify = commands.add_parser("verify", help="look for what is broken")
-  verify.set_defaults(run=_verify)
-  verify.add_argument("path", metavar="OUT/NAME/VERSION")
-  verify.add_argument(
-    "--sample",
-    type=_sample,
-    default=1000,
-    help="images of each split to decode, or all; default: %(default)s",
-  )
-  check = commands.add_parser("check", help="can it be learnt from?")
-  check.set_defaults(run=_check)
-  check.add_argument(
-    "--data", default="folder", help="folder, digits or a TFDS name"
-  )
-  check.add_argument("--data_dir", help="the folder; where TFDS keeps its sets")
-  check.add_argument("--train_split", help="default: train")
-  check.add_argument(
-    "--eval_split", help="default: val; test of digits, validation of TFDS"
-  )
-  check.add_argument(
-    "--size", type=int, help="the least size to train at, in pixels"
-  )
-  show = commands.add_parser("show", help="a sheet of what the net is given")
-  show.set_defaults(run=_show)
-  show.add_argument(
-    "config", metavar="CONFIG", help="and --config.FIELD=VALUE, as for training"
-  )
-  show.add_argument("--out", type=pathlib.Path, default="sheet.png")
-  show.add_argument("--images", type=int, default=36)
-  show.add_argument("--step", type=int, default=0, help="of the run, from 0")
-  show.add_argument("--force", action="store_true", help="replace OUT")
+
+  def command(name: str, run: Callable[..., int], text: str) -> Any:
+    made = commands.add_parser(name, help=text)
+    made.set_defaults(run=run)
+    return made.add_argument
+
+  archives = "archives downloaded by hand; default: DATA_DIR/downloads/manual"
+  add = command("prepare", _prepare, "the default: NAME alone")
+  add("name", metavar="NAME", help="such as imagenet2012")
+  add("--data_dir", help="default: TFDS's own choice")
+  add("--manual_dir", help=archives)
+  add("--num_shards", type=int, help="files for each split")
+  text = "delete what killed runs left of the same set"
+  add("--remove_leftovers", action="store_true", help=text)
+  add = command("convert", _convert, "TFRecord to ArrayRecord")
+  add("source", metavar="OLD/NAME/VERSION")
+  add("--data_dir", required=True)
+  add = command("verify", _verify, "look for what is broken")
+  add("path", metavar="OUT/NAME/VERSION")
+  text = "images of each split to decode, or all; default: %(default)s"
+  add("--sample", type=_sample, default=1000, help=text)
+  add = command("check", _check, "can it be learnt from?")
+  add("--data", default="folder", help="folder, digits or a TFDS name")
+  add("--data_dir", help="the folder; where TFDS keeps its sets")
+  add("--train_split", help="default: train")
+  text = "default: val; test of digits, validation of TFDS"
+  add("--eval_split", help=text)
+  add("--size", type=int, help="the least size to train at, in pixels")
+  add = command("show", _show, "a sheet of what the net is given")
+  text = "and --config.FIELD=VALUE, as for training"
+  add("config", metavar="CONFIG", help=text)
+  add("--out", type=pathlib.Path, default=pathlib.Path("sheet.png"))
+  add("--images", type=int, default=36)
+  add("--step", type=int, default=0, help="of the run, from 0")
+  add("--force", action="store_true", help="replace OUT")
   return parser
 
 

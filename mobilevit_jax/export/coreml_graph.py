@@ -79,17 +79,27 @@ class CoreMLOps(ChannelsFirst):
     """See `Ops.add`."""
     return self._mb.add(x=x, y=y, name=name)
 
+  def mul(self, x, y, name):
+    """See `Ops.mul`."""
+    return self._mb.mul(x=x, y=y, name=name)
+
+  def relu(self, x, name):
+    """See `Ops.relu`."""
+    return self._mb.relu(x=x, name=name)
+
   def concat(self, x, y, name):
     """See `Ops.concat`."""
     return self._mb.concat(values=[x, y], axis=1, name=name)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, align_corners=False):
     """See `Ops.resize`."""
+    # The second has half-pixel centres.
+    mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
     return self._mb.resize_bilinear(
       x=x,
       target_size_height=h,
       target_size_width=w,
-      sampling_mode="UNALIGN_CORNERS",  # half-pixel centres
+      sampling_mode=mode,
       name=name,
     )
 
@@ -101,6 +111,13 @@ class CoreMLOps(ChannelsFirst):
     """See `Ops.layer_norm`."""
     return self._mb.layer_norm(
       x=x, axes=[-1], epsilon=np.float32(epsilon), name=name
+    )
+
+  def group_norm(self, x, epsilon, name):
+    """See `Ops.group_norm`."""
+    axes = list(range(1, len(x.shape)))
+    return self._mb.layer_norm(
+      x=x, axes=axes, epsilon=np.float32(epsilon), name=name
     )
 
   def matmul(self, x, y, name, *, transpose_y=False):

@@ -13,6 +13,7 @@ import numpy as np
 from mobilevit_jax.export import contract
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
+from mobilevit_jax.models import depthwise
 from mobilevit_jax.models import layers
 
 
@@ -54,6 +55,12 @@ def _conv_norm(
 
 
 @write.register
+def _conv(module: layers.Conv, ops: Ops, x: Tensor, name: str) -> Tensor:
+  bias = array(module.bias) if module.use_bias else None
+  return ops.conv(x, array(module.kernel), bias, f"{name}/conv")
+
+
+@write.register
 def _inverted_residual(
   module: layers.InvertedResidual, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
@@ -64,9 +71,7 @@ def expand(module: Any, ops: Ops, x: Tensor, name: str) -> Tensor:
   """An inverted residual as far as its depthwise convolution."""
   if module.expansion != 1:
     x = write(module.expand, ops, x, f"{name}/expand")
-  conv, name = module.depthwise, f"{name}/depthwise"
-  width = {"groups": conv.kernel.shape[-1], "dilation": conv.dilation}
-  return _conv_norm_act(module, conv, ops, x, name, **width)
+  return _conv_norm_act(module, module.depthwise, ops, x, f"{name}/depthwise")
 
 
 def project(module: Any, ops: Ops, x: Tensor, y: Tensor, name: str) -> Tensor:
@@ -76,12 +81,14 @@ def project(module: Any, ops: Ops, x: Tensor, y: Tensor, name: str) -> Tensor:
 
 
 def _conv_norm_act(
-  module: Any, conv: Any, ops: Ops, x: Tensor, name: str, **options: Any
+  module: Any, conv: Any, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   """A convolution of the module, with its norm and activation."""
   kernel, bias = array(conv.kernel), array(module.norm.bias)
   # ReLU6 lies in the convolution, where LiteRT has it.
-  options |= {"stride": conv.stride, "relu6": module.activation == "relu6"}
+  options = {"stride": conv.stride, "relu6": module.activation == "relu6"}
+  if isinstance(conv, depthwise.DepthwiseConv):
+    options |= {"groups": kernel.shape[-1], "dilation": conv.dilation}
   y = ops.conv(x, kernel, bias, f"{name}/conv", **options)
   activations = {
     "silu": ops.silu,
@@ -98,6 +105,18 @@ def array(value: Any) -> np.ndarray:
   return np.asarray(value[...], np.float32)
 
 
-def affine(linear: layers.Linear) -> tuple[np.ndarray, np.ndarray]:
-  """Kernel `[in, out]` and bias `[out]`."""
-  return array(linear.kernel), array(linear.bias)
+def affine(
+  linear: layers.Linear | layers.Conv,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Kernel `[in, out]` and bias `[out]`, also of a 1x1 convolution."""
+  kernel = array(linear.kernel)
+  return kernel.reshape(kernel.shape[-2:]), array(linear.bias)
+
+
+def after_norm(
+  norm: layers.LayerNorm | layers.GroupNorm, linear: layers.Linear | layers.Conv
+) -> tuple[np.ndarray, np.ndarray]:
+  """A dense layer that has the affine of the norm before it inside."""
+  kernel, bias = affine(linear)
+  scale, shift = array(norm.scale), array(norm.bias)
+  return kernel * scale[:, None], bias + shift @ kernel

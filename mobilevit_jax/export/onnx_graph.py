@@ -6,6 +6,7 @@ maps go out as `[b, h, w, c]`, as in every other format.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -156,14 +157,19 @@ class OnnxOps(ChannelsFirst):
     """See `Ops.add`."""
     return self._op("Add", [x, y], x.shape, name)
 
+  def mul(self, x, y, name):
+    """See `Ops.mul`."""
+    return self._op("Mul", [x, y], x.shape, name)
+
   def concat(self, x, y, name):
     """See `Ops.concat`."""
     b, c, *size = x.shape
     shape = (b, c + y.shape[1], *size)
     return self._op("Concat", [x, y], shape, name, axis=1)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, align_corners=False):
     """See `Ops.resize`."""
+    centres = "align_corners" if align_corners else "half_pixel"
     size = self._constant(np.array([h, w], np.int64), f"{name}/size")
     return self._op(
       "Resize",
@@ -172,7 +178,7 @@ class OnnxOps(ChannelsFirst):
       name,
       axes=[2, 3],
       mode="linear",
-      coordinate_transformation_mode="half_pixel",
+      coordinate_transformation_mode=centres,
     )
 
   def pool(self, x, name):
@@ -187,6 +193,20 @@ class OnnxOps(ChannelsFirst):
     return self._op(
       "LayerNormalization", [x, ones], x.shape, name, axis=-1, epsilon=epsilon
     )
+
+  def group_norm(self, x, epsilon, name):
+    """See `Ops.group_norm`; as the one channel of an instance."""
+    y = self.reshape(x, (-1, 1, math.prod(x.shape[1:])), f"{name}/flat")
+    one = self._constant(np.ones(1, np.float32), "group_norm/one")
+    zero = self._constant(np.zeros(1, np.float32), "group_norm/zero")
+    y = self._op(
+      "InstanceNormalization",
+      [y, one, zero],
+      y.shape,
+      f"{name}/normalised",
+      epsilon=epsilon,
+    )
+    return self.reshape(y, (-1, *x.shape[1:]), name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`."""

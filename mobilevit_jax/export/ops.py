@@ -59,12 +59,22 @@ class Ops(abc.ABC):
     """Sum of equal shapes."""
 
   @abc.abstractmethod
+  def mul(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """Product; an extent of y is that of x, or 1. Not for maps."""
+
+  @abc.abstractmethod
+  def relu(self, x: Tensor, name: str) -> Tensor:
+    """`max(x, 0)`."""
+
+  @abc.abstractmethod
   def concat(self, x: Tensor, y: Tensor, name: str) -> Tensor:
     """Channels of the map x, then those of y."""
 
   @abc.abstractmethod
-  def resize(self, x: Tensor, h: int, w: int, name: str) -> Tensor:
-    """Bilinear, half-pixel centres."""
+  def resize(
+    self, x: Tensor, h: int, w: int, name: str, *, align_corners: bool = False
+  ) -> Tensor:
+    """Bilinear, with half-pixel centres or with the corners left in place."""
 
   @abc.abstractmethod
   def pool(self, x: Tensor, name: str) -> Tensor:
@@ -76,6 +86,13 @@ class Ops(abc.ABC):
 
     The mean of x is zero already (see `blocks.mobilevit`), which a writer may
     use.
+    """
+
+  @abc.abstractmethod
+  def group_norm(self, x: Tensor, epsilon: float, name: str) -> Tensor:
+    """GroupNorm of one group, without affine: over all axes but the first.
+
+    Not for maps.
     """
 
   @abc.abstractmethod
@@ -109,10 +126,6 @@ class Ops(abc.ABC):
     """Height and width of a map."""
 
   # What follows only MobileNetV3 has, a yardstick; a format may do without.
-
-  def relu(self, x: Tensor, name: str) -> Tensor:
-    """`max(x, 0)`."""
-    raise NotImplementedError(name)
 
   def hard_swish(self, x: Tensor, name: str) -> Tensor:
     """`x * clip(x + 3, 0, 6) / 6`."""

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 
 from mobilevit_jax.models import init
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models import mobilevit_v2
+from mobilevit_jax.models import mobilevit_v3
 from mobilevit_jax.models.heads import classifier
+from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.models.net import Net
 
 
@@ -42,6 +45,10 @@ class Family:
   reference: str
 
 
+_V3 = (
+  "arXiv 2209.15159, MobileViTv3: Mobile-Friendly Vision Transformer with "
+  "Simple and Effective Fusion of Local, Global and Input Features"
+)
 FAMILIES: dict[str, Family] = {
   "mobilevit": Family(
     name="mobilevit",
@@ -57,8 +64,59 @@ FAMILIES: dict[str, Family] = {
     reference="arXiv 2110.02178, MobileViT: Light-weight, General-purpose, and "
     "Mobile-friendly Vision Transformer",
   ),
+  "mobilevitv2": Family(
+    name="mobilevitv2",
+    backbone=mobilevit_v2.MobileViTv2,
+    variants=mobilevit_v2.VARIANTS,
+    init=init.draw_torch,
+    block=mobilevit_v2.MobileViTv2Block,
+    bgr=(),  # ml-cvnets reads images with PIL since v0.2
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference="arXiv 2206.02680, Separable Self-attention for Mobile Vision "
+    "Transformers",
+  ),
+  # Three rows for MobileViTv3: those that change v1's block read images as it
+  # does, the one that changes v2's as that, and the names of weights follow
+  # the depth.
+  "mobilevitv3": Family(
+    name="mobilevitv3",
+    backbone=mobilevit_v3.MobileViTv3,
+    variants=mobilevit_v3.VARIANTS,
+    init=init.draw,
+    block=mobilevit_v3.BlockOfV1,
+    bgr=("cvnets",),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
+  ),
+  "mobilevitv3_l2": Family(
+    name="mobilevitv3_l2",
+    backbone=mobilevit_v3.MobileViTv3L2,
+    variants=mobilevit_v3.VARIANTS_L2,
+    init=init.draw,
+    block=mobilevit_v3.BlockOfV1,
+    bgr=("cvnets",),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
+  ),
+  "mobilevitv3_v2": Family(
+    name="mobilevitv3_v2",
+    backbone=mobilevit_v3.MobileViTv3OfV2,
+    variants=mobilevit_v3.VARIANTS_V2,
+    init=init.draw_torch,
+    block=mobilevit_v3.BlockOfV2,
+    bgr=(),
+    smallest=mobilevit.MIN_IMAGE_SIZE,
+    patch_sizes=((2, 2),),
+    reference=_V3,
+  ),
 }
-HEADS: dict[str, type[Any]] = {"classifier": classifier.Classifier}
+HEADS: dict[str, type[Any]] = {
+  "classifier": classifier.Classifier,
+  "ssdlite": ssdlite.SSDLite,
+}
 VARIANTS: dict[str, Any] = {
   name: variant
   for family in FAMILIES.values()
@@ -72,20 +130,13 @@ def family_of(model: str | Net) -> Family:
   Raises:
     ValueError: for a name or a net of no family.
   """
+  name = model if isinstance(model, str) else ""
   for family in FAMILIES.values():
-    if isinstance(model, str):
-      if model in family.variants:
-        return family
-    elif type(getattr(model, "backbone", None)) is family.backbone:
+    own = type(getattr(model, "backbone", None)) is family.backbone
+    if own or name in family.variants:
       return family
-  if isinstance(model, str):
-    raise ValueError(
-      f"model name={model!r} must be one of {', '.join(_names())}"
-    )
-  raise ValueError(
-    f"model is a {type(model).__name__}; a Net of {', '.join(FAMILIES)} is "
-    "expected"
-  )
+  said = name or type(model).__name__
+  raise ValueError(f"model name={said!r} must be one of {', '.join(_names())}")
 
 
 def head_of(model: Net) -> str:
@@ -123,8 +174,10 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
     raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
   if isinstance(fields.get("dtype"), str):
     fields["dtype"] = _compute_dtype(fields["dtype"])
-  parts = (family.backbone, HEADS[head], Net)
-  of_backbone, of_head, of_net = (_take(part, fields) for part in parts)
+  of_backbone, of_head, of_net = (
+    {key: fields[key] for key in _keywords(part) if key in fields}
+    for part in (family.backbone, HEADS[head], Net)
+  )
   if unknown := fields.keys() - {*of_backbone, *of_head, *of_net}:
     raise TypeError(
       f"{name} with head {head!r} has no field {', '.join(sorted(unknown))}"
@@ -137,13 +190,9 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
   return nnx.eval_shape(build)
 
 
-def _take(part: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
-  """Those of the fields that are keywords of the class `part`."""
-  return {
-    name: fields[name]
-    for name, parameter in inspect.signature(part.__init__).parameters.items()
-    if name in fields and parameter.kind is parameter.KEYWORD_ONLY
-  }
+def _keywords(part: type[Any]) -> list[str]:
+  """What a class takes by keyword alone."""
+  return inspect.getfullargspec(part.__init__).kwonlyargs
 
 
 def create_model(
@@ -158,7 +207,8 @@ def create_model(
     **fields: keyword arguments of the backbone's class (`dropout`,
       `output_stride`), the head's (`num_classes`, `classifier_dropout`), both
       (`bn_groups`, `depthwise`, `dtype`) and the net's (`frozen`); see
-      `models.mobilevit.MobileViT`, `models.heads` and `Net`.
+      `models.mobilevit.MobileViT`, `models.heads` and `Net`. Where the
+      families differ, such as in their dropout, None takes the family's own.
 
   Returns:
     The net; `net(images)` gives the head's output, `net.features(images)` the
@@ -172,9 +222,15 @@ def create_model(
 
 
 def initialize(model: Net, seed: int) -> Net:
-  """The abstract net with weights drawn from `seed` by its family's rules."""
+  """The abstract net with weights drawn from `seed`.
+
+  The rules are its family's, and its head's where that has its own.
+  """
   graphdef, state = nnx.split(model)
-  values = family_of(model).init(nnx.to_pure_dict(state), seed)
+  shapes = nnx.to_pure_dict(state)
+  values = family_of(model).init(shapes, seed)
+  if hasattr(model.head, "init"):
+    values["head"] = model.head.init(shapes["head"], seed)
   return nnx.merge(graphdef, jax.device_put(values))
 
 

@@ -47,7 +47,7 @@ def check_counts(**counts: int) -> None:
 
 
 class Conv(nnx.Module):
-  """Convolution without bias, padded symmetrically as torch pads.
+  """Convolution, padded symmetrically as torch pads.
 
   ("SAME" would place the window of a stride-2 convolution differently.)
   `kind` is how a 1x1 one is computed: see `depthwise.pointwise_conv`.
@@ -60,16 +60,23 @@ class Conv(nnx.Module):
     kernel_size: int,
     *,
     stride: int = 1,
+    use_bias: bool = False,
     kind: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, in_channels, out_channels)
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
-    self.stride, self.dtype = stride, dtype
+    if use_bias:
+      self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
+    self.stride, self.use_bias, self.dtype = stride, use_bias, dtype
     self.kind: dw.Kind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    y = self._convolve(x.astype(self.dtype))
+    return y + self.bias[...].astype(self.dtype) if self.use_bias else y
+
+  def _convolve(self, x: jax.Array) -> jax.Array:
+    kernel = self.kernel[...].astype(self.dtype)
     if kernel.shape[0] == self.stride == 1:
       return dw.pointwise_conv(x, kernel, kind=self.kind)
     pad = kernel.shape[0] // 2
@@ -114,6 +121,30 @@ class LayerNorm(nnx.Module):
     x = x.astype(at_least_float32(x.dtype))
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     var = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    y = x * lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
+    return y.astype(self.dtype)
+
+
+class GroupNorm(nnx.Module):
+  """GroupNorm of one group: over an image's pixels and channels together.
+
+  Statistics are the biased ones, in float32 or wider; scale and bias are the
+  channels' own. (ml-cvnets calls it `layer_norm_2d`, and it is no LayerNorm.)
+  """
+
+  def __init__(
+    self, dim: int, *, epsilon: float = 1e-5, dtype: DTypeLike = jnp.float32
+  ):
+    self.scale = nnx.Param(jnp.ones((dim,), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((dim,), jnp.float32))
+    self.epsilon, self.dtype = epsilon, dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises `[b, ..., d]` over all axes but the first."""
+    axes = tuple(range(1, x.ndim))
+    x = x.astype(at_least_float32(x.dtype))
+    x = x - jnp.mean(x, axis=axes, keepdims=True)
+    var = jnp.mean(jnp.square(x), axis=axes, keepdims=True)
     y = x * lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
     return y.astype(self.dtype)
 
@@ -177,7 +208,11 @@ class BatchNorm(nnx.Module):
 
 
 class ConvNormAct(nnx.Module):
-  """Convolution, BatchNorm and an activation, if there is one."""
+  """Convolution, BatchNorm and an activation, if there is one.
+
+  `depthwise` convolves each channel by itself, with taps `dilation` apart;
+  other convolutions have neither.
+  """
 
   def __init__(
     self,
@@ -187,18 +222,19 @@ class ConvNormAct(nnx.Module):
     kernel_size: int = 3,
     stride: int = 1,
     activation: Activation | None = "silu",
+    depthwise: bool = False,
+    dilation: int = 1,
     kind: dw.Kind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
-    self.conv = Conv(
-      in_channels,
-      out_channels,
-      kernel_size,
-      stride=stride,
-      kind=kind,
-      dtype=dtype,
-    )
+    fields = {"stride": stride, "kind": kind, "dtype": dtype}
+    if depthwise:
+      self.conv = dw.DepthwiseConv(
+        in_channels, kernel_size=kernel_size, dilation=dilation, **fields
+      )
+    else:
+      self.conv = Conv(in_channels, out_channels, kernel_size, **fields)
     self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
     self.activation: Activation | None = activation
 
@@ -228,28 +264,17 @@ class InvertedResidual(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
+    norm = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     if expansion != 1:
       self.expand = ConvNormAct(
-        in_channels,
-        hidden,
-        kernel_size=1,
-        kind=depthwise,
-        activation=activation,
-        bn_groups=bn_groups,
-        dtype=dtype,
+        in_channels, hidden, kernel_size=1, activation=activation, **norm
       )
     self.depthwise = dw.DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
     )
     self.norm = BatchNorm(hidden, groups=bn_groups, dtype=dtype)
     self.project = ConvNormAct(
-      hidden,
-      out_channels,
-      kernel_size=1,
-      activation=None,
-      kind=depthwise,
-      bn_groups=bn_groups,
-      dtype=dtype,
+      hidden, out_channels, kernel_size=1, activation=None, **norm
     )
     self.expansion = expansion
     self.activation: Activation = activation

@@ -7,6 +7,7 @@ width. Images and maps are `[b, h, w, c]`.
 
 import dataclasses
 import functools
+from typing import Any, ClassVar
 
 from flax import nnx
 import jax
@@ -29,12 +30,14 @@ class Variant:
     dims: transformer width of stages 3, 4 and 5.
     expansion: MobileNetV2 expansion factor.
     dropout: rate inside the transformer blocks.
+    depths: transformer blocks in stages 3, 4 and 5.
   """
 
   channels: tuple[int, int, int, int, int, int]
   dims: tuple[int, int, int]
   expansion: int
   dropout: float
+  depths: tuple[int, int, int] = (2, 4, 3)
 
 
 # Paper Table 4 (256 px):          XXS           XS            S
@@ -53,8 +56,8 @@ VARIANTS: dict[str, Variant] = {
     (16, 32, 64, 96, 128, 160), (144, 192, 240), expansion=4, dropout=0.1
   ),
 }
-DEPTHS = (2, 4, 3)  # transformer blocks in stages 3, 4 and 5
 HEADS = 4
+MAX_HEAD_CHANNELS = 960  # more than four times the width of any net here
 
 
 def unfold(x: jax.Array) -> jax.Array:
@@ -117,17 +120,20 @@ class MobileViTBlock(nnx.Module):
   def __call__(
     self, x: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
   ) -> jax.Array:
-    _, h, w, _ = x.shape
     y = self.expand(self.local_rep(x, train))
-    even_h, even_w = h + h % 2, w + w % 2
-    odd = (even_h, even_w) != (h, w)
-    if odd:
-      y = _resize(y, even_h, even_w)
-    y = self._attend(y, train, rngs)
-    if odd:
-      y = _resize(y, h, w)
-    y = self.project(y, train)
+    y = self.project(self._attend_any_size(y, train, rngs), train)
     return self.fusion(jnp.concatenate([x, y], axis=-1), train)
+
+  def _attend_any_size(
+    self, x: jax.Array, train: bool, rngs: nnx.Rngs | None
+  ) -> jax.Array:
+    """`_attend`, at the next even size where that isn't the map's own."""
+    _, h, w, _ = x.shape
+    even_h, even_w = h + h % 2, w + w % 2
+    if (even_h, even_w) == (h, w):
+      return self._attend(x, train, rngs)
+    x = self._attend(_resize(x, even_h, even_w), train, rngs)
+    return _resize(x, h, w)
 
   def _attend(
     self, x: jax.Array, train: bool, rngs: nnx.Rngs | None
@@ -140,7 +146,64 @@ class MobileViTBlock(nnx.Module):
     return fold(x, h, w)
 
 
-class MobileViT(nnx.Module):
+class Backbone(nnx.Module):
+  """What the families share: a stem, then five stages of blocks.
+
+  Attributes:
+    BLOCK: class of the blocks that mix pixels.
+    head_channels: what the classifier's convolution makes of the last stage;
+      None if it has none.
+    classifier_dropout: rate before the classifier, of the published recipe.
+    channels: widths of the stages.
+    dtype: compute type.
+  """
+
+  LAYERS = ("stem", "stage1", "stage2", "stage3", "stage4", "stage5")
+  BLOCK: ClassVar[type[Any]]
+  head_channels: int | None = None
+  classifier_dropout = 0.0
+  channels: tuple[int, ...]
+  dtype: DTypeLike
+
+  def features(
+    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+  ) -> dict[str, jax.Array]:
+    """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`.
+
+    Raises:
+      ValueError: for images that aren't RGB, or have a side under 32 pixels.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3:
+      raise ValueError(f"images must be [b, h, w, 3], not {images.shape}")
+    if min(images.shape[1:3]) < MIN_IMAGE_SIZE:
+      raise ValueError(
+        f"images of {images.shape[1]} x {images.shape[2]} pixels are too "
+        f"small; each side needs at least {MIN_IMAGE_SIZE}"
+      )
+    x = self.stem(images.astype(self.dtype), train)
+    outputs = {}
+    for name in self.LAYERS[1:]:
+      for block in getattr(self, name):
+        rest = (rngs,) if isinstance(block, self.BLOCK) else ()
+        x = block(x, train, *rest)
+      outputs[name] = x
+    return outputs
+
+
+def check_fields(
+  dropout: float, output_stride: int, bn_groups: int, depthwise: str
+) -> None:
+  """Refuses a backbone's field that is out of range, by its name."""
+  layers.check_rates(dropout=dropout)
+  layers.check_counts(bn_groups=bn_groups)
+  if output_stride not in (8, 16, 32):
+    raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
+  if depthwise not in dw.KINDS:
+    allowed = ", ".join(dw.KINDS)
+    raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
+
+
+class MobileViT(Backbone):
   """The backbone: stem and five stages; build nets with `create_model`.
 
   Args:
@@ -154,7 +217,8 @@ class MobileViT(nnx.Module):
     dtype: compute type; parameters stay float32.
   """
 
-  LAYERS = ("stem", "stage1", "stage2", "stage3", "stage4", "stage5")
+  BLOCK: ClassVar[type[Any]] = MobileViTBlock
+  classifier_dropout = 0.1
 
   def __init__(
     self,
@@ -167,21 +231,15 @@ class MobileViT(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     dropout = variant.dropout if dropout is None else dropout
-    layers.check_rates(dropout=dropout)
-    layers.check_counts(bn_groups=bn_groups)
-    if output_stride not in (8, 16, 32):
-      raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
-    if depthwise not in dw.KINDS:
-      allowed = ", ".join(dw.KINDS)
-      raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
+    check_fields(dropout, output_stride, bn_groups, depthwise)
     shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     inverted = functools.partial(
       layers.InvertedResidual, expansion=variant.expansion, **shared
     )
-    block = functools.partial(MobileViTBlock, dropout=dropout, **shared)
+    block = functools.partial(self.BLOCK, dropout=dropout, **shared)
     stem, c1, c2, c3, c4, c5 = variant.channels
     d3, d4, d5 = variant.dims
-    n3, n4, n5 = DEPTHS
+    n3, n4, n5 = variant.depths
     stride4 = 1 if output_stride == 8 else 2
     stride5 = 2 if output_stride == 32 else 1
     self.stem = layers.ConvNormAct(
@@ -204,31 +262,6 @@ class MobileViT(nnx.Module):
         block(c5, d5, depth=n5),
       ]
     )
-    self.channels = (c1, c2, c3, c4, c5)  # of the stages
+    self.channels = (c1, c2, c3, c4, c5)
+    self.head_channels = min(4 * c5, MAX_HEAD_CHANNELS)
     self.dtype = dtype
-
-  def features(
-    self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
-  ) -> dict[str, jax.Array]:
-    """Outputs of the stages, `"stage1"` (stride 2) to `"stage5"`.
-
-    Raises:
-      ValueError: for images that aren't RGB, or have a side under 32 pixels.
-    """
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise ValueError(f"images must be [b, h, w, 3], not {images.shape}")
-    if min(images.shape[1:3]) < MIN_IMAGE_SIZE:
-      raise ValueError(
-        f"images of {images.shape[1]} x {images.shape[2]} pixels are too "
-        f"small; each side needs at least {MIN_IMAGE_SIZE}"
-      )
-    x = self.stem(images.astype(self.dtype), train)
-    outputs = {}
-    for name in self.LAYERS[1:]:
-      for block in getattr(self, name):
-        if isinstance(block, MobileViTBlock):
-          x = block(x, train, rngs)
-        else:
-          x = block(x, train)
-      outputs[name] = x
-    return outputs

@@ -1,9 +1,11 @@
 """From a run's folder to its report."""
 
+from collections.abc import Iterable, Sequence
 import csv
 import datetime
 import io
 import os
+import re
 import shlex
 import sys
 
@@ -12,10 +14,8 @@ import jax
 
 from mobilevit_jax import files
 from mobilevit_jax.data import check
-from mobilevit_jax.report import history as history_lib
-from mobilevit_jax.report import measure as measure_lib
+from mobilevit_jax.report import context
 from mobilevit_jax.report import page
-from mobilevit_jax.report import statistics
 from mobilevit_jax.weights import source as source_lib
 
 
@@ -26,7 +26,7 @@ def write(
   data_dir: str | None = None,
   most_mistakes: int = 24,
 ) -> epath.Path:
-  """Writes `WORKDIR/report/index.html` and `predictions.csv` beside it.
+  """Writes `WORKDIR/report/index.html`, and what was predicted beside it.
 
   Args:
     workdir: the run's folder, local or `gs://`.
@@ -40,20 +40,21 @@ def write(
   Raises:
     ValueError, OSError: if the run or its data can't be read.
   """
-  history = history_lib.read(workdir)
-  measured = measure_lib.measure(
-    workdir, history, which=which, data_dir=data_dir
-  )
+  run = context.read(workdir, which=which, data_dir=data_dir)
+  kind = page.TASKS.get(run.config["task"]["name"])
+  predictions = kind and kind(run)
   text = page.page(
-    measured,
-    history,
+    run,
+    predictions,
     _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
     most_mistakes=most_mistakes,
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_text(folder / "predictions.csv", _printable(_csv(measured)))
+  if predictions:
+    lines = _printable(_csv(predictions.lines()))
+    files.write_text(folder / "predictions.csv", lines)
   files.write_text(folder / "index.html", _printable(text))
   return folder / "index.html"
 
@@ -98,32 +99,19 @@ def _checked(path: epath.Path) -> check.Report | None:
     return None  # of another version: the rest of the page stands
 
 
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+  text = io.StringIO()
+  rows = csv.writer(text, lineterminator="\n")
+  rows.writerows([_harmless(str(cell)) for cell in line] for line in lines)
+  return text.getvalue()
+
+
 def _harmless(cell: str) -> str:
   """A name that no spreadsheet takes for a formula, whoever chose it.
 
   OWASP, "CSV Injection": a cell that begins with one of these is computed, and
-  one that begins with an apostrophe is text.
+  one that begins with an apostrophe is text. Numbers may have their sign.
   """
-  return (
-    f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-  )
-
-
-def _csv(measured: measure_lib.Measured) -> str:
-  probabilities = statistics.softmax(measured.logits)
-  said = measured.logits.argmax(axis=1)
-  names = measured.class_names
-  text = io.StringIO()
-  rows = csv.writer(text, lineterminator="\n")
-  rows.writerow(["name", "label", "prediction", "probability", "of_label"])
-  for row, (label, guess) in enumerate(zip(measured.labels, said, strict=True)):
-    shares = (float(probabilities[row, one]) for one in (guess, label))
-    rows.writerow(
-      [
-        _harmless(os.fspath(measured.name(row))),
-        _harmless(names[label]),
-        _harmless(names[guess]),
-        *(f"{share:.6f}" for share in shares),
-      ]
-    )
-  return text.getvalue()
+  number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell)
+  computed = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+  return f"'{cell}" if computed and not number else cell

@@ -1,10 +1,11 @@
 """HTML and SVG from Python, with everything that is text escaped."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import html
 
 # Elements without an end.
 _VOID = frozenset({"br", "circle", "img", "line", "meta", "path", "rect"})
+_TALL = 30  # rows of a table before it scrolls
 
 
 class Markup(str):
@@ -48,6 +49,35 @@ def join(children: Child) -> Markup:
   return Markup("".join(join(child) for child in children))
 
 
-def section(name: str, title: str, *children: Child) -> Markup:
-  """A part of the page that the navigation leads to."""
-  return tag("section", tag("h2", title), *children, id=name)
+def table(
+  head: Sequence[Child],
+  rows: Sequence[Sequence[Child]],
+  foot: Sequence[Child] = (),
+  **attributes: object,
+) -> Markup:
+  """A table that scrolls in a box of its own.
+
+  Args:
+    head: the headings of the columns.
+    rows: their cells; the first of a row is its heading. `Markup` is a whole
+      cell, anything else becomes the content of one.
+    foot: cells of a last row.
+    **attributes: of the table, as in `tag`.
+  """
+  parts = [("thead", "th", [head]), ("tbody", "td", rows)]
+  parts += [("tfoot", "td", [foot])] * bool(foot)
+  content = [
+    tag(part, [_row(cells, kind) for cells in lines])
+    for part, kind, lines in parts
+  ]
+  tall = " tall" if len(rows) > _TALL else ""
+  return tag("div", tag("table", content, **attributes), class_=f"scroll{tall}")
+
+
+def _row(cells: Sequence[Child], kind: str) -> Markup:
+  first, *rest = cells
+  if not isinstance(first, Markup):
+    about = {"title": first, "scope": "row"} if kind == "td" else {}
+    first = tag("th", first, **about)
+  others = [x if isinstance(x, Markup) else tag(kind, x) for x in rest]
+  return tag("tr", first, others)

@@ -1,31 +1,22 @@
 """The page: one file, which loads nothing from anywhere."""
 
+from collections.abc import Callable, Iterator, Sequence
 import datetime
 import importlib.resources
 import platform
+from typing import Protocol
 
 import jax
-import numpy as np
 
 from mobilevit_jax import __version__
 from mobilevit_jax.data import check
-from mobilevit_jax.report import history as history_lib
-from mobilevit_jax.report import measure
+from mobilevit_jax.report import classify
+from mobilevit_jax.report import context
 from mobilevit_jax.report import run_sections
-from mobilevit_jax.report import sections
-from mobilevit_jax.report import statistics
+from mobilevit_jax.report.markup import Child
 from mobilevit_jax.report.markup import Markup
 from mobilevit_jax.report.markup import tag
 
-_PARTS = {
-  "curves": "Learning curves",
-  "classes": "Classes",
-  "confusion": "Confusion",
-  "mistakes": "Worst mistakes",
-  "calibration": "Calibration",
-  "data": "Data",
-  "configuration": "Configuration",
-}
 # Whatever a class or a file is called, nothing is fetched.
 _POLICY = (
   "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -33,9 +24,36 @@ _POLICY = (
 )
 
 
+class Predictions(Protocol):
+  """What a run's net says of the images, as a task's module shows it."""
+
+  def lead(self) -> Child:
+    """The page's first sentence, but for its end."""
+    ...
+
+  def cards(self) -> list[tuple[str, str, str]]:
+    """Numbers to show: what it is, the number, a remark."""
+    ...
+
+  def sections(self, most_mistakes: int) -> dict[str, Child]:
+    """Parts of the page by their titles, in order."""
+    ...
+
+  def lines(self) -> Iterator[Sequence[object]]:
+    """Of `predictions.csv`: its head, and a line for each image."""
+    ...
+
+
+# By the names of `experiment.TASKS`. The report of a task without a row is what
+# its run recorded: nothing is evaluated again.
+TASKS: dict[str, Callable[[context.Run], Predictions]] = {
+  "classify": classify.Predictions
+}
+
+
 def page(
-  measured: measure.Measured,
-  history: history_lib.History,
+  run: context.Run,
+  predictions: Predictions | None,
   checked: check.Report | None,
   *,
   now: datetime.datetime,
@@ -44,36 +62,41 @@ def page(
   """The whole document.
 
   Args:
-    measured: what the net said.
-    history: of the run.
+    run: what it is about.
+    predictions: of its weights, where `TASKS` has a row for its task.
     checked: the data set's check, if the run made one.
     now: what to date it by.
     most_mistakes: pictures to show.
   """
-  probabilities = statistics.softmax(measured.logits)
-  said = measured.logits.argmax(axis=1)
-  names = measured.class_names
-  counts = statistics.confusion(measured.labels, said, len(names))
-  model = _model_name(history)
-  links = [tag("a", text, href=f"#{name}") for name, text in _PARTS.items()]
+  parts = {
+    "Learning curves": run_sections.curves(run),
+    **(predictions.sections(most_mistakes) if predictions else {}),
+    "Data": run_sections.data(run, checked),
+    "Configuration": run_sections.configuration(run),
+  }
+  # An address says no more than the last word of a heading.
+  anchors = {heading: heading.split()[-1].lower() for heading in parts}
+  title = f"{run.config['model']['name']} on {run.setup.source.name}"
   body = [
-    _header(measured, history, counts, probabilities, model),
-    tag("nav", tag("div", links)),
+    _header(run, predictions, title),
+    tag(
+      "nav",
+      tag("div", [tag("a", h, href=f"#{a}") for h, a in anchors.items()]),
+    ),
     tag(
       "main",
-      run_sections.curves(measured, history),
-      sections.per_class(counts, names),
-      sections.confusion(counts, names),
-      sections.mistakes(measured, probabilities, most_mistakes),
-      sections.calibration(measured, probabilities),
-      run_sections.data(checked, history),
-      run_sections.configuration(history),
+      [
+        tag("section", tag("h2", heading), part, id=anchors[heading])
+        for heading, part in parts.items()
+      ],
     ),
     tag(
       "footer",
       f"Written {now:%Y-%m-%d %H:%M} UTC by mobilevit_jax {__version__}, JAX "
-      f"{jax.__version__}, Python {platform.python_version()}. Every "
-      "prediction is in predictions.csv beside this page.",
+      f"{jax.__version__}, Python {platform.python_version()}.",
+      " Every prediction is in predictions.csv beside this page."
+      if predictions
+      else None,
     ),
     tag("script", Markup(_resource("page.js"))),
   ]
@@ -81,7 +104,7 @@ def page(
     tag("meta", charset="utf-8"),
     tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
     tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-    tag("title", f"{model} on {measured.source.name}"),
+    tag("title", title),
     tag("style", Markup(_resource("page.css"))),
   ]
   document = tag("html", tag("head", head), tag("body", body), lang="en")
@@ -93,73 +116,38 @@ def _resource(name: str) -> str:
   return (files / name).read_text(encoding="utf-8")
 
 
-def _model_name(history: history_lib.History) -> str:
-  name = str(history.field("model.name", "model"))
-  family, _, variant = name.partition("_")
-  if family != "mobilevit":
-    return name
-  return f"MobileViT-{variant.upper()}"
-
-
 def _header(
-  measured: measure.Measured,
-  history: history_lib.History,
-  counts: np.ndarray,
-  probabilities: np.ndarray,
-  model: str,
+  run: context.Run, predictions: Predictions | None, title: str
 ) -> Markup:
-  total, right = int(counts.sum()), int(np.trace(counts))
-  low, high = statistics.wilson(right, total)
-  support = counts.sum(axis=1)
-  present = int((support > 0).sum())
-  commonest = int(support.argmax())
-  recall = statistics.per_class(counts).recall[support > 0].mean()
-  found = statistics.calibration(probabilities, measured.labels)
-  cards = [
-    _card("top-1", f"{right / total:.1%}", f"95%: {low:.1%} to {high:.1%}"),
-    _card("mean of classes", f"{recall:.1%}", "each counted alike"),
-    _card(
-      "guessing",
-      f"{support[commonest] / total:.1%}",
-      f"always {measured.class_names[commonest]}",
-    ),
-    _card("calibration error", f"{found.ece:.3f}", "0 is perfect"),
-    _card("evaluated", f"{total:,}", f"images of {present} classes"),
-  ]
-  if counts.shape[0] > 5:
-    top5 = float((measured.rank < 5).mean())
-    cards.insert(1, _card("top-5", f"{top5:.1%}", "right among five"))
+  setup, cards = run.setup, []
+  lead: Child = "Not evaluated"
+  if predictions is not None:
+    lead, cards = predictions.lead(), predictions.cards()
+  elif (value := run.recorded(setup.task.best)) is not None:
+    lead = [tag("b", f"{value:.1%}"), f" {setup.task.best}"]
   notes = [
-    f"Weights: {run_sections.WEIGHTS[measured.which]}"
-    + (f" ({measured.step:,})." if measured.step is not None else "."),
-    f"Evaluated on {measured.source.name} at {history.field('eval.size')} px.",
+    f"Weights: {run_sections.WEIGHTS[run.which]} ({run.step:,}).",
+    f"Evaluated on {setup.source.name} at {setup.size} px.",
   ]
-  if measured.which == "best":
+  if run.which == "best":
     notes.append(
       "They were chosen by these same images, which flatters them a little."
     )
-  if measured.bad_images:
-    notes.append(f"{measured.bad_images} broken images were left out.")
-  if history.starts:
-    first = datetime.datetime.fromtimestamp(
-      history.starts[0]["time"], datetime.UTC
-    )
+  if run.starts:
+    first = datetime.datetime.fromtimestamp(run.starts[0]["time"], datetime.UTC)
     notes.append(f"Training began {first:%Y-%m-%d %H:%M} UTC.")
   return tag(
     "header",
-    tag("h1", f"{model} on {measured.source.name}"),
-    tag(
-      "p",
-      tag("b", f"{right / total:.1%}"),
-      f" of {total:,} images in {present} classes are classified right "
-      f"(95% interval {low:.1%} to {high:.1%}), after ",
-      f"{measured.step:,} training steps." if measured.step else "training.",
-      class_="lead",
+    tag("h1", title),
+    tag("p", lead, f", after {run.step:,} training steps.", class_="lead"),
+    cards
+    and tag(
+      "dl",
+      [
+        tag("div", tag("dt", name), tag("dd", value, tag("small", about)))
+        for name, value, about in cards
+      ],
+      class_="cards",
     ),
-    tag("dl", cards, class_="cards"),
     tag("p", " ".join(notes), class_="note"),
   )
-
-
-def _card(name: str, value: str, about: str) -> Markup:
-  return tag("div", tag("dt", name), tag("dd", value, tag("small", about)))

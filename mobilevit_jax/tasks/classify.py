@@ -6,7 +6,7 @@ Letters: `b` images, `k` classes.
 from collections.abc import Callable, Sequence
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 import jax
@@ -38,9 +38,9 @@ class Classify:
   cutmix: float = 0.0
   class_weights: tuple[float, ...] | None = None
 
-  best = "top1"
-  shown = ("top1", "top5")
-  score = "probability"
+  best: ClassVar[str] = "top1"
+  shown: ClassVar[tuple[str, ...]] = ("top1", "top5")
+  score: ClassVar[str] = "probability"
 
   def __post_init__(self):
     """Checks the ranges."""

@@ -8,7 +8,7 @@ what the transform gives, with `images` as floats in [0, 1], and `ids` and
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -46,25 +46,18 @@ class Meter(Protocol):
 
 
 class Task(Protocol):
-  """What a net is trained to do."""
+  """What a net is trained to do.
 
-  @property
-  def best(self) -> str:
-    """The metric that the best checkpoint and early stopping follow.
+  Attributes:
+    best: the metric that the best checkpoint and early stopping follow; more
+      of it is better.
+    shown: the metrics of a run's last line, the best one among them.
+    score: the name of the number in [0, 1] in each entry of `describe`.
+  """
 
-    More of it is better.
-    """
-    ...
-
-  @property
-  def shown(self) -> tuple[str, ...]:
-    """The metrics of a run's last line, the best one among them."""
-    ...
-
-  @property
-  def score(self) -> str:
-    """The name of the number in [0, 1] in each entry of `describe`."""
-    ...
+  best: ClassVar[str]
+  shown: ClassVar[tuple[str, ...]]
+  score: ClassVar[str]
 
   @property
   def frozen(self) -> Tree:

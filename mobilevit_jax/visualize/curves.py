@@ -38,26 +38,27 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   raise ValueError(f"{path}: a line is not a record of a run")
 
 
-def plot_curves(records: Records) -> "Figure":
-  """Loss, top-1 of EMA and raw weights, and learning rate, by step.
+def plot_curves(records: Records, metric: str = "top1") -> "Figure":
+  """Loss, a metric of EMA and raw weights, and learning rate, by step.
 
   Args:
     records: from `read_metrics`.
+    metric: the task's best, a part of 1.
   """
-  figure, (loss, top1, rate) = _panels(3)
+  figure, (loss, best, rate) = _panels(3)
   steps = _column(records, "train", "step")
   loss.plot(steps, _column(records, "train", "loss"), ".-", ms=3, color=_GREY)
-  loss.set(title="Training loss", ylabel="cross-entropy")
+  loss.set(title="Training loss", ylabel="loss")
   evaluated = _column(records, "eval", "step")
   for name, color, style in (("ema", _BLUE, "o-"), ("raw", _ORANGE, "s--")):
-    values = 100 * _column(records, "eval", f"{name}_top1")
-    top1.plot(evaluated, values, style, color=color, label=name, ms=4)
-  top1.set(title="Top-1 of the validation images", ylabel="%")
-  top1.legend(title="weights", frameon=False)
+    values = 100 * _column(records, "eval", f"{name}_{metric}")
+    best.plot(evaluated, values, style, color=color, label=name, ms=4)
+  best.set(title=f"{metric} of the validation images", ylabel="%")
+  best.legend(title="weights", frameon=False)
   rates = _column(records, "train", "learning_rate")
   rate.plot(steps, rates, ".-", ms=3, color=_GREY)
   rate.set(title="Learning rate", ylabel="rate", ylim=(0, None))
-  for panel in (loss, top1, rate):
+  for panel in (loss, best, rate):
     panel.set_xlabel("step")
   return figure
 

@@ -216,25 +216,12 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   Raises:
     ValueError: if that is not even half of its backbone's.
   """
-  family, head, dialect = names.kind(tensors)
-  variants = models.FAMILIES[family].variants
-  best, most = None, 0.5
-  for name in variants:
-    flat = trees.flat_model(models.abstract_model(name, head))
-    fits = [
-      key in tensors and tensors[key].shape == shape
-      for row in names.TABLES[family][head]
-      if row.path.startswith("backbone/")
-      for key, shape in names.dialect_shapes(
-        row, flat[row.path].shape, dialect
-      ).items()
-    ]
-    if (share := np.mean(fits)) > most:
-      best, most = name, share
-  if best is None:
+  kind = names.kind(tensors)
+  share, best = names.closest(tensors, kind)
+  if share <= 0.5:
     raise ValueError(
       "the variant can't be told: the tensors have the shapes of none of "
-      f"{', '.join(variants)}"
+      f"{', '.join(models.FAMILIES[kind.family].variants)}"
     )
   return best
 
@@ -249,11 +236,16 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
   model = models.abstract_model(name, head)
-  bias = f"head/{model.head.CLASSIFIERS[-1]}/bias"
-  row = next(row for row in names.table(model) if row.path == bias)
-  value = found.tensors.get(row.names(dialect)[0])
-  num_classes = len(value) if value is not None and value.ndim == 1 else 1000
-  return {"name": name, "head": head, "num_classes": max(num_classes, 1)}
+  biases = {}
+  for row in names.table(model):
+    value = found.tensors.get(row.names(dialect)[0])
+    if row.path.endswith("/bias") and value is not None and value.ndim == 1:
+      biases[row.path.removeprefix("head/")] = len(value)
+  try:
+    num_classes = max(model.head.count_classes(biases), 1)
+  except KeyError:  # the strict reading then lists what is missing
+    num_classes = model.head.num_classes
+  return {"name": name, "head": head, "num_classes": num_classes}
 
 
 def build_model(

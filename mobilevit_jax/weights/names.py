@@ -6,8 +6,9 @@ reading and writing both go through it. PyTorch keeps convolutions as
 out]` and `[in, out]`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,39 @@ _LAYERS = {
     head/expand      conv_1x1_exp   final_conv mobilevit.conv_1x1_exp  conv_norm
     head/classifier  classifier.fc  head.fc    classifier              linear
   """,
+  "ssdlite": """
+    backbone/stem    encoder.conv_1   -  -  conv_norm
+    backbone         encoder          -  -  stages
+    head/extra/0     extra_layers.os_64   -  -  separable
+    head/extra/1     extra_layers.os_128  -  -  separable
+    head/extra/2     extra_layers.os_256  -  -  separable
+    head/pool        extra_layers.os_-1.1 -  -  conv
+    head/filters/0   ssd_heads.0     -  -  projection
+    head/filters/1   ssd_heads.1     -  -  projection
+    head             ssd_heads       -  -  level*5
+    head/predict/5   ssd_heads.5.loc_cls_layer  -  -  biased
+  """,
+  "separable": """
+    depthwise  dw_conv  -  -  conv
+    norm       dw_conv  -  -  batch_norm
+    pointwise  pw_conv  -  -  conv_norm
+  """,
+  "projection": "project proj_layer - - conv_norm",
+  "level": """
+    filters/{i}/depthwise  {i}.loc_cls_layer.dw_conv  -  -  conv
+    filters/{i}/norm       {i}.loc_cls_layer.dw_conv  -  -  batch_norm
+    predict/{i}            {i}.loc_cls_layer.pw_conv  -  -  biased
+  """,
+  "biased": """
+    -     -                -  -  conv
+    bias  block.conv.bias  -  -  tensor
+  """,
+  "mobilevit_l2": """
+    backbone/stem    conv_1         -  -  conv_norm
+    backbone         -              -  -  stages_l2
+    head/expand      conv_1x1_exp   -  -  conv_norm
+    head/classifier  classifier.fc  -  -  linear
+  """,
   "stages": """
     stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
     stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
@@ -41,6 +75,34 @@ _LAYERS = {
     stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*4
     stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
     stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
+  """,
+  "stages_l2": """
+    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
+    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
+    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
+    stage2/2  layer_2.2  stages.1.2  1.layer.2             inverted_residual
+    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
+    stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
+    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
+    stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*2
+    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
+    stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
+  """,
+  "mobilevitv2": """
+    backbone/stem    conv_1        stem     mobilevitv2.conv_stem      conv_norm
+    backbone         -             -        mobilevitv2.encoder.layer  stages_v2
+    head/classifier  classifier.1  head.fc  classifier                 linear
+  """,
+  "stages_v2": """
+    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
+    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
+    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
+    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
+    stage3/1  layer_3.1  stages.2.1  2                     v2_block*2
+    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
+    stage4/1  layer_4.1  stages.3.1  3                     v2_block*4
+    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
+    stage5/1  layer_5.1  stages.4.1  4                     v2_block*3
   """,
   "linear": """
     kernel  weight  weight  weight  tensor
@@ -60,6 +122,10 @@ _LAYERS = {
   """,
   "conv": "kernel block.conv.weight conv.weight convolution.weight tensor",
   "conv_alone": "kernel block.conv.weight weight convolution.weight tensor",
+  "conv_bias": """
+    kernel  block.conv.weight  weight  convolution.weight  tensor
+    bias    block.conv.bias    bias    convolution.bias    tensor
+  """,
   "conv_norm": """
     conv  -  -  -  conv
     norm  -  -  -  batch_norm
@@ -89,6 +155,25 @@ _LAYERS = {
   "attention": """
     qkv  qkv_proj  qkv   attention.QKV  linear
     out  out_proj  proj  output.dense   linear
+  """,
+  "v2_block": """
+    local_rep   local_rep.0  conv_kxk   conv_kxk         conv_norm
+    expand      local_rep.1  conv_1x1   conv_1x1         conv_alone
+    global_rep/{i} global_rep.{i} transformer.{i} transformer.layer.{i} v2_layer
+    norm        global_rep.{depth} norm layernorm        norm
+    project     conv_proj    conv_proj  conv_projection  conv_norm
+  """,
+  # Place 2 of cvnets' pre_norm_ffn is the activation.
+  "v2_layer": """
+    attention_norm  pre_norm_attn.0  norm1    layernorm_before  norm
+    attention       pre_norm_attn.1  attn     attention         v2_attention
+    ffn_norm        pre_norm_ffn.0   norm2    layernorm_after   norm
+    ffn_in          pre_norm_ffn.1   mlp.fc1  ffn.conv1         conv_bias
+    ffn_out         pre_norm_ffn.3   mlp.fc2  ffn.conv2         conv_bias
+  """,
+  "v2_attention": """
+    qkv  qkv_proj  qkv_proj  qkv_proj  conv_bias
+    out  out_proj  out_proj  out_proj  conv_bias
   """,
 }
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
@@ -147,10 +232,29 @@ def _table(family: str, kind: str) -> tuple[Row, ...]:
   )
 
 
+def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
+  """The rows of a net that neither timm nor transformers has."""
+  return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
+
+
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
-# variants of a family differ in widths alone.
+# variants of a family differ in widths alone. MobileViTv3 has its forerunners'
+# names in cvnets, and was published there alone.
 TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
-  "mobilevit": {"classifier": _table("mobilevit", "mobilevit")}
+  "mobilevit": {
+    "classifier": _table("mobilevit", "mobilevit"),
+    "ssdlite": _cvnets_alone(_table("mobilevit", "ssdlite")),
+  },
+  "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
+  "mobilevitv3": {
+    "classifier": _cvnets_alone(_table("mobilevitv3", "mobilevit"))
+  },
+  "mobilevitv3_l2": {
+    "classifier": _cvnets_alone(_table("mobilevitv3_l2", "mobilevit_l2"))
+  },
+  "mobilevitv3_v2": {
+    "classifier": _cvnets_alone(_table("mobilevitv3_v2", "mobilevitv2"))
+  },
 }
 
 
@@ -175,24 +279,36 @@ class Kind(NamedTuple):
   dialect: Dialect
 
 
-def kind(keys: Iterable[str]) -> Kind:
+def kind(tensors: Mapping[str, np.ndarray]) -> Kind:
   """Family, head and dialect that most of the tensors' names belong to.
+
+  MobileViTv3 has the names of the nets that it changes; of families with equal
+  names it is the one with a variant of the most similar shapes.
 
   Raises:
     ValueError: if none of the names is known.
   """
-  keys = set(keys)
-  best, most = None, 0.0
+  best = _kinds(tensors)
+  return (
+    max(best, key=lambda k: closest(tensors, k)[0]) if best[1:] else best[0]
+  )
+
+
+def _kinds(keys: Collection[str]) -> list[Kind]:
+  """Those that most of the names belong to; raises as `kind`."""
+  best, most = [], 0.0
   for family, heads in TABLES.items():
     for head, rows in heads.items():
       for dialect in DIALECTS:
         names = [name for row in rows for name in row.names(dialect)]
-        known = sum(name in keys for name in names)
+        known = sum(name in keys for name in names if name)
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
         if score > most:
-          best, most = Kind(family, head, dialect), score
-  if best is None:
+          best, most = [], score
+        if score and score == most:
+          best.append(Kind(family, head, dialect))
+  if not best:
     sample = ", ".join(sorted(keys)[:3]) or "none at all"
     raise ValueError(
       "the tensors' names are those of no net that this package knows "
@@ -201,11 +317,32 @@ def kind(keys: Iterable[str]) -> Kind:
   return best
 
 
-def detect(keys: Iterable[str]) -> Dialect:
+def closest(tensors: Mapping[str, np.ndarray], kind: Kind) -> tuple[float, str]:
+  """The variant of the most similar shapes, after the share that it has."""
+  family, head, dialect = kind
+  shares = []
+  for name in models.FAMILIES[family].variants:
+    shapes = _shapes(name, head)
+    fits = [
+      key in tensors and tensors[key].shape == shape
+      for row in TABLES[family][head]
+      if row.path.startswith("backbone/")
+      for key, shape in dialect_shapes(row, shapes[row.path], dialect).items()
+    ]
+    shares.append((float(np.mean(fits)), name))
+  return max(shares, key=lambda found: found[0])
+
+
+@functools.cache
+def _shapes(name: str, head: str) -> dict[str, tuple[int, ...]]:
+  flat = trees.flat_model(models.abstract_model(name, head))
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def detect(keys: Collection[str]) -> Dialect:
   """The dialect that most of the keys belong to; raises as `kind`."""
-  keys = set(keys)
   # No other one has slashes, and ours needs no table.
-  return "jax" if any("/" in key for key in keys) else kind(keys).dialect
+  return "jax" if any("/" in key for key in keys) else _kinds(keys)[0].dialect
 
 
 def to_dialect(

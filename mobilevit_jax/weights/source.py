@@ -210,12 +210,13 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
 
 def _crop(config: dict[str, Any]) -> dict[str, Any]:
   """What of a run's configuration says how images are cropped."""
-  # Before there were transforms, all of it was in config.eval.
-  sections = [config.get(name) or {} for name in ("eval", "transform")]
+  transform, evaluation = (
+    config.get(name) or {} for name in ("transform", "eval")
+  )
+  fields = {**transform, "size": evaluation.get("size")}
   kinds = {"preset": str, "size": int, "resize_size": int}
   return {
-    name: section[name]
-    for section in sections
+    name: fields[name]
     for name, kind in kinds.items()
-    if isinstance(section.get(name), kind)
+    if isinstance(fields.get(name), kind)
   }

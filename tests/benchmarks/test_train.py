@@ -1,5 +1,6 @@
 """`python -m benchmarks train`, on a shallow net."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,10 @@ from mobilevit_jax.models import mobilevit
 
 
 def test_measures_the_trainers_step(monkeypatch, tmp_path, capsys):
-  monkeypatch.setattr(mobilevit, "DEPTHS", (1, 0, 0))  # compiles in half
+  shallow = dataclasses.replace(  # compiles in half
+    mobilevit.VARIANTS["mobilevit_xxs"], depths=(1, 0, 0)
+  )
+  monkeypatch.setitem(mobilevit.VARIANTS, "mobilevit_xxs", shallow)
   out = tmp_path / "train.json"
   flags = "--variant=xxs --size=32 --batch=8 --steps=2 --rounds=3"
   assert command.main(["train", *flags.split(), f"--out={out}"]) == 0

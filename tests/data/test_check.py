@@ -103,6 +103,7 @@ def test_finds_copies_within_across_and_against_classes(sound):
   leaked, mixed, copies = report.warnings
   assert leaked.startswith("2 images to evaluate with (28.6%) also in train")
   assert "leak.png" in leaked and "lie.png" in leaked
+  assert "lie.png" in leaked.split("(dog and cat)")[0]
   assert "val/dog/lie.png" in mixed and "dog and cat" in mixed
   assert "again.png" in copies and "level.png" in copies
   assert "lie.png" not in copies

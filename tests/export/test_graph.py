@@ -45,6 +45,11 @@ CASES = (
   ("mobilevit_s", 64, 32),
   ("mobilevit_xxs", 96, 16),
   ("mobilevit_xxs", 64, 8),
+  ("mobilevitv2_050", 64, 32),
+  ("mobilevitv2_050", 96, 32),
+  ("mobilevitv2_050", 96, 8),
+  ("mobilevitv3_xxs_l2", 96, 32),
+  ("mobilevitv3_050", 96, 32),
 )
 
 

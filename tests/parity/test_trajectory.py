@@ -1,4 +1,4 @@
-"""Fifty training steps of ours are timm's and PyTorch's, in float64."""
+"""Training steps of ours are timm's and PyTorch's, in float64."""
 
 import json
 import os
@@ -15,10 +15,16 @@ pytestmark = pytest.mark.parity
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_float64_trajectory(record):
+@pytest.mark.parametrize(
+  ("name", "steps"), (("mobilevit_xxs", 50), ("mobilevitv2_050", 30))
+)
+def test_float64_trajectory(record, name, steps):
   # In a process of its own: JAX takes float64 for the whole process.
   done = subprocess.run(
-    [sys.executable, "-m", "tests.parity.trajectory", "--dtype=float64"],
+    [
+      *(sys.executable, "-m", "tests.parity.trajectory", "--dtype=float64"),
+      *(f"--name={name}", f"--steps={steps}"),
+    ],
     cwd=ROOT,
     env={**os.environ, "JAX_ENABLE_X64": "1"},
     capture_output=True,
@@ -27,11 +33,11 @@ def test_float64_trajectory(record):
   )
   assert done.returncode == 0, done.stderr
   result = json.loads(done.stdout)
-  for name in ("loss", "params", "batch_stats", "ema"):
-    record(f"50 steps in float64, PyTorch: {name}", result[name])
+  for what in ("loss", "params", "batch_stats", "ema"):
+    record(f"{name}, {steps} steps in float64: {what}", result[what])
   assert result["types"] == ["float64"]
-  assert result["steps"] == 50
+  assert result["steps"] == steps
   assert result["last_loss"] < 0.5 * result["first_loss"]  # it learns
   assert result["loss"] <= 1e-10
-  for name in ("params", "batch_stats", "ema"):
-    assert result[name] <= 1e-8, name
+  for what in ("params", "batch_stats", "ema"):
+    assert result[what] <= 1e-8, what

@@ -6,7 +6,6 @@ import pytest
 
 from mobilevit_jax.report import charts
 from mobilevit_jax.report import markup
-from mobilevit_jax.report import sections
 from mobilevit_jax.report import statistics
 
 
@@ -30,6 +29,20 @@ def test_markup_escapes_all_but_markup():
   )
   assert cell == '<td title="&quot;&lt;" hidden>&lt;b&gt;<i>&amp;</i>x3</td>'
   assert markup.tag("p", class_=None, data_v=1) == '<p data-v="1"></p>'
+
+
+def test_a_table_scrolls_where_it_is_tall_and_keeps_whole_cells():
+  cell = markup.tag("td", "x", class_="own")
+  text = markup.table(("a", "b"), [["<1>", cell]], ["sum", 2], class_="c")
+  root = ElementTree.fromstring(text)
+  assert root.get("class") == "scroll"
+  kinds = [[cell.tag for cell in row] for row in root.iter("tr")]
+  assert kinds == [["th", "th"], ["th", "td"], ["th", "td"]]
+  assert [cell.text for cell in root.iter("td")] == ["x", "2"]
+  assert root.find("table/tbody/tr/th").get("title") == "<1>"
+  tall = markup.table(("a",), [[number] for number in range(31)])
+  root = ElementTree.fromstring(tall)
+  assert root.get("class") == "scroll tall" and root.find("table/tfoot") is None
 
 
 def _places(figure, style):
@@ -82,22 +95,3 @@ def test_reliability_has_bars_as_high_as_the_accuracy():
     if bar.get("class").startswith("hit")
   ]
   assert heights[1] / heights[0] == pytest.approx((2 / 3) / (1 / 2), rel=0.01)
-
-
-@pytest.mark.parametrize("k", [2, 26, 27, 400])
-def test_confusion_of_any_number_of_classes_fits_a_screen(k):
-  counts = np.eye(k, dtype=int) * 20
-  counts[1, 0] = 7
-  names = [f"class <{index}>" for index in range(k)]
-  text = sections.confusion(counts, names)
-  root = ElementTree.fromstring(text.replace("·", "."))
-  matrix = next(
-    t for t in root.iter("table") if t.get("class", "").startswith("matrix")
-  )
-  rows = [*matrix.iter("tr")][1:]
-  assert len(rows) == min(k, 26)
-  cells = [cell.text for row in rows for cell in row.iter("td")]
-  shown = [int(cell.replace(",", "")) for cell in cells if cell != "."]
-  assert sum(shown) == counts.sum()
-  assert "class &lt;1&gt; → class &lt;0&gt;: 7 (25.9%)" in text
-  assert (f"{k - 25} others" in text) == (k > 26)

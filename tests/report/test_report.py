@@ -1,24 +1,27 @@
 """A real run's report: numbers as recorded, names escaped, in a browser."""
 
 import csv
+import dataclasses
 from html.parser import HTMLParser
 import io
 import json
 import pathlib
 import re
 import shutil
-import types
 
 import cv2
 import numpy as np
 import pytest
 
 from configs import finetune
+from mobilevit_jax import evaluate
+from mobilevit_jax import experiment
 from mobilevit_jax import models
 from mobilevit_jax import report
 from mobilevit_jax import train
 from mobilevit_jax.report import __main__ as command
 from mobilevit_jax.report import document
+from mobilevit_jax.tasks import classify
 from tests import tiny
 from tests.report import browser
 
@@ -56,9 +59,7 @@ def run(tmp_path_factory):
   _write_photos(base / "photos")
   config = finetune.get_config("xxs,scratch,32")
   config.model.name = "tiny"
-  config.data.update(
-    dir=str(base / "photos"), mixup=0.0, cutmix=0.0, color_jitter=0.0
-  )
+  config.data.dir = str(base / "photos")
   config.plan.update(num_steps=15, sizes=(32,), base_batch=8)
   config.optim.update(lr_batch=None, peak_lr=0.03, warmup_epochs=0.5)
   config.eval.update(batch=8, every_epochs=1)
@@ -168,6 +169,34 @@ def test_page_tells_the_run(page, run):
   assert "data:image/" in page
 
 
+class _Other(classify.Classify):
+  best = "hits"
+  shown = ("hits", "top5")
+
+
+def test_a_task_without_a_row_is_shown_as_it_was_recorded(
+  run, tmp_path, monkeypatch
+):
+  copy = shutil.copytree(run, tmp_path / "run")
+  shutil.rmtree(copy / "report", ignore_errors=True)
+  for name in ("config.json", "metrics.jsonl"):
+    text = (copy / name).read_text().replace('"classify"', '"other"')
+    (copy / name).write_text(text.replace("_top1", "_hits"))
+  kind = experiment.TASKS["classify"]
+  other = dataclasses.replace(kind, make=lambda *_, **__: _Other())
+  monkeypatch.setitem(experiment.TASKS, "other", other)
+  monkeypatch.delattr(evaluate, "Evaluator")  # nothing is computed
+  seen = _Reader(report.write(copy, which="best").read_text())
+  assert seen.ids == ["curves", "data", "configuration"]
+  text = "".join(seen.text)
+  best = max(_evals(run), key=lambda one: one["ema_top1"])
+  assert f"{best['ema_top1']:.1%} hits, after {best['step']} training" in text
+  assert "hits" in seen.text and "top1" not in seen.text
+  assert f"{best['ema_loss']:.4f}" in text
+  assert "predictions.csv" not in text
+  assert [path.name for path in (copy / "report").iterdir()] == ["index.html"]
+
+
 def test_several_starts_are_all_shown(run, page):
   starts = run / "starts.jsonl"
   before = starts.read_text()
@@ -264,14 +293,8 @@ def test_the_browser_would_tell(page, tmp_path):
   assert console and 0 in seen["images"]
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1"])
 def test_names_are_no_formulas_in_a_spreadsheet(name):
-  measured = types.SimpleNamespace(
-    class_names=("cat", name),
-    labels=[0, 1],
-    logits=np.eye(2),
-    name=lambda row: f"{name}{row}",
-  )
-  rows = [*csv.DictReader(io.StringIO(document._csv(measured)))]
-  assert [row["label"] for row in rows] == ["cat", f"'{name}"]
-  assert rows[0]["name"] == f"'{name}0"
+  lines = [["name", "probability"], [name, "0.5"], ["cat", "-1e-05"]]
+  found = [*csv.reader(io.StringIO(document._csv(lines)))]
+  assert found == [lines[0], [f"'{name}", "0.5"], lines[2]]

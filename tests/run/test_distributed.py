@@ -1,3 +1,8 @@
+import socket
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from mobilevit_jax import config
@@ -37,3 +42,41 @@ def test_incomplete_flags_are_refused(fields, message):
 )
 def test_cluster_is_found_by_its_environment(environment, expected):
   assert distributed.is_cluster(environment) == expected
+
+
+_SLOW = """
+import sys, time
+from mobilevit_jax.run import distributed
+
+def work():
+  time.sleep(40)  # longer than a collective waits
+  return "it took long"
+
+distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+print(distributed.from_first(work), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_processes_wait_for_the_first_however_long_it_works(tmp_path):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", _SLOW, address, str(index)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    )
+    for index in range(2)
+  ]
+  for index, process in enumerate(processes):
+    stdout, _ = process.communicate(timeout=200)
+    assert stdout == f"it took long {index}\n"
+
+
+def test_one_process_gathers_what_it_has():
+  rows = np.arange(6.0).reshape(3, 2)
+  assert distributed.gather(rows) is rows
+  assert distributed.from_first(lambda: "alone") == "alone"

@@ -70,7 +70,12 @@ def test_curves_are_those_of_the_run(tmp_path):
   np.testing.assert_array_equal(loss.lines[0].get_ydata(), [3, np.nan, 1])
   tops = {line.get_label(): line.get_ydata().tolist() for line in top1.lines}
   assert tops == {"ema": [50.0], "raw": [25.0]}
+  assert top1.get_title().startswith("top1 ")
   assert rate.lines[0].get_xdata().tolist() == [1, 2, 3]
+
+  other = [{**r, "ema_iou": 0.4, "raw_iou": 0.2} for r in records]
+  _, iou, _ = visualize.plot_curves(other, "iou").axes
+  assert [line.get_ydata().tolist() for line in iou.lines] == [[40.0], [20.0]]
 
   order, often, speed = visualize.plot_sizes(records).axes
   assert order.lines[0].get_ydata().tolist() == [32, 48, 32]

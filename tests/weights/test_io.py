@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import mobilevit_jax
 from mobilevit_jax import create_model
 from mobilevit_jax import models
 from mobilevit_jax import steps
@@ -301,9 +302,10 @@ def run(model, tmp_path_factory):
   checkpoints.close()
   fields = {"name": NAME, "num_classes": CLASSES, "dropout": None}
   config = {
+    "version": mobilevit_jax.__version__,
     "model": fields,
-    "eval": {"size": 32, "preset": "hf", "resize_size": 36, "batch": 8},
-    "transform": {"resize_size": 40},
+    "eval": {"size": 32, "batch": 8},
+    "transform": {"preset": "hf", "resize_size": 40, "flip": 0.5},
   }
   (workdir / "config.json").write_text(json.dumps(config))
   (workdir / "labels.json").write_text(json.dumps(list("abcdefg")))
@@ -331,11 +333,10 @@ def test_workdir_says_more(run):
   found = source_lib.read(run / "best")
   assert (found.which, found.step) == ("best", 1)
   assert found.labels == tuple("abcdefg")
-  # The crop of a run today, over that of one before there were transforms.
   assert found.crop == {"size": 32, "preset": "hf", "resize_size": 40}
   assert io.build_model(found).head.num_classes == CLASSES
 
 
 def test_only_nets_of_a_family():
-  with pytest.raises(ValueError, match="model is a Linear"):
+  with pytest.raises(ValueError, match="model name='Linear' must be"):
     save_weights(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "x.npz")

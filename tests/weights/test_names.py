@@ -1,5 +1,6 @@
 """The table of names against the key tables and the models."""
 
+import functools
 import json
 import pathlib
 
@@ -12,6 +13,14 @@ from mobilevit_jax.weights import trees
 
 ROWS = names.TABLES["mobilevit"]["classifier"]
 STEM = "backbone/stem/conv/kernel"
+# Parameters and running statistics.
+TENSORS = {
+  "mobilevit": 279,
+  "mobilevitv2": 244,
+  "mobilevitv3": 279,
+  "mobilevitv3_l2": 255,
+  "mobilevitv3_v2": 244,
+}
 SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
 
 # What the published state dicts are known by, where no key table is at hand.
@@ -50,6 +59,7 @@ KNOWN = {
 }
 
 
+@functools.cache
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
   flat = trees.flat_model(models.abstract_model(name))
   return {path: leaf.shape for path, leaf in flat.items()}
@@ -67,9 +77,11 @@ def test_every_family_has_its_tables():
 
 @pytest.mark.parametrize("name", models.VARIANTS)
 def test_table_is_the_model(name):
-  assert set(names.table(models.abstract_model(name))) == set(ROWS)
-  paths = [row.path for row in ROWS]
-  assert len(paths) == len(set(paths)) == 279
+  family = models.family_of(name).name
+  rows = names.TABLES[family]["classifier"]
+  assert set(names.table(models.abstract_model(name))) == set(rows)
+  paths = [row.path for row in rows]
+  assert len(paths) == len(set(paths)) == TENSORS[family]
   assert set(paths) == set(shapes_of(name))
 
 
@@ -88,7 +100,7 @@ def test_fused_attention_is_three_tensors_of_hf():
   assert list(shapes.values()) == [(64, 64)] * 3
 
 
-@pytest.mark.parametrize("name", models.VARIANTS)
+@pytest.mark.parametrize("name", models.FAMILIES["mobilevit"].variants)
 def test_key_tables(name):
   file = SPEC / f"keys_{name}.json"
   if not file.exists():
@@ -103,6 +115,87 @@ def test_key_tables(name):
     assert (row.timm, list(row.hf)) == (entry["timm"], hf)
     expected = names.dialect_shapes(row, shapes[row.path], "cvnets")
     assert expected == {row.cvnets: tuple(entry["shape"])}
+
+
+@pytest.mark.parametrize("width", ("050", "100"))
+def test_key_tables_of_v2(width):
+  file = SPEC / f"keys_mobilevitv2_{width}.json"
+  if not file.exists():
+    pytest.skip("no key tables here")
+  shapes = shapes_of(f"mobilevitv2_{width}")
+  found = {
+    (name, row.timm, *row.hf, shape)
+    for row in names.TABLES["mobilevitv2"]["classifier"]
+    for name, shape in names.dialect_shapes(
+      row, shapes[row.path], "cvnets"
+    ).items()
+  }
+  assert found == {
+    (*known, tuple(shape))
+    for *known, shape in json.loads(file.read_text())["tensors"]
+    if not known[0].endswith(".num_batches_tracked")
+  }
+
+
+V3 = {
+  "mobilevitv3_xxs": "xx_small_v3",
+  "mobilevitv3_s": "small_v3",
+  "mobilevitv3_050": "0.5",
+  "mobilevitv3_100": "1.0",
+}
+
+
+@pytest.mark.parametrize("name", V3)
+def test_key_tables_of_v3(name):
+  file = SPEC / "keys_mobilevitv3.json"
+  if not file.exists():
+    pytest.skip("no key tables here")
+  published = {
+    key: tuple(shape)
+    for key, shape in json.loads(file.read_text())[V3[name]].items()
+    if not key.endswith(".num_batches_tracked")
+  }
+  shapes = shapes_of(name)
+  found = {}
+  for row in names.TABLES[models.family_of(name).name]["classifier"]:
+    found |= names.dialect_shapes(row, shapes[row.path], "cvnets")
+  assert found == published
+  # It has the names of another family, and is told from it by its shapes.
+  tensors = {key: np.zeros(shape) for key, shape in published.items()}
+  assert names.closest(tensors, names.kind(tensors)) == (1.0, name)
+
+
+@pytest.mark.parametrize("dialect", names.DIALECTS)
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_every_variant_is_told_from_the_others(name, dialect):
+  shapes = shapes_of(name)
+  tensors = {}
+  for row in names.TABLES[models.family_of(name).name]["classifier"]:
+    if all(row.names(dialect)):
+      for key, shape in names.dialect_shapes(
+        row, shapes[row.path], dialect
+      ).items():
+        tensors[key] = np.broadcast_to(np.float32(0), shape)
+  if tensors:  # timm and transformers have no v3
+    kind = names.kind(tensors)
+    family = models.family_of(name).name
+    assert kind == (family, "classifier", dialect)
+    assert names.closest(tensors, kind) == (1.0, name)
+  else:
+    assert dialect in ("timm", "hf") and "v3" in name
+
+
+@pytest.mark.parametrize("dialect", names.DIALECTS)
+def test_v2_is_rgb_in_every_dialect(dialect):
+  (row,) = (
+    row for row in names.TABLES["mobilevitv2"]["classifier"] if row.path == STEM
+  )
+  kernel = np.random.default_rng(0).random((3, 3, 3, 16))
+  (tensor,) = names.to_dialect({STEM: kernel}, [row], dialect).values()
+  red = tensor[..., 0, :] if dialect == "jax" else tensor[:, 0].T
+  np.testing.assert_array_equal(
+    np.sort(red, None), np.sort(kernel[..., 0, :], None)
+  )
 
 
 def test_layouts():
@@ -130,6 +223,14 @@ def test_kind_is_read_off_the_names(dialect, monkeypatch):
   more = (*ROWS, names.Row("head/more/bias", "more.bias", "more.bias"))
   tables = {"classifier": ROWS, "more": more, "less": ROWS[:-2]}
   monkeypatch.setitem(names.TABLES, "mobilevit", tables)
-  keys = [name for row in ROWS for name in row.names(dialect)]
-  assert names.kind(keys) == ("mobilevit", "classifier", dialect)
-  assert names.kind(keys[1:]) == ("mobilevit", "classifier", dialect)
+  shapes = shapes_of("mobilevit_xxs")
+  tensors = {
+    name: np.zeros(shape)
+    for row in ROWS
+    for name, shape in names.dialect_shapes(
+      row, shapes[row.path], dialect
+    ).items()
+  }
+  assert names.kind(tensors) == ("mobilevit", "classifier", dialect)
+  del tensors[next(iter(tensors))]
+  assert names.kind(tensors) == ("mobilevit", "classifier", dialect)

@@ -6,7 +6,7 @@ the same one before it starts, with `config.data.check`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from mobilevit_jax import files
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.check import boxes
 from mobilevit_jax.data.check import findings
 from mobilevit_jax.data.check import scan
 
@@ -48,18 +49,20 @@ class Report:
   def table(self) -> list[str]:
     """Lines for a terminal: images of each class, and what was found."""
     total = sum(counts[0] for _, counts in self.classes)
+    classes, half = self.classes, _MOST_ROWS // 2
+    if len(classes) > _MOST_ROWS:  # the largest and the smallest
+      ranked = sorted(classes, key=lambda row: row[1], reverse=True)
+      classes = (*ranked[:half], *ranked[-half:])
     rows: list[list[str]] = [["class", *self.splits, f"{self.splits[0]} share"]]
-    for name, counts in self._largest_and_smallest():
+    empty = [""] * len(rows[0])
+    for name, counts in classes:
       share = f"{counts[0] / total:.1%}" if total else "-"
       rows.append([name, *map(str, counts), share])
-    if len(self.classes) > _MOST_ROWS:
-      left_out = f"({len(self.classes) - _MOST_ROWS} more classes)"
-      half = 1 + _MOST_ROWS // 2
-      rows.insert(half, [left_out, *[""] * (len(self.splits) + 1)])
+    if more := len(self.classes) - len(classes):
+      rows.insert(1 + half, [f"({more} more classes)", *empty[1:]])
     sums = np.sum([counts for _, counts in self.classes], axis=0, dtype=int)
     rows.append(["all", *map(str, sums), ""])
-    rows.append([""] * len(rows[0]))
-    rows.append(["of all images", *self.splits, ""])
+    rows += [empty, ["of all images", *self.splits, ""]]
     for name, counts in (("images", self.images), *self.findings):
       rows.append([name, *map(str, counts), ""])
     return [*_aligned(rows), "", self.balance()]
@@ -70,9 +73,8 @@ class Report:
 
   def refusal(self) -> str:
     """Why this data can't be trained on; empty if it can."""
-    if not self.problems:
-      return ""
-    return f"this data can't be trained on: {'. '.join(self.problems)}"
+    text = ". ".join(self.problems)
+    return text and f"this data can't be trained on: {text}"
 
   def balance(self) -> str:
     """A line on how even the classes are."""
@@ -81,13 +83,6 @@ class Report:
     if min(sizes):
       text += f", {max(sizes) / min(sizes):.1f} times as many"
     return f"{text} in {self.splits[0]}"
-
-  def _largest_and_smallest(self) -> Sequence[tuple[str, tuple[int, ...]]]:
-    if len(self.classes) <= _MOST_ROWS:
-      return self.classes
-    ranked = sorted(self.classes, key=lambda row: row[1], reverse=True)
-    half = _MOST_ROWS // 2
-    return [*ranked[:half], *ranked[-half:]]
 
   def save(self, path: epath.PathLike) -> None:
     """Writes everything as JSON."""
@@ -109,6 +104,7 @@ def check_splits(
   size: int | None = None,
   on_bad_image: str = "replace",
   progress: bool = False,
+  fits: boxes.Fits | None = None,
 ) -> Report:
   """Reads every image of the splits once.
 
@@ -117,6 +113,7 @@ def check_splits(
     size: the least size that they are trained at, in pixels, if known.
     on_bad_image: the run's policy; with "error" a broken image is a problem.
     progress: whether to show a bar on standard error, if that is a terminal.
+    fits: which boxes the net's anchors match, where the images have boxes.
 
   Returns:
     What was found.
@@ -124,33 +121,37 @@ def check_splits(
   scans = [scan.scan(source, progress=progress) for source in splits.values()]
   names = tuple(splits)
   class_names = next(iter(splits.values())).class_names
-  counts = np.stack(
-    [
-      np.bincount(
-        one.records["label"][one.records["usable"]],
-        minlength=len(class_names),
-      )[: len(class_names)]
-      for one in scans
-    ],
-    axis=1,
-  )
+  boxed = boxes.find(dict(zip(names, scans, strict=True)), fits)
+  if boxed:
+    counts = np.stack([one.images for one in boxed], axis=1)
+  else:
+    labels = [one.records["label"][one.records["usable"]] for one in scans]
+    counts = np.stack(
+      [np.bincount(each, minlength=len(class_names)) for each in labels], axis=1
+    )
   found = findings.Findings(names, scans, class_names, size)
   problems = [
     *found.unreadable(),
-    *_class_problems(names, class_names, counts),
+    # One class of boxes is enough, and an image without any is fine.
+    *(() if boxed else _class_problems(names, class_names, counts)),
     *found.problems(on_bad_image),
   ]
   warnings = [*_class_warnings(names, class_names, counts), *found.warnings()]
   if on_bad_image != "error":
     warnings = [*found.broken(), *warnings]
+  for one in boxed:
+    warnings = [*one.faults(), *warnings, *one.warnings()]
+  box_rows = [[*one.rows()] for one in boxed]
+  found_rows = [
+    (same[0][0], tuple(count for _, count in same))
+    for same in zip(*box_rows, strict=True)
+  ]
+  rows = zip(class_names, map(tuple, counts.tolist()), strict=True)
   return Report(
     names,
     tuple(len(one.records) for one in scans),
-    tuple(
-      (name, tuple(map(int, row)))
-      for name, row in zip(class_names, counts, strict=True)
-    ),
-    tuple(found.rows()),
+    tuple(rows),
+    (*found_rows, *found.rows()),
     tuple(problems),
     tuple(warnings),
   )
@@ -158,58 +159,46 @@ def check_splits(
 
 def _class_problems(
   names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
-) -> list[str]:
-  problems = []
+) -> Iterator[str]:
   if len(class_names) < 2:
-    problems.append(
-      "there must be at least 2 classes to tell apart, not "
-      f"{_classes(class_names)}"
-    )
+    classes = _classes(class_names)
+    yield f"there must be at least 2 classes to tell apart, not {classes}"
   train = counts[:, 0]
   for what, wrong in (
     ("no usable image", train == 0),
     (f"fewer than {_FEWEST} usable images", (train > 0) & (train < _FEWEST)),
   ):
-    lacking = [class_names[label] for label in np.flatnonzero(wrong).tolist()]
-    if lacking:
-      problems.append(
-        f"{what} to train on in {_classes(lacking)}; "
-        "add images, or remove the class"
-      )
+    if wrong.any():
+      lacking = _classes(np.array(class_names)[wrong].tolist())
+      yield f"{what} to train on in {lacking}; add images, or remove the class"
   for name, total in zip(names[1:], counts[:, 1:].sum(axis=0), strict=True):
     if not total:
-      problems.append(f"split {name} has no usable image to evaluate with")
-  return problems
+      yield f"split {name} has no usable image to evaluate with"
 
 
 def _classes(names: Sequence[str]) -> str:
-  count = findings.number(names, "class", "classes")
+  count = findings.number(len(names), "class", "classes")
   return f"{count} ({findings.listed(names)})"
 
 
 def _class_warnings(
   names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
-) -> list[str]:
-  warnings = []
+) -> Iterator[str]:
   train = counts[:, 0]
   if train.size and train.max() >= _IMBALANCE * max(train.min(), 1):
     most, least = int(train.argmax()), int(train.argmin())
-    warnings.append(
+    yield (
       f"classes are uneven: {train[most]} training images of "
       f"{class_names[most]}, {train[least]} of {class_names[least]}; add some "
-      "to the small ones, or set --config.optim.class_weights=balanced"
+      "to the small ones, or set --config.task.class_weights=balanced"
     )
   for name, column in zip(names[1:], counts[:, 1:].T, strict=True):
-    lacking = [
-      class_names[label] for label in np.flatnonzero(column == 0).tolist()
-    ]
-    if lacking and column.any():
-      warnings.append(
-        f"split {name} has no image of "
-        f"{_classes(lacking)}; its "
-        "accuracy says nothing about them"
+    if column.any() and not column.all():
+      lacking = _classes(np.array(class_names)[column == 0].tolist())
+      yield (
+        f"split {name} has no image of {lacking}; its accuracy says nothing "
+        "about them"
       )
-  return warnings
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,10 @@ _NAMED = 3  # files named in a line
 
 
 class Findings:
-  """What is said of the images of all splits together."""
+  """What is said of the images of all splits together.
+
+  Masks, bool [images of all splits], say which images are meant.
+  """
 
   def __init__(
     self,
@@ -26,51 +29,73 @@ class Findings:
   ):
     self._names, self._scans = names, scans
     self._class_names, self._size = class_names, size
-    self._split = np.concatenate(
-      [np.full(len(one.records), place) for place, one in enumerate(scans)]
-    )
-    self._index = np.concatenate([np.arange(len(one.records)) for one in scans])
+    lengths = [len(one.records) for one in scans]
+    self._split = np.repeat(np.arange(len(scans)), lengths)
+    self._index = np.concatenate([np.arange(length) for length in lengths])
     self._all = np.concatenate([one.records for one in scans])
-    self._usable = self._all["usable"]
+    usable = self._usable = self._all["usable"]
     # Copies, found by the first of each group of equal pixels.
     _, first, group = np.unique(
       self._all["pixels"], return_index=True, return_inverse=True
     )
-    self._first = np.where(self._usable, first[group], np.arange(len(group)))
-    self._label = self._all["label"]
+    ids = np.arange(len(usable))
+    first = np.where(usable, first[group], ids)
+    label = self._all["label"]
+    self._other_class = label != label[first]
+    self._contradicting = usable & np.isin(first, first[self._other_class])
+    self._leaked = usable & (self._split > 0) & (self._split[first] == 0)
+    self._copies = self._repeats_in_split("pixels")
+    self._same_files = self._repeats_in_split("contents")
+    # Of other pixels, in any split.
+    self._alike = self._repeats(
+      "look", (self._all["look"] != 0) & (first == ids)
+    )
+    shorter = np.minimum(self._all["height"], self._all["width"])
+    self._tiny = usable & (shorter < TINY)
+    self._small = usable & (2 * shorter < (size or 0))
+
+  def _repeats(self, key: str, mask: np.ndarray) -> np.ndarray:
+    """Those of the mask that have the value of an earlier one."""
+    ids = np.flatnonzero(mask)
+    _, first = np.unique(self._all[key][ids], return_index=True)
+    return np.isin(np.arange(len(mask)), np.delete(ids, first))
+
+  def _repeats_in_split(self, key: str) -> np.ndarray:
+    masks = [self._usable & (self._split == p) for p in range(len(self._names))]
+    return np.any([self._repeats(key, mask) for mask in masks], axis=0)
 
   def rows(self) -> list[tuple[str, tuple[int, ...]]]:
     """A count for each split of everything that was looked for."""
-    files = self._repeats(self._all["contents"])
-    everywhere: list[tuple[str, np.ndarray]] = [
-      ("broken", ~self._usable),
-      ("copies of a file in the split", files),
-      ("same pixels in another file", self._copies() & ~files),
-      (f"same pixels as one in {self._names[0]}", self._leaked()),
-      ("same pixels with another class", self._contradicting()),
-      ("looks like another, not the same", self._alike()),
-      (f"a side under {TINY} px", self._tiny()),
-    ]
-    if self._size is not None:
-      everywhere.append(
-        (f"a side under half of {self._size} px", self._small())
-      )
-    everywhere.append(("grey", self._all["grey"]))
-    places = range(len(self._names))
+    masks = {
+      "broken": ~self._usable,
+      "copies of a file in the split": self._same_files,
+      "same pixels in another file": self._copies & ~self._same_files,
+      f"same pixels as one in {self._names[0]}": self._leaked,
+      "same pixels with another class": self._contradicting,
+      "looks like another, not the same": self._alike,
+      f"a side under {TINY} px": self._tiny,
+      f"a side under half of {self._size} px": self._small,
+      "grey": self._all["grey"],
+    }
     return [
-      (name, tuple(int((mask & (self._split == p)).sum()) for p in places))
-      for name, mask in everywhere
+      (name, tuple(self._count(mask).tolist()))
+      for name, mask in masks.items()
+      if self._size is not None or mask is not self._small
     ]
+
+  def _count(self, mask: np.ndarray) -> np.ndarray:
+    """Images of a mask in each split."""
+    return np.bincount(self._split[mask], minlength=len(self._names))
 
   def problems(self, on_bad_image: str) -> Iterable[str]:
     """Reasons not to train, but for those about classes."""
+    usable, leaked = self._count(self._usable), self._count(self._leaked)
     for place, name in enumerate(self._names):
-      here = self._split == place
-      broken = int((here & ~self._usable).sum())
-      if 2 * broken > here.sum():
-        yield f"{broken} of {here.sum()} images of {name} are broken"
-      usable = here & self._usable
-      if place and usable.any() and (self._leaked() & here)[usable].all():
+      total = len(self._scans[place].records)
+      broken = total - usable[place]
+      if 2 * broken > total:
+        yield f"{broken} of {total} images of {name} are broken"
+      if place and 0 < usable[place] == leaked[place]:
         yield (
           f"every image of {name} is also in {self._names[0]}: accuracy on "
           "images that were learnt by heart says nothing; keep some apart"
@@ -82,134 +107,89 @@ class Findings:
     """Files that can't be read."""
     for name, one in zip(self._names, self._scans, strict=True):
       if one.unreadable:
-        first = next(iter(sorted(one.unreadable.items())))[1]
-        count = number(one.unreadable, "image")
+        first = one.unreadable[min(one.unreadable)]
+        count = number(len(one.unreadable), "image")
         yield f"{count} of {name} can't be read, as {first}"
 
   def broken(self) -> Iterable[str]:
     """Images that can't be decoded."""
     for name, one in zip(self._names, self._scans, strict=True):
       if one.errors:
-        files = [
-          examples.located(one.source, index) for index in sorted(one.errors)
-        ]
+        files = [examples.located(one.source, i) for i in sorted(one.errors)]
         yield (
-          f"{number(files, 'broken image')} in {name} (remove or replace, or "
-          "train with --config.data.on_bad_image=replace): "
+          f"{number(len(files), 'broken image')} in {name} (remove or replace, "
+          "or train with --config.data.on_bad_image=replace): "
           f"{listed(files)}"
         )
 
   def warnings(self) -> Iterable[str]:
     """What to look at."""
-    leaked = np.flatnonzero(self._leaked())
-    if leaked.size:
-      part = leaked.size / max(1, int((self._split > 0).sum()))
-      yield (
+    leaked, mixed = self._leaked.sum(), self._contradicting
+    part = leaked / max(1, np.count_nonzero(self._split))
+    copies = self._copies & ~mixed
+    total = f"of {len(mixed)} images with a side under"
+    for mask, key, text in (
+      (
+        self._leaked,
+        "pixels",
         f"{number(leaked, 'image')} to evaluate with ({part:.1%}) also in "
         f"{self._names[0]}, which flatters the accuracy (remove one of each "
-        f"pair): {self._pairs(leaked)}"
-      )
-    mixed = self._contradicting()
-    if mixed.any():
-      wrong = np.flatnonzero(mixed & (self._label != self._label[self._first]))
-      yield (
+        "pair)",
+      ),
+      (
+        mixed & self._other_class,
+        "pixels",
         f"{mixed.sum()} images with the same pixels as one of another class "
-        f"(keep the right one): {self._pairs(wrong, classes=True)}"
-      )
-    copies = np.flatnonzero(self._copies() & ~mixed)
-    if copies.size:
-      yield (
-        f"{number(copies, 'copy', 'copies')} within a split, which count twice "
-        f"(remove one of each pair): {self._pairs(copies)}"
-      )
-    alike = np.flatnonzero(self._alike())
-    if alike.size:
-      yield (
-        f"{number(alike, 'image')} that may be a copy in another size or tone "
-        f"(look at each pair): {self._pairs(alike, key='look')}"
-      )
-    yield from self._size_warnings()
+        "(keep the right one)",
+      ),
+      (
+        copies,
+        "pixels",
+        f"{number(copies.sum(), 'copy', 'copies')} within a split, which count "
+        "twice (remove one of each pair)",
+      ),
+      (
+        self._alike,
+        "look",
+        f"{number(self._alike.sum(), 'image')} that may be a copy in another "
+        "size or tone (look at each pair)",
+      ),
+      (
+        self._tiny,
+        "",
+        f"{self._tiny.sum()} {total} {TINY} px, too small to show much",
+      ),
+      (
+        self._small,
+        "",
+        f"{self._small.sum()} {total} half of the {self._size} px that they "
+        "are trained at (set a smaller size)",
+      ),
+    ):
+      ids = np.flatnonzero(mask)
+      if ids.size:
+        some = [self._describe(index, key) for index in ids[:_NAMED]]
+        yield f"{text}: {listed(some, ids.size)}"
 
-  def _size_warnings(self) -> Iterable[str]:
-    checks = [(self._tiny(), f"a side under {TINY} px, too small to show much")]
-    if self._size is not None:
-      text = f"a side under half of the {self._size} px that they are trained"
-      checks.append((self._small(), f"{text} at (set a smaller size)"))
-    for mask, what in checks:
-      some = np.flatnonzero(mask)
-      if some.size:
-        files = [self._name(index) for index in some[:_NAMED]]
-        yield (
-          f"{some.size} of {len(mask)} images with {what}: "
-          f"{listed(files, some.size)}"
-        )
-
-  def _copies(self) -> np.ndarray:
-    """Images whose pixels an earlier one of their split has."""
-    return self._repeats(self._all["pixels"])
-
-  def _repeats(self, values: np.ndarray) -> np.ndarray:
-    """Usable images with the value of an earlier one of their split."""
-    result = np.zeros(len(values), bool)
-    for place in range(len(self._names)):
-      ids = np.flatnonzero(self._usable & (self._split == place))
-      first = np.unique(values[ids], return_index=True)[1]
-      result[np.delete(ids, first)] = True
-    return result
-
-  def _leaked(self) -> np.ndarray:
-    """Images outside of the first split that it holds too."""
-    return self._usable & (self._split > 0) & (self._split[self._first] == 0)
-
-  def _contradicting(self) -> np.ndarray:
-    """Images with the pixels of one of another class."""
-    mixed = self._first[self._label != self._label[self._first]]
-    return self._usable & np.isin(self._first, mixed)
-
-  def _alike(self) -> np.ndarray:
-    """Images that look like an earlier one of other pixels, in any split."""
-    look = self._all["look"]
-    ids = np.flatnonzero((look != 0) & (self._first == np.arange(len(look))))
-    first = np.unique(look[ids], return_index=True)[1]
-    result = np.zeros(len(look), bool)
-    result[np.delete(ids, first)] = True
-    return result
-
-  def _tiny(self) -> np.ndarray:
-    return self._usable & (self._shorter() < TINY)
-
-  def _small(self) -> np.ndarray:
-    return self._usable & (2 * self._shorter() < (self._size or 0))
-
-  def _shorter(self) -> np.ndarray:
-    return np.minimum(self._all["height"], self._all["width"])
+  def _describe(self, index: int, key: str) -> str:
+    """An image and, if there is a key, the first one that equals it in that."""
+    if not key:
+      return self._name(index)
+    same = self._usable & (self._all[key] == self._all[key][index])
+    first = int(same.argmax())
+    text = f"{self._name(index)} = {self._name(first)}"
+    one, other = self._all["label"][[index, first]].tolist()
+    if one != other:
+      text += f" ({self._class_names[one]} and {self._class_names[other]})"
+    return text
 
   def _name(self, index: int) -> str:
-    return examples.located(
-      self._scans[self._split[index]].source, int(self._index[index])
-    )
-
-  def _pairs(
-    self, ids: np.ndarray, *, key: str = "pixels", classes: bool = False
-  ) -> str:
-    """The first images with the ones that they equal."""
-    pairs = []
-    for index in ids[:_NAMED]:
-      same = self._usable & (self._all[key] == self._all[key][index])
-      other = int(np.flatnonzero(same)[0])
-      text = f"{self._name(index)} = {self._name(other)}"
-      if classes:
-        mine, its = (int(self._label[i]) for i in (index, other))
-        text += f" ({self._class_names[mine]} and {self._class_names[its]})"
-      pairs.append(text)
-    return listed(pairs, len(ids))
+    source = self._scans[self._split[index]].source
+    return examples.located(source, int(self._index[index]))
 
 
-def number(
-  things: Sequence | Mapping | np.ndarray, one: str, many: str | None = None
-) -> str:
+def number(count: int, one: str, many: str | None = None) -> str:
   """`1 image`, `2 images`."""
-  count = len(things)
   return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 

@@ -65,13 +65,12 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
   Returns:
     What was found.
   """
-  records = np.zeros(len(source), _RECORD)
-  found = Scan(source, records, {}, {})
+  found = Scan(source, np.zeros(len(source), _RECORD), {}, {})
 
   def read(begin: int) -> int:
     end = min(begin + _CHUNK, len(source))
     for index in range(begin, end):
-      records[index] = _record(found, index)
+      _note(found, index)
     return end - begin
 
   starts = range(0, len(source), _CHUNK)
@@ -92,49 +91,47 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
   return found
 
 
-def _record(found: Scan, index: int) -> tuple[int | np.uint64 | bool, ...]:
-  """One image's record; errors go to `found`."""
-  label = -1
-  contents = np.uint64(0)
+def _note(found: Scan, index: int) -> None:
+  """Fills in one image's record, or says in `found` what is wrong with it."""
+  record = found.records[index]
+  record["label"] = -1
   try:
     example = found.source[index]
-    label = example.target["label"]
+    record["label"] = example.target.get("label", -1)
     if isinstance(example.image, bytes):
-      contents = _hash(example.image)
+      record["contents"] = _hash(example.image)
     pixels = augment.decode(example.image, example.name)
-  except examples.StorageError as error:
-    found.unreadable[index] = str(error)
-    return label, False, 0, 0, False, contents, 0, 0
   except examples.ImageError as error:
-    found.errors[index] = str(error)
-    return label, False, 0, 0, False, contents, 0, 0
-  height, width = pixels.shape[:2]
-  red, green, blue = (pixels[..., channel] for channel in range(3))
-  grey = np.array_equal(red, green) and np.array_equal(green, blue)
-  seen = _hash(np.ascontiguousarray(pixels).data, b"%d x %d" % (height, width))
-  if not contents:  # pixels that never were a file
-    contents = seen
-  return label, True, height, width, grey, contents, seen, _look(pixels)
+    storage = isinstance(error, examples.StorageError)
+    (found.unreadable if storage else found.errors)[index] = str(error)
+    return
+  record["usable"] = True
+  record["height"], record["width"] = shape = pixels.shape[:2]
+  red, green, blue = np.moveaxis(pixels, -1, 0)
+  record["grey"] = np.array_equal(red, green) and np.array_equal(green, blue)
+  pixels = np.ascontiguousarray(pixels)
+  record["pixels"] = _hash(pixels.data, b"%d x %d" % shape)
+  if not record["contents"]:  # pixels that never were a file
+    record["contents"] = record["pixels"]
+  record["look"] = _look(pixels)
 
 
-def _hash(*parts: bytes | memoryview) -> np.uint64:
-  digest = hashlib.blake2b(digest_size=8)
-  for part in parts:
-    digest.update(part)
-  return np.uint64(int.from_bytes(digest.digest(), "little"))
+def _hash(data: bytes | memoryview, shape: bytes = b"") -> int:
+  digest = hashlib.blake2b(data, digest_size=8, person=shape).digest()
+  return int.from_bytes(digest, "little")
 
 
-def _look(pixels: np.ndarray) -> np.uint64:
+def _look(pixels: np.ndarray) -> int:
   """The 64-bit difference hash: where a 9 x 8 copy gets brighter rightwards.
 
   It survives another size, quality or tone. 0 for images too small or too
   plain for it to mean much.
   """
   if min(pixels.shape[:2]) < _LEAST_SIDE:
-    return np.uint64(0)
+    return 0
   small = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA)
   grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
   bits = grey[:, 1:] > grey[:, :-1]
   if not _LEAST_BITS <= bits.sum() <= bits.size - _LEAST_BITS:
-    return np.uint64(0)
-  return np.packbits(bits).view(np.uint64)[0]
+    return 0
+  return int(np.packbits(bits).view(np.uint64)[0])

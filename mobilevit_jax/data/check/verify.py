@@ -58,25 +58,18 @@ def verify(
   info = tfds.builder_from_directory(download.check_folder(path)).info
   for name, split in info.splits.items():
     source = tfds_source.open_prepared(info.name, name, path)
-    files = [epath.Path(file) for file in split.filepaths]
-    counts = zip(files, split.shard_lengths, strict=True)
-    faults = {file.name: _count(file, length) for file, length in counts}
-    ids = _sample(len(source), sample)
+    files = zip(split.filepaths, split.shard_lengths, strict=True)
+    faults = {file.name: _count(file, length) for file, length in files}
+    count = len(source) if sample is None else min(sample, len(source))
+    drawn = np.random.default_rng(0).choice(len(source), count, replace=False)
     # One line for a broken file, not one for each of its records.
-    ids = [index for index in ids if not faults[source.place(index)[0]]]
+    ids = [i for i in sorted(drawn.tolist()) if not faults[source.place(i)[0]]]
     found = [fault for fault in faults.values() if fault]
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
       decoded = pool.map(lambda index, s=source: _decode(s, index), ids)
       bar = tqdm.tqdm(decoded, name, len(ids), unit=" images", mininterval=1)
       found += [fault for fault in bar if fault]
-    yield Verified(name, split.num_examples, len(files), len(ids), found)
-
-
-def _sample(num_examples: int, sample: int | None) -> list[int]:
-  if sample is None or sample >= num_examples:
-    return [*range(num_examples)]
-  rng = np.random.default_rng(0)
-  return sorted(rng.choice(num_examples, sample, replace=False).tolist())
+    yield Verified(name, split.num_examples, split.num_shards, len(ids), found)
 
 
 def _count(file: epath.Path, length: int) -> str:

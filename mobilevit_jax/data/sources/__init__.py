@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.sources import boxes
 from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.sources import folder
 
@@ -21,6 +22,9 @@ from mobilevit_jax.data.sources import folder
 SOURCES: dict[str, Callable[..., examples.Source]] = {
   "digits": digits.open_split,
   "folder": folder.open_split,
+  "coco_json": boxes.open_coco,
+  "voc_folder": boxes.open_voc,
+  "yolo_folder": boxes.open_yolo,
 }
 
 _FEW_SHOT_STREAM = 1  # apart from the seed's other draws

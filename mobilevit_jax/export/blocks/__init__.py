@@ -10,13 +10,21 @@ from mobilevit_jax.export import fold_bn
 from mobilevit_jax.export import graph
 from mobilevit_jax.export.blocks import heads
 from mobilevit_jax.export.blocks import mobilevit
+from mobilevit_jax.export.blocks import mobilevit_v2
+from mobilevit_jax.export.blocks import mobilevit_v3
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
 from mobilevit_jax.models.net import Net
 
 # Where the blocks of each of `models.FAMILIES`, and each of `models.HEADS`, are
 # registered.
-FAMILIES = {"mobilevit": mobilevit}
+FAMILIES = {
+  "mobilevit": mobilevit,
+  "mobilevitv2": mobilevit_v2,
+  "mobilevitv3": mobilevit_v3,
+  "mobilevitv3_l2": mobilevit_v3,
+  "mobilevitv3_v2": mobilevit_v3,
+}
 HEADS = {"classifier": heads}
 
 

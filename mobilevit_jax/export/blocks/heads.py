@@ -36,7 +36,9 @@ def write(
 def _classifier(
   head: classifier.Classifier, ops: Ops, maps: Mapping[str, Tensor], output: str
 ) -> dict[str, Tensor]:
-  x = graph.write(head.expand, ops, maps["stage5"], "head")
+  x = maps["stage5"]
+  if "expand" in head.LAYERS:
+    x = graph.write(head.expand, ops, x, "head")
   x = graph.write(head.classifier, ops, ops.pool(x, "pool"), "classifier")
   if output == "probabilities":
     x = ops.softmax(x, "classifier/softmax")

@@ -11,7 +11,6 @@ import numpy as np
 from mobilevit_jax.export import graph
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
-from mobilevit_jax.models import layers
 from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import transformer
 
@@ -21,16 +20,25 @@ def _mobilevit_block(
   module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   y = graph.write(module.local_rep, ops, x, f"{name}/local_rep")
+  y = attend(module, ops, y, name)
+  y = ops.concat(x, y, f"{name}/concat")
+  return graph.write(module.fusion, ops, y, f"{name}/fusion")
+
+
+def attend(
+  module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
+) -> Tensor:
+  """From the block's `expand` to its `project`."""
   kernel = _centred(graph.array(module.expand.kernel))
-  y = ops.conv(y, kernel, None, f"{name}/expand/conv")
   h, w = ops.size(x)
+  y = ops.conv(x, kernel, None, f"{name}/expand/conv")
   even = h + h % 2, w + w % 2
   if even != (h, w):
     y = ops.resize(y, *even, f"{name}/resize_up")
-  y = _unfold(ops, ops.rows(y, f"{name}/rows"), even, f"{name}/unfold")
+  y = unfold(ops, ops.rows(y, f"{name}/rows"), even, f"{name}/unfold")
   y = graph.write(module.global_rep, ops, y, f"{name}/global_rep")
   y = ops.layer_norm(y, module.norm.epsilon, f"{name}/norm")
-  y = ops.map(_fold(ops, y, even, f"{name}/fold"), f"{name}/map")
+  y = ops.map(fold(ops, y, even, f"{name}/fold"), f"{name}/map")
   if even != (h, w):
     y = ops.resize(y, h, w, f"{name}/resize_down")
   # The norm's affine commutes with fold and resize: both only average pixels.
@@ -42,12 +50,10 @@ def _mobilevit_block(
     graph.array(module.project.norm.bias) + shift @ kernel[0, 0],
     f"{name}/project/conv",
   )
-  y = ops.silu(y, f"{name}/project/silu")
-  y = ops.concat(x, y, f"{name}/concat")
-  return graph.write(module.fusion, ops, y, f"{name}/fusion")
+  return ops.silu(y, f"{name}/project/silu")
 
 
-def _unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+def unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
   """`mobilevit.unfold`: `[b, h, w, d]` to `[b, 4, n, d]`."""
   (h, w), d = size, x.shape[-1]
   x = ops.reshape(x, (-1, 2, w // 2, 2 * d), f"{name}/rows")
@@ -56,7 +62,8 @@ def _unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
   return ops.transpose(x, (0, 2, 1, 3), f"{name}/pixels")
 
 
-def _fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+def fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+  """`mobilevit.fold`, the inverse."""
   (h, w), d = size, x.shape[-1]
   x = ops.transpose(x, (0, 2, 1, 3), f"{name}/patches")
   x = ops.reshape(x, (-1, w // 2, 2, 2 * d), f"{name}/columns")
@@ -72,7 +79,7 @@ def _transformer_block(
   y = _attention(module, ops, y, f"{name}/attention")
   x = ops.add(x, y, f"{name}/attention_residual")
   y = ops.layer_norm(x, module.ffn_norm.epsilon, f"{name}/ffn_norm")
-  kernel, bias = _after_norm(module.ffn_norm, module.ffn_in)
+  kernel, bias = graph.after_norm(module.ffn_norm, module.ffn_in)
   y = ops.linear(y, kernel, bias, f"{name}/ffn_in/linear")
   y = ops.silu(y, f"{name}/ffn_in/silu")
   kernel, bias = map(_centred, graph.affine(module.ffn_out))
@@ -86,21 +93,12 @@ def _centred(weights: np.ndarray) -> np.ndarray:
   return (weights - mean).astype(np.float32)
 
 
-def _after_norm(
-  norm: layers.LayerNorm, linear: layers.Linear
-) -> tuple[np.ndarray, np.ndarray]:
-  """A dense layer that has the affine of the norm before it inside."""
-  kernel, bias = graph.affine(linear)
-  scale, shift = graph.array(norm.scale), graph.array(norm.bias)
-  return kernel * scale[:, None], bias + shift @ kernel
-
-
 def _attention(
   block: transformer.TransformerBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   k, d = block.attention.heads, x.shape[-1]
   n, e = x.shape[-2], d // k
-  kernel, bias = _after_norm(block.attention_norm, block.attention.qkv)
+  kernel, bias = graph.after_norm(block.attention_norm, block.attention.qkv)
   heads = []
   for index, part in enumerate(("query", "key", "value")):
     columns = slice(index * d, (index + 1) * d)

@@ -171,12 +171,20 @@ class Int8Ops(DynamicOps):
     """See `Ops.layer_norm`."""
     return super().layer_norm(self._float(x), epsilon, name)
 
+  def group_norm(self, x, epsilon, name):
+    """See `Ops.group_norm`."""
+    return super().group_norm(self._float(x), epsilon, name)
+
+  def mul(self, x, y, name):
+    """See `Ops.mul`."""
+    return super().mul(self._chosen(x, name), self._chosen(y, name), name)
+
   def softmax(self, x, name):
     """See `Ops.softmax`."""
     return super().softmax(self._float(x), name)
 
   def relu(self, x, name):
-    """See `Ops.relu`; of a map, a grid that has nothing below zero."""
+    """See `Ops.relu`; of more than a row, a grid with nothing below zero."""
     if len(x.shape) == 2 or not self._select(name):
       return super().relu(self._float(x), name)
     return self._int8(x, self._grid(name))
@@ -190,13 +198,16 @@ class Int8Ops(DynamicOps):
     return super().scale(self._chosen(x, name), gate, name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
-    """See `Ops.matmul`."""
-    x, y = self._chosen(x, name), self._chosen(y, name)
+    """See `Ops.matmul`; a sum over all patches by their scores in float32."""
+    if name.endswith("/context"):
+      x, y = self._float(x), self._float(y)
+    else:
+      x, y = self._chosen(x, name), self._chosen(y, name)
     return super().matmul(x, y, name, transpose_y=transpose_y)
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, **options):
     """See `Ops.resize`."""
-    return super().resize(self._chosen(x, name), h, w, name)
+    return super().resize(self._chosen(x, name), h, w, name, **options)
 
   def reshape(self, x, shape, name):
     """See `Ops.reshape`."""

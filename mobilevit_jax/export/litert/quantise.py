@@ -17,7 +17,7 @@ Net = Callable[[writer.LiteRTOps], Mapping[str, flatbuffer.Ref]]
 _RARE = 0.05
 _PRODUCTS = re.compile(r"/attention/(scores|mix)$")
 _PARTS = re.compile(
-  r"/(conv|linear|silu|split|heads|tokens|width"
+  r"/(conv|linear|silu|relu|split|heads|tokens|width"
   r"|rows|columns|patches|pixels|image)$"
 )
 

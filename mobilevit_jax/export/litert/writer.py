@@ -131,6 +131,10 @@ class LiteRTOps(LiteRTFile, Ops):
     """See `Ops.add`."""
     return self._binary("ADD", x, y, name)
 
+  def mul(self, x, y, name):
+    """See `Ops.mul`."""
+    return self._binary("MUL", x, y, name)
+
   def concat(self, x, y, name):
     """See `Ops.concat`."""
     shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
@@ -138,7 +142,7 @@ class LiteRTOps(LiteRTFile, Ops):
       "CONCATENATION", [x, y], shape, name, "ConcatenationOptions", axis=3
     )
 
-  def resize(self, x, h, w, name):
+  def resize(self, x, h, w, name, *, align_corners=False):
     """See `Ops.resize`."""
     b, _, _, c = x.shape
     size = self.constant(np.array([h, w], np.int32), f"{name}/size")
@@ -148,7 +152,8 @@ class LiteRTOps(LiteRTFile, Ops):
       (b, h, w, c),
       name,
       "ResizeBilinearOptions",
-      halfPixelCenters=True,
+      halfPixelCenters=not align_corners,
+      alignCorners=align_corners,
     )
 
   def _mean(self, x, axes, shape, name, keep):
@@ -163,7 +168,19 @@ class LiteRTOps(LiteRTFile, Ops):
 
   def layer_norm(self, x, epsilon, name):
     """See `Ops.layer_norm`; the mean is zero, and isn't taken."""
-    axis, shape = [len(x.shape) - 1], (*x.shape[:-1], 1)
+    return self._standardise(x, [len(x.shape) - 1], epsilon, name)
+
+  def group_norm(self, x, epsilon, name):
+    """See `Ops.group_norm`."""
+    axes = list(range(1, len(x.shape)))
+    shape = (x.shape[0], *[1] * len(axes))
+    mean = self._mean(x, axes, shape, f"{name}/centre", True)
+    x = self._binary("SUB", x, mean, f"{name}/centred")
+    return self._standardise(x, axes, epsilon, name)
+
+  def _standardise(self, x, axis, epsilon, name):
+    """`x`, whose mean is zero, by the root of its mean square."""
+    shape = [1 if i in axis else n for i, n in enumerate(x.shape)]
     square = self._binary("MUL", x, x, f"{name}/square")
     mean = self._mean(square, axis, shape, f"{name}/mean", True)
     small = self.constant(np.array([epsilon], np.float32), f"{name}/epsilon")

@@ -1,6 +1,7 @@
-"""The classifier of MobileViT: one class for the whole image.
+"""The classifier: one class for the whole image.
 
-Source: ml-cvnets v0.1 `cvnets/models/classification/mobilevit.py`.
+Source: ml-cvnets v0.1 `cvnets/models/classification/mobilevit.py`, and v0.2
+`mobilevit_v2.py` there.
 """
 
 from collections.abc import Mapping
@@ -16,12 +17,13 @@ from mobilevit_jax.models import layers
 
 
 class Classifier(nnx.Module):
-  """A 1x1 convolution to four times the width, the mean, a linear layer.
+  """A 1x1 convolution, if the backbone wants one; the mean; a linear layer.
 
   Args:
-    backbone: whose last stage it reads.
+    backbone: whose last stage it reads; its `head_channels` are the
+      convolution's, and None leaves that out.
     num_classes: outputs.
-    classifier_dropout: rate before the linear layer.
+    classifier_dropout: rate before the linear layer; None takes the backbone's.
     frozen: train the linear layer alone; see `Net`.
     bn_groups: see `layers.BatchNorm`.
     depthwise: kind of the 1x1 convolution; see `models.depthwise`.
@@ -41,22 +43,32 @@ class Classifier(nnx.Module):
     backbone: Any,
     *,
     num_classes: int = 1000,
-    classifier_dropout: float = 0.1,
+    classifier_dropout: float | None = None,
     frozen: bool = False,
     bn_groups: int = 1,
     depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
+    if classifier_dropout is None:
+      classifier_dropout = backbone.classifier_dropout
     layers.check_rates(classifier_dropout=classifier_dropout)
     layers.check_counts(num_classes=num_classes)
-    last = backbone.channels[-1]
-    norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
-    self.expand = layers.ConvNormAct(last, 4 * last, kernel_size=1, **norm_act)
+    last, width = backbone.channels[-1], backbone.head_channels
+    if width is None:
+      self.LAYERS, self.FROZEN = self.CLASSIFIERS, ()
+    else:
+      norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
+      self.expand = layers.ConvNormAct(last, width, kernel_size=1, **norm_act)
     self.dropout = nnx.Dropout(classifier_dropout)
     self.classifier = layers.Linear(
-      4 * last, num_classes, dtype=layers.at_least_float32(dtype)
+      width or last, num_classes, dtype=layers.at_least_float32(dtype)
     )
     self.num_classes, self.frozen = num_classes, frozen
+
+  @staticmethod
+  def count_classes(sizes: Mapping[str, int]) -> int:
+    """Classes, from the lengths of the head's biases, by path."""
+    return sizes["classifier/bias"]
 
   def __call__(
     self,
@@ -65,7 +77,9 @@ class Classifier(nnx.Module):
     rngs: nnx.Rngs | None = None,
   ) -> jax.Array:
     """Logits `[b, num_classes]`, float32 or wider."""
-    x = self.expand(features["stage5"], train and not self.frozen)
+    x = features["stage5"]
+    for name in self.FROZEN:
+      x = getattr(self, name)(x, train and not self.frozen)
     # The mean over all pixels of half-precision maps would lose digits.
     x = jnp.mean(x, axis=(1, 2), dtype=layers.at_least_float32(x.dtype))
     if self.frozen:

@@ -1,0 +1,110 @@
+"""Detection through the real command: a set of squares is learnt."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mobilevit_jax import predict
+from tests import runs
+from tests import tiny_detect_config
+
+pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.slow
+
+
+def write_set(root):
+  """Eight pictures to train on and three to judge by: a light square each."""
+  rng = np.random.default_rng(0)
+  (root / "classes.txt").parent.mkdir(parents=True)
+  (root / "classes.txt").write_text("square\nbar\n")
+  for split, count in (("train", 8), ("val", 3)):
+    (root / "images" / split).mkdir(parents=True)
+    (root / "labels" / split).mkdir(parents=True)
+    for index in range(count):
+      image = rng.integers(0, 60, (48, 64, 3)).astype(np.uint8)
+      x, y = rng.integers(2, (36, 20))
+      image[y : y + 24, x : x + 24] = 240
+      cv2.imwrite(str(root / "images" / split / f"{index}.png"), image)
+      row = (0, (x + 12) / 64, (y + 12) / 48, 24 / 64, 24 / 48)
+      (root / "labels" / split / f"{index}.txt").write_text(
+        " ".join(map(str, row))
+      )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, start_main_module):
+  """A run's folder, the arguments of it, and the last line that it printed."""
+  root = tmp_path_factory.mktemp("detect")
+  write_set(root / "set")
+  args = [
+    "--config=tests/tiny_detect_config.py",
+    f"--workdir={root / 'run'}",
+    f"--config.data.dir={root / 'set'}",
+  ]
+  stdout = start_main_module(args, devices=2).finish().stdout
+  return root, args, stdout.splitlines()[-1]
+
+
+def test_squares_are_learnt(run):
+  root, _, line = run
+  records = runs.records(root / "run")
+  train = [record for record in records if record["kind"] == "train"]
+  assert train[-1]["loss"] < train[0]["loss"] / 3
+  assert {"box_loss", "class_loss", "positives"} <= train[0].keys()
+  found = [record for record in records if "images" in record][-1]
+  assert found["ema_map_50"] > 0.5, found
+  assert found["ema_ap_square"] == found["ema_map"]
+  assert found["ema_ap_bar"] == -1
+  assert line.startswith(f"final: map={found['ema_map']:.4f} map_50=")
+
+
+def test_one_and_two_processes_and_other_batches_evaluate_alike(
+  run, start_main, start_processes
+):
+  _, args, line = run
+  args = [*args, "--mode=eval"]
+  for process in start_processes(2, args):
+    assert process.finish().stdout.splitlines()[-1] == line
+  other = start_main([*args, "--config.eval.batch=1"], devices=1).finish()
+  words = zip(other.stdout.splitlines()[-1].split(), line.split(), strict=True)
+  for one, two in words:
+    name, _, value = one.partition("=")
+    assert two.startswith(name)
+    if "map" in name:
+      assert float(value) == pytest.approx(float(two.split("=")[1]), abs=1e-4)
+
+
+def test_predictions_are_drawn_and_written(run, capsys):
+  root, _, _ = run
+  assert tiny_detect_config  # it makes the net known
+  image = root / "set" / "images" / "val" / "1.png"
+  (root / "b").mkdir()
+  (root / "b" / "x.png").write_bytes(image.read_bytes())
+  code = predict.main(
+    [
+      f"--weights={root / 'run'}",
+      f"--draw={root / 'drawn'}",
+      f"--coco={root / 'results.json'}",
+      "--json",
+      *map(str, (image, root / "b" / "x.png")),
+    ]
+  )
+  assert code == 0
+  lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  first = lines[0]["top"][0]
+  assert first["label"] == "square" and first["score"] > 0.3
+  row = (root / "set" / "labels" / "val" / "1.txt").read_text().split()
+  cx, cy, w, h = map(float, row[1:])
+  truth = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+  np.testing.assert_allclose(first["box"], truth, atol=0.12)
+  results = json.loads((root / "results.json").read_text())
+  best = max(results, key=lambda one: one["score"])
+  assert {one["image_id"] for one in results} == {1, "x"}
+  assert best["category_id"] == 1
+  x, y, w, h = best["bbox"]
+  box = np.multiply(first["box"], (64, 48, 64, 48))
+  np.testing.assert_allclose((x, y, x + w, y + h), box, atol=0.01)
+  picture = cv2.imread(str(root / "drawn" / "1.png.png"))
+  assert picture.shape == (64, 64, 3)
