@@ -18,6 +18,7 @@ from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import plan
+from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source
@@ -145,8 +146,7 @@ TEXT = Rule(
 _SIZE = whole(1, presets.MAX_SIZE)
 _SHARE = real(0, 1)
 
-# A field is checked where a configuration has it. Those of other tasks than
-# classification are their own constructors' to check.
+# A field is checked where a configuration has it: tasks have their own.
 RULES: dict[str, Rule] = {
   # JAX's keys take 32 bits: a longer seed would be another's without a word.
   "seed": whole(0, 2**32 - 1),
@@ -173,6 +173,11 @@ RULES: dict[str, Rule] = {
   "task.mixup": real(0, 1e6),
   "task.cutmix": real(0, 1e6),
   "task.class_weights": one_of("none", "balanced"),
+  "task.loss_groups": whole(1, 2**13),
+  "task.threshold": real(0, 1, below=True),
+  "task.per_class": whole(1, 10**6),
+  "task.nms_iou": real(0, 1, above=True),
+  "task.most": whole(1, 10**6),
   "transform.crop_scale": pair(real(0, 1, above=True)),
   "transform.crop_ratio": pair(real(0, 100, above=True)),
   "transform.flip": _SHARE,
@@ -180,6 +185,11 @@ RULES: dict[str, Rule] = {
   "transform.randaugment_magnitude": real(0, 10),
   "transform.color_jitter": _SHARE,
   "transform.erase": _SHARE,
+  "transform.crop": SWITCH,
+  "transform.min_crop": whole(0, presets.MAX_SIZE),
+  "transform.photometric": one_of(*detect.PHOTOMETRIC),
+  "transform.most_boxes": whole(1, 10**5),
+  "transform.bad_boxes": one_of("clip", "error"),
   "transform.preset": one_of(*presets.PRESETS),
   "transform.resize_size": optional(whole(1, 2 * presets.MAX_SIZE)),
   "data.name": TEXT,
