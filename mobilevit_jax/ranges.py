@@ -158,7 +158,7 @@ RULES: dict[str, Rule] = {
   "model.head": any_of(lambda: models.HEADS),
   "model.num_classes": optional(whole(1, 10**6)),
   "model.dropout": optional(real(0, 1, below=True)),
-  "model.classifier_dropout": real(0, 1, below=True),
+  "model.classifier_dropout": optional(real(0, 1, below=True)),
   "model.bn_groups": whole(1, 10**6),
   "model.output_stride": Rule(
     "8, 16 or 32", lambda value: _is_whole(value) and value in (8, 16, 32)
