@@ -16,6 +16,7 @@ import optax
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
+from mobilevit_jax import ranges
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax import weights
@@ -224,17 +225,7 @@ def build(config: config_lib.Config) -> Experiment:
   Raises:
     config_lib.ConfigError: naming the field, its value and what is allowed.
   """
-  config = config.copy_and_resolve_references()
-  config_lib.check_positive(
-    config,
-    "log_every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "eval.every_epochs",
-    "optim.accum_steps",
-    "profile.num_steps",
-    *["early_stop.patience"] * (config.early_stop.patience is not None),
-  )
+  config = _checked(config)
   whole = source = _open_source(config, config.data.train_split)
   if config.data.few_shot is not None:
     with config_lib.section("data"):
@@ -280,6 +271,13 @@ def build(config: config_lib.Config) -> Experiment:
   )
 
 
+def _checked(config: config_lib.Config) -> config_lib.Config:
+  """A copy to work with, whose fields are what each of them may be."""
+  config = config.copy_and_resolve_references()
+  ranges.check(config_lib.flat(config.to_dict()), TASKS)
+  return config
+
+
 def kind_of(head: str) -> TaskKind:
   """The first task that trains a head, by its name in `models.HEADS`."""
   return next(kind for kind in TASKS.values() if head in kind.heads)
@@ -298,7 +296,7 @@ def build_evaluation(
     The evaluation; the configuration as a run's folder remembers it; and the
     net with the weights of `config.weights`, if that names some.
   """
-  config = config.copy_and_resolve_references()
+  config = _checked(config)
   evaluation = _evaluation(config, None, prepare)
   start = None
   if config.weights.source is not None:
@@ -318,7 +316,6 @@ def _evaluation(
     source: the images to train on, if there are any.
     prepare: see `build_evaluation`.
   """
-  config_lib.check_positive(config, "eval.size", "eval.batch")
   held_out = _open_source(config, config.data.eval_split, prepare)
   source = source or held_out
   if config.model.num_classes is None:
@@ -326,8 +323,6 @@ def _evaluation(
   with config_lib.section("task"):
     fields = config.task.to_dict()
     name = fields.pop("name")
-    if name not in TASKS:
-      raise ValueError(f"name={name!r} must be one of {', '.join(TASKS)}")
     kind = TASKS[name]
   with config_lib.section("model"):
     model_fields = config.model.to_dict()
@@ -342,12 +337,8 @@ def _evaluation(
           f"num_classes={model_fields['num_classes']} is fewer than the "
           f"{len(images.class_names)} classes of {images.name}"
         )
-    freeze = config.optim.freeze
-    if freeze not in ("none", "backbone"):
-      raise config_lib.ConfigError(
-        f"config.optim.freeze={freeze!r} must be 'none' or 'backbone'"
-      )
-    model = models.abstract_model(**model_fields, frozen=freeze == "backbone")
+    frozen = config.optim.freeze == "backbone"
+    model = models.abstract_model(**model_fields, frozen=frozen)
   with config_lib.section("task"):
     task = kind.make(source, model_fields["num_classes"], **fields)
   with config_lib.section("transform"):

@@ -46,6 +46,8 @@ def _export(args: argparse.Namespace) -> None:
     raise ValueError(
       "--precision=int8 needs --calibration_images, and nothing else does"
     )
+  if args.layer_errors < 0:
+    raise ValueError(f"--layer_errors={args.layer_errors} must be from 0 up")
   if args.out.suffix != format.suffix:
     raise ValueError(f"--out={args.out} must end in {format.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
