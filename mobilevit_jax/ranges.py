@@ -26,6 +26,7 @@ from mobilevit_jax.weights import source
 # A count above this is a slip, and would only run out of something later.
 _MANY = 10**9
 _PROCESSES = 1024
+_FLOAT32 = 3.4e38  # the most that it holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +211,9 @@ RULES: dict[str, Rule] = {
   "plan.batch_multiple": whole(1, 2**16),
   "plan.num_epochs": optional(whole(1, 10**6)),
   "plan.num_steps": optional(whole(1)),
-  "optim.init_lr": real(0, 1000),
-  "optim.peak_lr": real(0, 1000),
-  "optim.final_lr": real(0, 1000),
+  "optim.init_lr": real(0, _FLOAT32),
+  "optim.peak_lr": real(0, _FLOAT32),
+  "optim.final_lr": real(0, _FLOAT32),
   "optim.lr_batch": optional(whole(1)),
   "optim.warmup_steps": whole(0),
   "optim.warmup_epochs": optional(real(0, 1e6)),

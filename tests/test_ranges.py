@@ -69,7 +69,7 @@ def test_what_no_field_may_be_is_refused_in_one_line(name):
   if kind is bool:
     assert not any(map(rule.fits, (0, 1, "True")))
   elif kind in (int, float):
-    assert not any(map(rule.fits, (True, False, "1", 10**30, 1e300)))
+    assert not any(map(rule.fits, (True, False, "1", 10**39, 1e300)))
   elif kind is str and name != "data.name" and "split" not in name:
     assert "did you mean" in _refusal(name, FIELDS[name] + "x")
 
