@@ -7,13 +7,17 @@ CONFIG ?= configs/digits.py
 WORKDIR ?= runs/digits
 KILLS ?= 20
 ARGS ?=
+# A file of versions with hashes to install first, as CI does with
+# LOCK=requirements.lock; what is left keeps to the ranges.
+LOCK ?=
 
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test torture parity export matrix docs check format clean
+.PHONY: help train test torture parity export matrix docs check format lock \
+  clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -66,6 +70,11 @@ format: $(VENV)/.dev ## Format the code and fix what lint can.
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+lock: ## Write requirements.lock anew: the newest versions, with hashes.
+	uv pip compile --quiet --upgrade --universal --generate-hashes \
+	  --no-emit-index-url --python-version 3.11 --custom-compile-command \
+	  'make lock' requirements.txt -o requirements.lock
+
 clean: ## Delete environments and caches; runs/ stays.
 	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build site
 	rm -rf *.egg-info
@@ -105,9 +114,13 @@ define install
 @if uv --version >/dev/null 2>&1; then \
   uv venv --quiet --allow-existing $(VENV) --python \
     "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && \
+  $(if $(LOCK),uv pip install --quiet --python $(BIN)/python --require-hashes \
+    -r $(LOCK) &&) \
   uv pip install --quiet --python $(BIN)/python -r $(1); \
 else \
   $(PYTHON) -m venv $(VENV) && \
+  $(if $(LOCK),$(BIN)/python -m pip install --quiet --require-hashes \
+    --disable-pip-version-check -r $(LOCK) &&) \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1); \
 fi
 endef

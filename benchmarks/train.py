@@ -38,7 +38,7 @@ RECIPE: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of the sub-command."""
   add = parser.add_argument
-  add("--variant", default="s", help="xxs, xs or s")
+  add("--variant", default="s", help="short or full name")
   add("--size", type=int, default=256, help="pixels")
   add("--batch", type=int, default=32, help="global batch")
   add("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -83,19 +83,17 @@ def _check(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
   """Compiles, runs and returns what the JSON says."""
-  name = f"mobilevit_{args.variant.removeprefix('mobilevit_')}"
-  if name not in models.VARIANTS:
-    raise ValueError(f"--variant={args.variant} must be xxs, xs or s")
+  name = models.full_name(args.variant)
   fields = {
     "num_classes": NUM_CLASSES,
-    "classifier_dropout": 0.1,
+    "classifier_dropout": models.family_of(name).backbone.classifier_dropout,
     "dropout": args.dropout,
     "bn_groups": args.bn_groups,
     "depthwise": args.depthwise,
     "dtype": args.dtype,
   }
   if args.dropout is None:
-    fields["dropout"] = models.VARIANTS[name].dropout
+    fields["dropout"] = getattr(models.VARIANTS[name], "dropout", 0.0)
   if args.batch % (args.bn_groups * len(jax.devices())):
     raise ValueError(
       f"--batch={args.batch} must be a multiple of --bn_groups times "

@@ -11,8 +11,8 @@ FIELDS: dict[str, tuple[str, str]] = {
   "report": ("", "write an HTML page to `WORKDIR/report` at the end"),
   "model.name": (
     "",
-    "`mobilevit_xxs`, `mobilevit_xs` or `mobilevit_s`; set by the file's "
-    "argument (`imagenet.py:xs`)",
+    "`mobilevit_xxs`, `mobilevitv2_100` and so on, of `mobilevit_jax.models`; "
+    "set by the file's argument (`imagenet.py:xs`, `imagenet.py:v2_100`)",
   ),
   "model.head": (
     "",
@@ -25,7 +25,7 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "model.dropout": (
     "probability",
-    "inside the transformer blocks; the paper's is 0.05 for XXS",
+    "inside the transformer blocks; the paper's is 0.05 for XXS, and 0 for v2",
   ),
   "model.classifier_dropout": ("probability", "before the classifier"),
   "model.bn_groups": (
@@ -69,7 +69,11 @@ FIELDS: dict[str, tuple[str, str]] = {
   "task.mixup": ("alpha", "of Mixup's Beta distribution; 0 for none"),
   "task.cutmix": (
     "alpha",
-    "of CutMix's; 0 for none. With both on, either is drawn for each image",
+    "of CutMix's; 0 for none. With both on, either is drawn, evenly",
+  ),
+  "task.mix_each": (
+    "",
+    "what has draws of its own of the two: each `image`, or each `batch`",
   ),
   "task.class_weights": (
     "",
@@ -146,6 +150,7 @@ FIELDS: dict[str, tuple[str, str]] = {
   ),
   "plan.num_epochs": ("epochs", "length of the run"),
   "plan.num_steps": ("steps", "length of the run, in place of epochs"),
+  "optim.name": ("", "optimiser: `adamw` or `sgd`"),
   "optim.init_lr": ("rate", "learning rate at step 0"),
   "optim.peak_lr": ("rate", "learning rate at the end of the warm-up"),
   "optim.final_lr": ("rate", "learning rate at the end of the run"),
@@ -161,7 +166,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "whether the cosine moves once an `epoch`, as the paper's, or at every "
     "`step`",
   ),
-  "optim.weight_decay": ("rate", "AdamW's, times the learning rate"),
+  "optim.weight_decay": (
+    "rate",
+    "times the learning rate; SGD adds it to the gradient",
+  ),
   "optim.decay": (
     "",
     "`all` parameters decay, as in the paper, or `no_norm_bias`: none of "
@@ -170,6 +178,7 @@ FIELDS: dict[str, tuple[str, str]] = {
   "optim.b1": ("rate", "decay of AdamW's first moment"),
   "optim.b2": ("rate", "decay of AdamW's second moment"),
   "optim.eps": ("", "AdamW's, added after the bias correction"),
+  "optim.momentum": ("share", "SGD's: of the last step's sum that stays"),
   "optim.clip_norm": ("norm", "most of the gradient's global norm; none: free"),
   "optim.accum_steps": (
     "parts",

@@ -1,4 +1,4 @@
-"""MobileViT on your own images: from weights, or from scratch.
+"""MobileViT, v2 or v3 on your own images: from weights, or from scratch.
 
   python -m mobilevit_jax.main --config=configs/finetune.py:s \
     --workdir=runs/mine --config.weights.source=WEIGHTS \
@@ -12,7 +12,7 @@ no weights, and more epochs. A number sets the image size in pixels, as in
 Classes come from the data. Rates are for 1024 images and follow the square root
 of the batch: the paper's 2e-3 would be 5e-4 at 64 (Malladi et al. 2022, arXiv
 2205.10287). Here it is half of that from weights, and twice from scratch. What
-isn't set here is the paper's recipe, of `imagenet.py`.
+isn't set here is the variant's recipe, of `imagenet.py`.
 """
 
 from typing import Any
@@ -41,8 +41,13 @@ def get_config(arguments: str = "s") -> Any:
     config.model.num_classes = config_dict.placeholder(int)  # the data's
   config.model.update(bn_groups=1, dtype="float32")
   config.weights.reset = "classifier"
+  config.task.update(mixup=0.0, cutmix=0.0)
   config.transform.update(
-    crop_scale=(0.25, 1.0), randaugment_ops=2, randaugment_magnitude=5.0
+    crop_scale=(0.25, 1.0),
+    randaugment_ops=2,
+    randaugment_magnitude=5.0,
+    erase=0.0,
+    resize_size=None,
   )
   config.data.update(name="folder", eval_split="val", check=True, num_workers=0)
   config.plan.update(

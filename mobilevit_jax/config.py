@@ -78,16 +78,35 @@ def parse_flags(
   try:
     rest = values(argv)
     _ = holder.value.model  # a file that can't be read shows here
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
-    reason: object = error
-    while isinstance(reason, Exception):  # one wraps another
-      reason = reason.args[0]
-    # The first line names the flag, the last gives the reason.
-    lines = [line.strip() for line in str(reason).splitlines()]
-    raise ConfigError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
+  # A configuration's file is a program, which may fail in any way.
+  except Exception as error:
+    raise ConfigError(_reason(error, argv)) from error
+  if "workdir" in values and not values["workdir"].value:
+    raise ConfigError("--workdir= must name a folder")
   if len(rest) > 1:
     raise ConfigError(f"unexpected argument {rest[1]!r}")
   return rest
+
+
+def _reason(error: Exception, argv: Sequence[str]) -> str:
+  """A line on what is wrong with a command line or a configuration's file."""
+  reason: object = error
+  while isinstance(reason, Exception) and reason.args:  # one wraps another
+    reason = reason.args[0]
+  # The first line names the flag, the last gives the reason.
+  lines = [line.strip() for line in str(reason).splitlines()] or ["unknown"]
+  text = " ".join(dict.fromkeys([lines[0], lines[-1]]))
+  if isinstance(error, KeyError | AttributeError):
+    name = lines[0].partition(" ")[0].strip("'")
+    words = [w for w in argv if name in w.partition("=")[0].split(".")]
+    return f"{words[0]}: there is no field {text}" if words else text
+  if isinstance(error, flags.Error):
+    return text
+  named = [word for word in argv if word.startswith("--config=")]
+  file = named[-1] if named else "--config"  # the last one counts
+  why = lines[-1].rpartition("earlier failure to load: ")[2]
+  kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+  return f"{file}: {kind}{why}"
 
 
 def read(file: str, fields: Sequence[str] = ()) -> Config:
@@ -106,16 +125,6 @@ def read(file: str, fields: Sequence[str] = ()) -> Config:
   )
   parse_flags(values, holder, argv)
   return holder.value
-
-
-def check_positive(config: Config, *names: str) -> None:
-  """Raises `ConfigError` unless these dotted fields are integers from 1."""
-  for name in names:
-    value: Any = config
-    for part in name.split("."):
-      value = value[part]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise ConfigError(f"config.{name}={value!r} must be an integer from 1")
 
 
 def record(config: Config) -> Record:

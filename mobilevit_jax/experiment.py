@@ -16,6 +16,7 @@ import optax
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
+from mobilevit_jax import ranges
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax import weights
@@ -36,13 +37,8 @@ from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks import segment
 from mobilevit_jax.tasks import task as task_lib
 
-_SCHEDULE_FIELDS = (
-  "init_lr",
-  "peak_lr",
-  "final_lr",
-  "warmup_steps",
-  "cosine_unit",
-)
+_RATES = ("init_lr", "peak_lr", "final_lr")
+_SCHEDULE_FIELDS = (*_RATES, "warmup_steps", "cosine_unit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +46,17 @@ class TaskKind:
   """One row of `TASKS`.
 
   Attributes:
-    make: from the training source, the net's number of classes and the fields
-      of `config.task` to the task.
+    make: the task, from the training source, the net's number of classes and
+      the fields of `config.task`.
     transform: from the fields of `config.transform` to the transform.
     heads: names of the heads, in `models.HEADS`, that the task can train.
-    view: from the crop that weights are used with to those fields of the
-      transform that say so.
-    size: image side of published weights, in pixels.
+    view: fields of the transform for weights of a crop; `size`: their pixels.
   """
 
   make: Callable[..., task_lib.Task]
   transform: Callable[..., transforms.Transform]
   heads: tuple[str, ...]
-  view: Callable[[presets.Crop], dict[str, Any]] = lambda crop: {
-    "preset": crop.preset,
-    "resize_size": crop.resize_size,
-  }
+  view: Callable[[presets.Crop], dict[str, Any]] = presets.Crop.fields
   size: int = 256
 
 
@@ -77,7 +68,7 @@ TASKS: dict[str, TaskKind] = {
     detect.make,
     detect_transform.DetectTransform,
     ("ssdlite",),
-    view=lambda crop: {},  # the whole image, stretched
+    view=lambda crop: {},
     size=320,
   ),
   "segment": TaskKind(
@@ -197,12 +188,10 @@ class Experiment:
 
   def check_data(self) -> check.Report:
     """Reads every image of the splits to check."""
-    size = min(size for size, _ in self.plan.shapes)
-    fits = getattr(self.task, "fits", None)
     return check.check_splits(
       self.checked,
-      size=size,
-      fits=fits and functools.partial(fits, size=size),
+      size=min(size for size, _ in self.plan.shapes),
+      fits=getattr(self.task, "fits", None),
       on_bad_image=self.loading["on_bad_image"],
       progress=True,
     )
@@ -231,17 +220,7 @@ def build(config: config_lib.Config) -> Experiment:
   Raises:
     config_lib.ConfigError: naming the field, its value and what is allowed.
   """
-  config = config.copy_and_resolve_references()
-  config_lib.check_positive(
-    config,
-    "log_every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "eval.every_epochs",
-    "optim.accum_steps",
-    "profile.num_steps",
-    *["early_stop.patience"] * (config.early_stop.patience is not None),
-  )
+  config = _checked(config)
   whole = source = _open_source(config, config.data.train_split)
   if config.data.few_shot is not None:
     with config_lib.section("data"):
@@ -287,6 +266,13 @@ def build(config: config_lib.Config) -> Experiment:
   )
 
 
+def _checked(config: config_lib.Config) -> config_lib.Config:
+  """A copy to work with, whose fields are what each of them may be."""
+  config = config.copy_and_resolve_references()
+  ranges.check(config_lib.flat(config.to_dict()), TASKS)
+  return config
+
+
 def kind_of(head: str) -> TaskKind:
   """The first task that trains a head, by its name in `models.HEADS`."""
   return next(kind for kind in TASKS.values() if head in kind.heads)
@@ -305,7 +291,7 @@ def build_evaluation(
     The evaluation; the configuration as a run's folder remembers it; and the
     net with the weights of `config.weights`, if that names some.
   """
-  config = config.copy_and_resolve_references()
+  config = _checked(config)
   evaluation = _evaluation(config, None, prepare)
   start = None
   if config.weights.source is not None:
@@ -325,7 +311,6 @@ def _evaluation(
     source: the images to train on, if there are any.
     prepare: see `build_evaluation`.
   """
-  config_lib.check_positive(config, "eval.size", "eval.batch")
   held_out = _open_source(config, config.data.eval_split, prepare)
   source = source or held_out
   if config.model.num_classes is None:
@@ -333,8 +318,6 @@ def _evaluation(
   with config_lib.section("task"):
     fields = config.task.to_dict()
     name = fields.pop("name")
-    if name not in TASKS:
-      raise ValueError(f"name={name!r} must be one of {', '.join(TASKS)}")
     kind = TASKS[name]
   with config_lib.section("model"):
     model_fields = config.model.to_dict()
@@ -349,12 +332,8 @@ def _evaluation(
           f"num_classes={model_fields['num_classes']} is fewer than the "
           f"{len(images.class_names)} classes of {images.name}"
         )
-    freeze = config.optim.freeze
-    if freeze not in ("none", "backbone"):
-      raise config_lib.ConfigError(
-        f"config.optim.freeze={freeze!r} must be 'none' or 'backbone'"
-      )
-    model = models.abstract_model(**model_fields, frozen=freeze == "backbone")
+    frozen = config.optim.freeze == "backbone"
+    model = models.abstract_model(**model_fields, frozen=frozen)
   with config_lib.section("task"):
     task = kind.make(source, model_fields["num_classes"], **fields)
   with config_lib.section("transform"):
@@ -411,7 +390,7 @@ def make_recipe(
     head_rate=fields.pop("head_rate"),
     trained=model.trained_layers if frozen else None,
   )
-  optimizer = optim.adamw(schedule, **fields)
+  optimizer = optim.make(fields.pop("name"), schedule, **fields)
   if set(rates.values()) != {1.0}:
     optimizer = optax.chain(optimizer, optim.scale_updates(rates))
   return steps.Recipe(
@@ -431,7 +410,7 @@ def _make_schedule(
   warmup_epochs: float | None,
   **fields: Any,
 ) -> optax.Schedule:
-  for name in ("init_lr", "peak_lr", "final_lr"):
+  for name in _RATES:
     fields[name] = optim.scale_rate(
       fields[name], batch=base_batch, reference=reference
     )

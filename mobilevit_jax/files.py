@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
 from typing import Any
@@ -35,13 +36,11 @@ def whole(path: epath.PathLike, *, force: bool = False) -> Iterator[Any]:
   _remove(part)
   try:
     yield part
-    if pathlib.Path(part).is_file():  # and neither a folder nor remote
-      # On disk before it has the name: else a power cut may leave it empty.
-      with part.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(part)  # before it has the name: else a power cut may leave it empty
     if part.is_dir() and path.exists():  # nothing can be renamed onto a folder
       path.rename(old)
     part.replace(path)
+    sync(path.parent, deep=False)
   finally:
     _remove(part)
   _remove(old)
@@ -51,6 +50,30 @@ def write_text(path: epath.PathLike, text: str) -> None:
   """Writes a file, whether it exists or not; see `whole`."""
   with whole(path, force=True) as part:
     part.write_text(text)
+
+
+def sync(path: epath.PathLike, *, deep: bool = True) -> None:
+  """Returns when a local file, or a folder and all in it, is on the disk.
+
+  Args:
+    path: remote ones are their storage's own care, and left alone.
+    deep: without it a folder alone: its list of names.
+  """
+  local = pathlib.Path(path)
+  inside = [*local.rglob("*")] if deep and local.is_dir() else []
+  for one in (*inside, local):
+    try:
+      number = os.open(one, os.O_RDONLY)
+    except FileNotFoundError:
+      continue  # another process took it away meanwhile
+    try:
+      os.fsync(number)
+    except OSError as error:
+      # Some network storage can't, and does it at each close.
+      if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        raise
+    finally:
+      os.close(number)
 
 
 def check_free(path: epath.PathLike, force: bool) -> None:

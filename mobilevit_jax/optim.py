@@ -1,10 +1,10 @@
-"""The paper's optimiser: warm-up-cosine AdamW, and the EMA of the weights.
+"""Optimisers with a warm-up-cosine rate, and the EMA of the weights.
 
 Source: ml-cvnets v0.1, `optim/scheduler/cosine.py`, `optim/base_optim.py`,
 `cvnets/misc/averaging_utils.py` and the `mobilevit_*.yaml` recipes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -95,27 +95,81 @@ def adamw(
       does, or `"no_norm_bias"` to leave out everything of rank 1.
     clip_norm: largest global norm of the gradient; None does not clip.
   """
+  mask = _decay_mask(weight_decay, decay)
+  optimizer = optax.adamw(
+    schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask
+  )
+  return _clipped(optimizer, clip_norm)
+
+
+def sgd(
+  schedule: optax.Schedule,
+  *,
+  momentum: float = 0.9,
+  weight_decay: float = 4e-5,
+  decay: DecayMask = "all",
+  clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """Gradient descent with momentum and decay as torch's SGD has them.
+
+  The decay is added to the gradient, so the momentum remembers it, and the
+  learning rate multiplies the momentum's sum.
+
+  Args:
+    schedule: step to learning rate.
+    momentum: share of the last step's sum that stays, in [0, 1).
+    weight_decay: see `adamw`, as the next two.
+    decay: see `adamw`.
+    clip_norm: see `adamw`.
+  """
+  if not 0 <= momentum < 1:
+    raise ValueError(f"momentum={momentum} must be at least 0 and below 1")
+  mask = _decay_mask(weight_decay, decay)
+  optimizer = optax.chain(
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.sgd(schedule, momentum=momentum),
+  )
+  return _clipped(optimizer, clip_norm)
+
+
+# By `config.optim.name`, each with those of the section's fields that only it
+# takes.
+OPTIMIZERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+  "adamw": (adamw, ("b1", "b2", "eps")),
+  "sgd": (sgd, ("momentum",)),
+}
+
+
+def make(
+  name: str, schedule: optax.Schedule, **fields: Any
+) -> optax.GradientTransformation:
+  """The optimiser of a name in `OPTIMIZERS`; others' own fields are ignored."""
+  if name not in OPTIMIZERS:
+    raise ValueError(f"name={name!r} must be one of {', '.join(OPTIMIZERS)}")
+  for other, (_, own) in OPTIMIZERS.items():
+    if other != name:
+      fields = {key: fields[key] for key in fields if key not in own}
+  return OPTIMIZERS[name][0](schedule, **fields)
+
+
+def _decay_mask(weight_decay: float, decay: str) -> Callable[[Any], Any] | None:
   if weight_decay < 0:
     raise ValueError(f"weight_decay={weight_decay} must not be negative")
-  if clip_norm is not None and clip_norm <= 0:
-    raise ValueError(f"clip_norm={clip_norm} must be above 0, or None")
   if decay not in ("all", "no_norm_bias"):
     raise ValueError(f"decay={decay!r} must be 'all' or 'no_norm_bias'")
+  if decay == "all":
+    return None
+  return lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
-  def not_rank_one(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
-  optimizer = optax.adamw(
-    schedule,
-    b1=b1,
-    b2=b2,
-    eps=eps,
-    weight_decay=weight_decay,
-    mask=None if decay == "all" else not_rank_one,
-  )
-  if clip_norm is None:
+def _clipped(
+  optimizer: optax.GradientTransformation, most: float | None
+) -> optax.GradientTransformation:
+  if most is None:
     return optimizer
-  return optax.chain(_clip_by_global_norm(clip_norm), optimizer)
+  if most <= 0:
+    raise ValueError(f"clip_norm={most} must be above 0, or None")
+  return optax.chain(_clip_by_global_norm(most), optimizer)
 
 
 def _clip_by_global_norm(most: float) -> optax.GradientTransformation:

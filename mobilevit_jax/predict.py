@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for prediction in predictor(paths, batch=args.batch, report=report):
       _show(prediction, predictor, args)
       if args.coco is not None:
-        results += predictor.task.coco_results(
+        task: Any = predictor.task  # not every one has these results
+        results += task.coco_results(
           pathlib.PurePath(prediction.name).stem,
           prediction.outputs,
           prediction.size,

@@ -94,7 +94,7 @@ def test_evaluation_of_nothing_but_broken_images_fails(config, folder):
 
 def test_unknown_policy_is_refused(config, tmp_path):
   config.data.on_bad_image = "skip"
-  message = "config.data: on_bad_image='skip' must be one of error, replace"
+  message = "config.data.on_bad_image='skip' must be one of error, replace"
   with pytest.raises(config_lib.ConfigError, match=message):
     train.train_and_evaluate(config, tmp_path / "run")
 

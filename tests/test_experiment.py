@@ -54,9 +54,58 @@ def test_imagenet_is_the_recipe_of_v01(variant):
   assert config.model.bn_groups == 8
 
 
-def test_unknown_variant_is_refused():
+@pytest.mark.parametrize("variant", ["v2_050", "v2_100", "v2_200", "v3_075"])
+def test_imagenet_is_the_recipe_of_v02(variant):
+  config = imagenet.get_config(variant)
+  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  assert plan.shapes == [(256, 1024)]  # one size
+  recipe = experiment.make_recipe(config, plan, NET)
+  peak, decay = {
+    "050": (9e-3, 0.004),
+    "075": (9e-3, 0.008),
+    "100": (7.5e-3, 0.013),
+    "200": (2e-3, 0.05),
+  }[variant[-3:]]
+  steps = (0, 10_000, 19_999, plan.num_steps - 1)
+  rates = [float(recipe.schedule(step)) for step in steps]
+  expected = [1e-6, (1e-6 + peak) / 2, peak, peak / 10]
+  assert rates == pytest.approx(expected, rel=1e-3)
+  optim = config.optim
+  assert (optim.weight_decay, optim.clip_norm) == (decay, 10)
+  assert (optim.name, optim.decay) == ("adamw", "no_norm_bias")
+  assert config.model.dropout == config.model.classifier_dropout == 0
+  task, transform = config.task, config.transform
+  assert (task.mixup, task.cutmix, task.mix_each) == (0.2, 1, "batch")
+  assert (transform.preset, transform.resize_size) == ("timm", 288)
+
+
+def test_384_px_of_v2_are_ten_epochs_of_sgd():
+  config = imagenet.get_config("v2_100,384")
+  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  assert plan.shapes == [(384, 128)] and plan.num_epochs == 10
+  recipe = experiment.make_recipe(config, plan, NET)
+  for step in (0, plan.num_steps - 1):
+    assert float(recipe.schedule(step)) == pytest.approx(1e-3)
+  assert (config.optim.name, config.optim.weight_decay) == ("sgd", 4e-5)
+  assert config.task.mixup == config.task.cutmix == config.transform.erase == 0
+  assert config.eval.size == config.transform.resize_size == 384
+
+
+def test_every_variant_has_a_recipe():
+  assert set(imagenet.VARIANTS) == set(map(models.short_name, models.VARIANTS))
+  for variant in imagenet.VARIANTS:
+    config = imagenet.get_config(variant)
+    assert models.full_name(variant) == config.model.name
+    dropout = models.VARIANTS[config.model.name]
+    assert config.model.dropout == getattr(dropout, "dropout", 0)
+
+
+def test_unknown_variants_are_refused():
   with pytest.raises(ValueError, match="'xl' must be one of xxs, xs, s"):
     imagenet.get_config("xl")
+  for arguments in ("s,384", "v2_100,512", "v3_xxs,384", "v2_100,384,384"):
+    with pytest.raises(ValueError, match="must be VARIANT, or VARIANT,384"):
+      imagenet.get_config(arguments)
 
 
 @pytest.mark.parametrize(
@@ -65,38 +114,50 @@ def test_unknown_variant_is_refused():
     ("log_every_steps", 0, "config.log_every_steps=0"),
     ("eval.every_epochs", 0, "config.eval.every_epochs=0"),
     ("checkpoint.keep", -1, "config.checkpoint.keep=-1"),
-    ("model.name", "resnet", "config.model: .*'resnet'.*mobilevit_xxs"),
-    ("model.head", "x", "config.model: head='x' must be classifier"),
-    ("task.name", "x", "config.task: name='x' must be one of classify"),
+    (
+      "model.name",
+      "resnet",
+      "config.model.name='resnet' must be one of mobilevit_xxs",
+    ),
+    ("model.head", "x", "config.model.head='x' must be one of classifier"),
+    ("task.name", "x", "config.task.name='x' must be one of classify"),
     ("task.typo", 1, "config.task: .*typo"),
     ("model.num_classes", 9, "config.model: num_classes=9 .* 10 classes"),
     ("model.bn_groups", 5, "config.model.bn_groups=5 does not divide .* 48"),
     ("model.typo", 5, "config.model: .*typo"),
     ("data.name", "folder", "config.data: .*data_dir"),
     ("data.train_split", "val", "config.data: .*'val'"),
-    ("data.few_shot", 0, "config.data: few_shot=0 must be an integer"),
-    ("task.mixup", -1.0, "config.task: mixup=-1.0 must be"),
-    ("transform.erase", 2.0, "config.transform: erase=2.0 must lie"),
-    ("transform.preset", "x", "config.transform: preset='x' must be one of"),
+    (
+      "data.few_shot",
+      0,
+      "config.data.few_shot=0 must be a whole number from 1",
+    ),
+    ("task.mixup", -1.0, "config.task.mixup=-1.0 must be"),
+    ("transform.erase", 2.0, "config.transform.erase=2.0 must be"),
+    ("transform.preset", "x", "config.transform.preset='x' must be one of"),
     ("transform.resize_size", 9, "config.transform: resize_size=9 must be"),
-    ("transform.flip", 2.0, "config.transform: .*flip"),
-    ("transform.crop_scale", (0.0, 1.0), "config.transform: .*crop_scale"),
-    ("plan.rule", "v9", "config.plan: .*'v9'.*cvnets_v01"),
+    ("transform.flip", 2.0, "config.transform.flip=2.0 must be"),
+    (
+      "transform.crop_scale",
+      (0.0, 1.0),
+      "config.transform.crop_scale=.* must be two that rise",
+    ),
+    ("plan.rule", "v9", "config.plan.rule='v9' must be one of cvnets_v01"),
     (
       "plan.base_batch",
       49,
       "config.plan: .*num_devices=8 must .*batch_multiple",
     ),
     ("optim.accum_steps", 5, "config.optim.accum_steps=5 .*batch_multiple"),
-    ("task.label_smoothing", 1.0, "config.task: label_smoothing=1.0"),
-    ("optim.cosine_unit", "day", "config.optim: cosine_unit='day'"),
-    ("optim.ema.momentum", 0.0, "config.optim: momentum=0.0"),
-    ("optim.clip_norm", -1.0, "config.optim: clip_norm=-1.0"),
-    ("optim.lr_batch", 0, "config.optim: lr_batch=0 must be"),
-    ("optim.warmup_epochs", -1.0, "config.optim: warmup_epochs=-1.0"),
-    ("optim.layer_decay", 1.5, "config.optim: layer_decay=1.5 must be"),
-    ("optim.freeze", "stem", "config.optim.freeze='stem' must be 'none'"),
-    ("task.class_weights", "x", "config.task: class_weights='x' must be"),
+    ("task.label_smoothing", 1.0, "config.task.label_smoothing=1.0 must"),
+    ("optim.cosine_unit", "day", "config.optim.cosine_unit='day' must"),
+    ("optim.ema.momentum", 0.0, "config.optim.ema.momentum=0.0 must"),
+    ("optim.clip_norm", -1.0, "config.optim.clip_norm=-1.0 must"),
+    ("optim.lr_batch", 0, "config.optim.lr_batch=0 must be"),
+    ("optim.warmup_epochs", -1.0, "config.optim.warmup_epochs=-1.0 must"),
+    ("optim.layer_decay", 1.5, "config.optim.layer_decay=1.5 must be"),
+    ("optim.freeze", "stem", "config.optim.freeze='stem' must be one of none"),
+    ("task.class_weights", "x", "config.task.class_weights='x' must be"),
     ("early_stop.patience", 0, "config.early_stop.patience=0 must be"),
   ],
 )
@@ -110,7 +171,13 @@ def test_bad_field_is_named_with_its_value(field, value, message):
 
 @pytest.mark.parametrize(
   ("arguments", "size"),
-  [("xxs,scratch,32", 32), ("s,64,scratch", 64), ("s,64", 64), ("xs", 256)],
+  [
+    ("xxs,scratch,32", 32),
+    ("s,64,scratch", 64),
+    ("v2_050,64", 64),
+    ("v3_xxs,64,scratch", 64),
+    ("xs", 256),
+  ],
 )
 def test_finetune_takes_classes_and_rate_from_data_and_batch(arguments, size):
   config = finetune.get_config(arguments)

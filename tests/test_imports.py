@@ -59,12 +59,15 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "models",
     "optim",
+    "ranges",
     "run",
     "steps",
     "summary",  # a model's multiply-adds, for utilisation
     "tasks",
     "weights",
   },
+  # The words that a field may be are those of the room that reads them.
+  "ranges": {"config", "data", "data.transforms", "models", "weights"},
   # Batches are dicts here; a meter gets its source as an argument.
   "steps": {"models", "optim", "tasks"},
   "tasks": {"config", "models", "models.heads", "optim"},
@@ -86,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
   },
   "data.__main__": {  # a door, which no worker imports
     "config",
+    "data",  # whether images have boxes
     "data.check",
     "data.prepare",
     "data.sources",

@@ -119,6 +119,41 @@ def test_adamw_equals_torch_by_the_book(decay):
     np.testing.assert_allclose(actual[name], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("decay", ["all", "no_norm_bias"])
+def test_sgd_is_torchs_by_the_book(decay):
+  rng = np.random.default_rng(0)
+  params = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+  grads = [
+    jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(5)
+  ]
+  actual = _run(
+    optim.make(
+      "sgd",
+      lambda _: 1e-2,
+      momentum=0.9,
+      weight_decay=0.1,
+      decay=decay,
+      b1=0.5,  # AdamW's alone
+    ),
+    jax.tree.map(jnp.asarray, params),
+    grads,
+  )
+  for name, value in params.items():
+    weight_decay = 0.0 if (name, decay) == ("bias", "no_norm_bias") else 0.1
+    total = 0.0
+    for grad in grads:
+      total = 0.9 * total + grad[name] + weight_decay * value
+      value = value - 1e-2 * total
+    np.testing.assert_allclose(actual[name], value, rtol=1e-4)
+
+
+def test_unknown_optimizers_and_momenta_are_refused():
+  with pytest.raises(ValueError, match="name='lion' must be one of adamw, sgd"):
+    optim.make("lion", lambda _: 1.0)
+  with pytest.raises(ValueError, match="momentum=1 must"):
+    optim.make("sgd", lambda _: 1.0, momentum=1)
+
+
 def test_clipping_bounds_what_adam_sees():
   params, grads = {"w": jnp.zeros(4)}, [{"w": jnp.full(4, 50.0)}]
   clipped = optim.adamw(lambda _: 1.0, clip_norm=1.0)

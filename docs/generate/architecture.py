@@ -170,11 +170,11 @@ def totals(name: str) -> str:
   return f"| {' | '.join(cells)} |"
 
 
-def sizes() -> str:
-  """The table of `totals` of all variants."""
+def sizes(family: str = "mobilevit") -> str:
+  """The table of `totals` of a family's variants."""
   head = (
     "| model | parameters | of them in the classifier | multiply-adds at "
     "256 px | convolutions | dense layers | attention |"
   )
-  rows = [totals(name) for name in mobilevit.VARIANTS]
+  rows = [totals(name) for name in models.FAMILIES[family].variants]
   return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])

@@ -8,6 +8,7 @@ from typing import Any
 from configs import fields
 from configs import imagenet
 from docs.generate import docstring
+from mobilevit_jax import ranges
 
 # Configurations to compare with imagenet.py's, with what they are asked for.
 CHANGES = {
@@ -64,19 +65,21 @@ def check() -> None:
 
 
 def reference() -> str:
-  """A table for each section: field, type, default, unit, meaning."""
+  """A table for each section: what a field is, means, and may be."""
   check()
   found = flat(imagenet.get_config())
   sections: dict[str, list[str]] = {}
   for name, (unit, meaning) in fields.FIELDS.items():  # in order of reading
     kind, default = found[name]
     section = name.partition(".")[0] if "." in name else "The run"
-    cells = (f"`{name}`", kind, f"`{_show(default)}`", unit, meaning)
+    allowed = str(ranges.RULES[name])
+    cells = (f"`{name}`", kind, f"`{_show(default)}`", unit, meaning, allowed)
     sections.setdefault(section, []).append(_row(cells))
   lines = ['<div class="fields" markdown>', ""]
   for section, rows in sections.items():
     lines += [f"### {section}", ""]
-    lines += [*_head("field", "type", "default", "unit", "meaning"), *rows, ""]
+    titles = ("field", "type", "default", "unit", "meaning", "allowed")
+    lines += [*_head(*titles), *rows, ""]
   return "\n".join([*lines, "</div>"])
 
 

@@ -19,7 +19,6 @@ images as the net is given them, augmented.
 
 import argparse
 from collections.abc import Callable, Sequence
-import functools
 import math
 import pathlib
 import sys
@@ -120,7 +119,7 @@ def _check(args: argparse.Namespace) -> int:
     raise ValueError(f"--size={args.size} must be at least 1")
   own = dict.fromkeys(sources.SOURCES, "val") | {"digits": "test"}
   usual = own.get(args.data, "validation")
-  names = (args.train_split, args.eval_split or usual)
+  names = (args.train_split or "train", args.eval_split or usual)
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
@@ -132,16 +131,15 @@ def _check(args: argparse.Namespace) -> int:
     )
     for name in names
   }
-  fits = None
+  size, fits = args.size, None
   if all(isinstance(source, boxes.Boxed) for source in splits.values()):
     # Which boxes a net can match is known to the task, with JAX and all.
     from mobilevit_jax import experiment
 
     kind = experiment.TASKS["detect"]
-    fits = functools.partial(
-      kind.make(None, 1).fits, size=args.size or kind.size
-    )
-  report = check.check_splits(splits, size=args.size, progress=True, fits=fits)
+    task: Any = kind.make(None, 1)
+    size, fits = size or kind.size, task.fits
+  report = check.check_splits(splits, size=size, progress=True, fits=fits)
   print("\n".join(report.lines()))
   if refusal := report.refusal():
     raise ValueError(refusal)

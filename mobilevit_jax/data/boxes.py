@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import io
+import pathlib
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from PIL import Image
 
 from mobilevit_jax.data import examples
 
+_ORIENTATION = 0x0112  # EXIF's; from 5 on the sides change places
 FAULTS = (
   *("not a number", "with swapped corners", "without area"),
   *("outside of the image", "of an unknown class"),
@@ -73,6 +77,24 @@ class Boxed(examples.Source, Protocol):
     ...
 
 
+def upright_size(image: pathlib.Path | bytes, name: str) -> tuple[int, int]:
+  """Height and width of an encoded image as `augment.decode` gives it.
+
+  Of its header alone: decoding turns what a camera took sideways.
+
+  Raises:
+    examples.ImageError: if it is none.
+  """
+  try:
+    file = io.BytesIO(image) if isinstance(image, bytes) else image
+    with Image.open(file) as header:
+      width, height = header.size
+      turned = header.getexif().get(_ORIENTATION, 1) > 4
+  except OSError as error:
+    raise examples.ImageError(f"{name}: cannot be decoded: {error}") from error
+  return (width, height) if turned else (height, width)
+
+
 def wrong(
   truth: Mapping[str, np.ndarray] | Boxes, height: int, width: int
 ) -> dict[str, np.ndarray]:
@@ -88,8 +110,8 @@ def wrong(
   """
   target = truth.target() if isinstance(truth, Boxes) else truth
   boxes = target["boxes"]
-  x0, y0, x1, y1 = boxes.T
-  sound = np.isfinite(boxes).all(axis=1)
+  x0, y0, x1, y1 = (boxes[:, edge] for edge in range(4))
+  sound = np.asarray(np.isfinite(boxes).all(axis=1))
   swapped = sound & ((x1 < x0) | (y1 < y0))
   flat = sound & ~swapped & ((x1 == x0) | (y1 == y0))
   # Formats that count from 0 and from 1 disagree by a pixel.

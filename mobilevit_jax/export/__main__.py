@@ -15,7 +15,9 @@ import sys
 import numpy as np
 
 from mobilevit_jax import files
+from mobilevit_jax import models
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.export import blocks
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import litert
@@ -44,6 +46,8 @@ def _export(args: argparse.Namespace) -> None:
     raise ValueError(
       "--precision=int8 needs --calibration_images, and nothing else does"
     )
+  if args.layer_errors < 0:
+    raise ValueError(f"--layer_errors={args.layer_errors} must be from 0 up")
   if args.out.suffix != format.suffix:
     raise ValueError(f"--out={args.out} must end in {format.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
@@ -57,6 +61,11 @@ def _export(args: argparse.Namespace) -> None:
     depthwise="auto",
     output_stride=stride,
   )
+  if (head := models.head_of(model)) not in blocks.HEADS:
+    raise ValueError(
+      f"{args.weights} has the head {head!r}, and files are written of "
+      f"{', '.join(blocks.HEADS)}"
+    )
   dialect = names.detect(found.tensors)
   crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
   usual = next(iter(model.head.OUTPUTS))  # of a classifier, logits

@@ -75,14 +75,11 @@ def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
     raise ValueError(f"seed={seed} must not be negative")
 
   def of_layer(tree: Any, path: tuple[str, ...]) -> Any:
-    kernel = tree.get("kernel")
-    bound = 0.0
-    if kernel is not None:
-      fan_in = math.prod(kernel.shape[:-1])
-      if len(kernel.shape) == 4:
-        bound = fan_in**-0.5
-      else:
-        bound = (6 / (fan_in + kernel.shape[-1])) ** 0.5
+    bound, biased = 0.0, False
+    if "kernel" in tree:
+      *inputs, out_channels = tree["kernel"].shape
+      fan_in, biased = math.prod(inputs), len(inputs) == 3
+      bound = fan_in**-0.5 if biased else (6 / (fan_in + out_channels)) ** 0.5
     result = {}
     for name, leaf in tree.items():
       inside = (*path, str(name))
@@ -90,7 +87,7 @@ def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
         result[name] = of_layer(leaf, inside)
       elif name in ("scale", "var"):
         result[name] = np.ones(leaf.shape, leaf.dtype)
-      elif name == "kernel" or (bound and len(kernel.shape) == 4):
+      elif name == "kernel" or biased:
         values = _generator(inside, seed).uniform(-bound, bound, leaf.shape)
         result[name] = values.astype(leaf.dtype)
       else:

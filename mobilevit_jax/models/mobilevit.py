@@ -164,6 +164,7 @@ class Backbone(nnx.Module):
   classifier_dropout = 0.0
   channels: tuple[int, ...]
   dtype: DTypeLike
+  stem: layers.ConvNormAct
 
   def features(
     self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None

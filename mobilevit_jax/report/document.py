@@ -1,9 +1,11 @@
 """From a run's folder to its report."""
 
+from collections.abc import Iterable, Sequence
 import csv
 import datetime
 import io
 import os
+import re
 import shlex
 import sys
 
@@ -51,9 +53,8 @@ def write(
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
   if predictions:
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(predictions.lines())
-    files.write_text(folder / "predictions.csv", _printable(lines.getvalue()))
+    lines = _printable(_csv(predictions.lines()))
+    files.write_text(folder / "predictions.csv", lines)
   files.write_text(folder / "index.html", _printable(text))
   return folder / "index.html"
 
@@ -96,3 +97,21 @@ def _checked(path: epath.Path) -> check.Report | None:
     return check.load(path)
   except (ValueError, TypeError, KeyError):
     return None  # of another version: the rest of the page stands
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+  text = io.StringIO()
+  rows = csv.writer(text, lineterminator="\n")
+  rows.writerows([_harmless(str(cell)) for cell in line] for line in lines)
+  return text.getvalue()
+
+
+def _harmless(cell: str) -> str:
+  """A name that no spreadsheet takes for a formula, whoever chose it.
+
+  OWASP, "CSV Injection": a cell that begins with one of these is computed, and
+  one that begins with an apostrophe is text. Numbers may have their sign.
+  """
+  number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell)
+  computed = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+  return f"'{cell}" if computed and not number else cell

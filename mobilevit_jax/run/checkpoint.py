@@ -2,7 +2,8 @@
 
 `workdir/checkpoints` holds the last few steps and `workdir/best` the one that
 evaluated best. Orbax writes into a temporary folder and renames it, so that
-a process killed while saving leaves the checkpoint before it intact. What a
+a process killed while saving leaves the checkpoint before it intact; so does a
+power cut, since the files are on the disk before the folder is renamed. What a
 disk did to a file later shows in the checksums, which are saved beside.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mobilevit_jax import config
+from mobilevit_jax import files
 
 _T = TypeVar("_T")
 
@@ -79,6 +81,7 @@ class Checkpoints:
         create=create,
         cleanup_tmp_directories=create,
         multiprocessing_options=_barriers("checkpoints"),
+        async_options=_synced(root / "checkpoints"),
       ),
     )
     try:
@@ -91,6 +94,7 @@ class Checkpoints:
           create=True,
           cleanup_tmp_directories=create,
           multiprocessing_options=_barriers("best"),
+          async_options=_synced(root / "best"),
         ),
       )
     except ValueError as error:  # it reads the metrics
@@ -105,8 +109,7 @@ class Checkpoints:
 
   def best(self) -> float:
     """The best checkpoint's metric, minus infinity where there is none."""
-    with self._saving(self._best):  # its metrics are written last
-      self._best.wait_until_finished()
+    self._settle(self._best)  # its metrics are written last
     step = self._best.best_step()
     metrics = {} if step is None else self._best.metrics(step) or {}
     return float(next(iter(metrics.values()), -math.inf))
@@ -122,6 +125,7 @@ class Checkpoints:
     Raises:
       CheckpointError: if this one or the one before can't be written.
     """
+    self._settle(self._latest)  # Orbax too waits for the one before
     with self._saving(self._latest):
       self._latest.save(step, args=_save_args(state, progress))
 
@@ -131,8 +135,22 @@ class Checkpoints:
     Raises:
       CheckpointError: as `save` does.
     """
+    self._settle(self._best)
     with self._saving(self._best):
       self._best.save(step, args=_save_args(state, {}), metrics={name: value})
+
+  def _settle(self, manager: ocp.CheckpointManager) -> None:
+    """Returns when what is being saved is whole, and on the disk by its name.
+
+    Orbax notes in a small file when it has renamed a folder: that is synced
+    here, the rest before the renaming.
+    """
+    with self._saving(manager):
+      manager.wait_until_finished()
+      step = manager.latest_step()
+      if step is not None:
+        files.sync(manager.directory / str(step))
+        files.sync(manager.directory, deep=False)
 
   @contextlib.contextmanager
   def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
@@ -271,11 +289,12 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Blocks until the last states are on disk; raises as `save`."""
-    with self._saving(self._latest):
-      self._latest.wait_until_finished()
+    for manager in (self._latest, self._best):
+      self._settle(manager)
 
   def close(self) -> None:
     """Finishes saving and stops the background threads; raises as `save`."""
+    self.wait()
     for manager in (self._latest, self._best):
       with self._saving(manager):
         manager.close()
@@ -284,6 +303,21 @@ class Checkpoints:
 def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
   """Processes meet by name, and both managers may be saving at a time."""
   return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
+
+
+def _synced(folder: epath.Path) -> ocp.AsyncOptions:
+  """What is being saved is on the disk before it gets its name.
+
+  Only after that does Orbax delete an older one. It calls this when all files
+  of a checkpoint are written, in a thread of its own.
+  """
+
+  def sync() -> None:
+    for path in folder.iterdir():
+      if not path.name.isdigit():  # a whole one was seen to before
+        files.sync(path)
+
+  return ocp.AsyncOptions(post_finalization_callback=sync)
 
 
 def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:

@@ -28,14 +28,17 @@ class Classify:
   Attributes:
     label_smoothing: of the loss, in [0, 1).
     mixup: alpha of Mixup's Beta(alpha, alpha); 0 for none.
-    cutmix: alpha of CutMix's; 0 for none. With both on, either is drawn for
-      each image, evenly.
+    cutmix: alpha of CutMix's; 0 for none. With both on, either is drawn,
+      evenly.
+    mix_each: what has draws of its own, each `"image"`, or each `"batch"` of
+      a step, as in ml-cvnets.
     class_weights: what the losses of each class's images are multiplied by.
   """
 
   label_smoothing: float = 0.0
   mixup: float = 0.0
   cutmix: float = 0.0
+  mix_each: str = "image"
   class_weights: tuple[float, ...] | None = None
 
   best: ClassVar[str] = "top1"
@@ -52,6 +55,8 @@ class Classify:
       alpha = getattr(self, name)
       if not (alpha >= 0 and alpha < float("inf")):
         raise ValueError(f"{name}={alpha} must be a number from 0 up")
+    if self.mix_each not in ("image", "batch"):
+      raise ValueError(f"mix_each={self.mix_each!r} must be 'image' or 'batch'")
 
   @property
   def frozen(self) -> task.Tree:
@@ -82,6 +87,7 @@ class Classify:
         jax.random.fold_in(key, _MIX_STREAM),
         mixup=self.mixup,
         cutmix=self.cutmix,
+        each=self.mix_each,
       )
       targets = [(labels, share), (jnp.roll(labels, 1), 1 - share)]
     logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
@@ -268,7 +274,12 @@ def rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def mix(
-  images: jax.Array, key: jax.Array, *, mixup: float, cutmix: float
+  images: jax.Array,
+  key: jax.Array,
+  *,
+  mixup: float,
+  cutmix: float,
+  each: str = "image",
 ) -> tuple[jax.Array, jax.Array]:
   """Blends each image with the one before it, by Mixup or CutMix.
 
@@ -281,14 +292,16 @@ def mix(
     key: of the random draws.
     mixup: see `Classify`.
     cutmix: see `Classify`.
+    each: see `Classify.mix_each`.
 
   Returns:
     The images, and the share of each that is its own, float `[b]`.
   """
   keys = jax.random.split(key, 4)
-  b = len(images)
+  b = len(images) if each == "image" else 1  # draws
   whole = _beta(keys[0], mixup, b)
-  inside, kept = _boxes(keys[1], _beta(keys[2], cutmix, b), images.shape)
+  shape = (b, *images.shape[1:])
+  inside, kept = _boxes(keys[1], _beta(keys[2], cutmix, b), shape)
   cut = jax.random.bernoulli(keys[3], 0.5, (b,))
   if not (mixup and cutmix):
     cut = jnp.full(b, bool(cutmix))
@@ -296,7 +309,7 @@ def mix(
   # Of each pixel: in a box nothing of its own, outside of it all.
   own = jnp.where(_wide(cut), 1.0 - inside, _wide(whole))
   mixed = own * images + (1 - own) * jnp.roll(images, 1, axis=0)
-  return mixed.astype(images.dtype), share
+  return mixed.astype(images.dtype), jnp.broadcast_to(share, len(images))
 
 
 def _beta(key: Any, alpha: float, count: int) -> jax.Array:

@@ -7,7 +7,7 @@ boxes, classes and which of them are there. Letters: see `tasks.ssd`.
 from collections.abc import Sequence
 import colorsys
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 import jax
@@ -51,9 +51,9 @@ class Detect:
   nms_iou: float = 0.5
   most: int = 200
 
-  best = "map"
-  shown = ("map", "map_50", "map_small")
-  score = "score"
+  best: ClassVar[str] = "map"
+  shown: ClassVar[tuple[str, ...]] = ("map", "map_50", "map_small")
+  score: ClassVar[str] = "score"
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -180,7 +180,7 @@ class Detect:
     ids = _COCO_IDS if self.num_classes == len(_COCO_IDS) else None
     results = []
     for i in range(int(np.count_nonzero(outputs["scores"]))):
-      box = outputs["boxes"][i] * np.float64([width, height] * 2)
+      box = outputs["boxes"][i] * np.array([width, height] * 2)
       label = int(outputs["classes"][i])
       corner, sides = box[:2].tolist(), (box[2:] - box[:2]).tolist()
       results.append(

@@ -6,6 +6,8 @@ matplotlib `Figure`, to show in a notebook or to `savefig`.
 
 from mobilevit_jax.visualize.attention import attention_maps
 from mobilevit_jax.visualize.attention import AttentionMaps
+from mobilevit_jax.visualize.attention import context_scores
+from mobilevit_jax.visualize.attention import ContextScores
 from mobilevit_jax.visualize.curves import plot_curves
 from mobilevit_jax.visualize.curves import plot_sizes
 from mobilevit_jax.visualize.curves import read_metrics
@@ -21,8 +23,10 @@ from mobilevit_jax.visualize.plots import plot_fields
 
 __all__ = [
   "AttentionMaps",
+  "ContextScores",
   "attention_maps",
   "centre_gradient",
+  "context_scores",
   "contributing_area",
   "effective_receptive_field",
   "feature_maps",

@@ -67,6 +67,49 @@ class AttentionMaps:
     return np.asarray(folded).reshape(*shares.shape[:2], h, w)
 
 
+@dataclasses.dataclass(frozen=True)
+class ContextScores:
+  """Where the separable attention of one block gathers its context.
+
+  It has no map for each pixel: all patches of a place share one softmax.
+
+  Attributes:
+    scores: float32 `[l, p, n]`: of transformer layer and place, the share of
+      each patch. Rows sum to 1.
+    grid: height and width of the map that the block unfolded.
+  """
+
+  scores: np.ndarray
+  grid: tuple[int, int]
+
+  def maps(self) -> np.ndarray:
+    """The scores at their pixels, `[l, h, w]` over `grid`; each sums to 4."""
+    folded = mobilevit.fold(jnp.asarray(self.scores[..., None]), *self.grid)
+    return np.asarray(folded)[..., 0]
+
+
+def context_scores(model: Any, image: Any) -> dict[str, ContextScores]:
+  """Context scores of every block with separable attention, by stage.
+
+  Args:
+    model: from `create_model`; it is left as it is.
+    image: `[h, w, 3]`, RGB: uint8, or float in [0, 1].
+
+  Returns:
+    `"stage3"`, `"stage4"` and `"stage5"` to their scores.
+
+  Raises:
+    ValueError: for anything but one image, one that is too small, or a net
+      whose patches attend to each other, which `attention_maps` shows.
+  """
+  return {
+    stage: ContextScores(np.asarray(seen[:, 0]), (h + h % 2, w + w % 2))
+    for stage, (seen, h, w) in _watch(
+      model, features.as_batch(image), 4
+    ).items()
+  }
+
+
 def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
   """Attention of every MobileViT block, by stage.
 
@@ -78,9 +121,27 @@ def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
     `"stage3"`, `"stage4"` and `"stage5"` to their maps.
 
   Raises:
-    ValueError: for anything but one image, or one that is too small.
+    ValueError: for anything but one image, one that is too small, or a net
+      of separable attention, which `context_scores` shows.
   """
   images = features.as_batch(image)
+  size = images.shape[1:3]
+  return {
+    stage: AttentionMaps(
+      np.asarray(seen), (h + h % 2, w + w % 2), (size[0], size[1])
+    )
+    for stage, (seen, h, w) in _watch(model, images, 5).items()
+  }
+
+
+def _watch(
+  model: Any, images: jax.Array, rank: int
+) -> dict[str, tuple[jax.Array, int, int]]:
+  """What every block's attention weighs with, `[l, ...]`, and its map's size.
+
+  Raises:
+    ValueError: if that has not as many axes as `rank`.
+  """
   graphdef, state = nnx.split(model)
 
   @jax.jit
@@ -94,18 +155,21 @@ def attention_maps(model: Any, image: Any) -> dict[str, AttentionMaps]:
     maps = net.features(images)
     return {stage: (jnp.stack(w), maps[stage]) for stage, w in seen.items()}
 
-  result = {}
-  for stage, (weights, stage_map) in sorted(run(state, images).items()):
-    h, w = stage_map.shape[1:3]
-    size = images.shape[1:3]
-    result[stage] = AttentionMaps(
-      np.asarray(weights), (h + h % 2, w + w % 2), (size[0], size[1])
+  found = sorted(run(state, images).items())
+  if any(weights.ndim != rank for _, (weights, _) in found):
+    raise ValueError(
+      "attention_maps shows nets whose patches attend to each other, and "
+      "context_scores those of separable attention; this one is of the other "
+      "kind"
     )
-  return result
+  return {
+    stage: (weights, *stage_map.shape[1:3])
+    for stage, (weights, stage_map) in found
+  }
 
 
 class _Recorder:
-  """In the place of an `Attention`, keeps its weights."""
+  """In the place of a layer's attention, keeps its weights."""
 
   def __init__(self, attention: Any, weights: list[jax.Array]):
     self._attention, self._weights = attention, weights

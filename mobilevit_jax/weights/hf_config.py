@@ -97,7 +97,7 @@ def _mobilevitv2(variant: mobilevit_v2.Variant) -> dict[str, Any]:
   }
 
 
-# By the names of `models.FAMILIES`; PIL's numbers of bilinear and bicubic, that
-# Apple evaluated the first and the second with.
+# By the names of `models.FAMILIES`; PIL's numbers of bilinear and bicubic, as
+# Apple evaluated.
 _CONFIGS = {"mobilevit": _mobilevit, "mobilevitv2": _mobilevitv2}
 _RESAMPLE = {"mobilevit": 2, "mobilevitv2": 3}

@@ -56,8 +56,6 @@ _LAYERS = {
     bias  block.conv.bias  -  convolution.bias  tensor
   """,
   "ssdlite": """
-    backbone/stem    encoder.conv_1   -  -  conv_norm
-    backbone         encoder          -  -  stages
     head/extra/0     extra_layers.os_64   -  -  separable
     head/extra/1     extra_layers.os_128  -  -  separable
     head/extra/2     extra_layers.os_256  -  -  separable
@@ -281,6 +279,16 @@ def _segmenter(rows: Iterable[Row]) -> tuple[Row, ...]:
   return tuple(result)
 
 
+def _detector(classifier: Iterable[Row]) -> tuple[Row, ...]:
+  """The rows of SSDLite on the backbone of a classifier."""
+  backbone = (
+    dataclasses.replace(row, cvnets=f"encoder.{row.cvnets}")
+    for row in classifier
+    if row.path.startswith("backbone/")
+  )
+  return _cvnets_alone([*backbone, *_rows("ssdlite", "", "", "", "")])
+
+
 # Published names, by the keys of `models.FAMILIES` and `models.HEADS`. The
 # variants of a family differ in widths alone. MobileViTv3 has its forerunners'
 # names in cvnets, and was published there alone.
@@ -288,7 +296,6 @@ TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
   "mobilevit": {
     "classifier": _table("mobilevit", "mobilevit"),
     "deeplabv3": _segmenter(_table("mobilevit", "mobilevit_deeplabv3")),
-    "ssdlite": _cvnets_alone(_table("mobilevit", "ssdlite")),
   },
   "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
   "mobilevitv3": {
@@ -301,6 +308,8 @@ TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
     "classifier": _cvnets_alone(_table("mobilevitv3_v2", "mobilevitv2"))
   },
 }
+for _heads in TABLES.values():
+  _heads["ssdlite"] = _detector(_heads["classifier"])
 
 
 def table(model: models.Net) -> tuple[Row, ...]:
@@ -311,7 +320,7 @@ def table(model: models.Net) -> tuple[Row, ...]:
   """
   heads = TABLES.get(models.family_of(model).name, {})
   paths = trees.flat_model(model)
-  # A head may be without some of its parts, as an auxiliary one.
+  # A head may be without a part: an auxiliary one, or where widths are equal.
   rows = heads.get(models.head_of(model), ())
   rows = [row for row in rows if row.path in paths]
   known = {row.path for row in rows}

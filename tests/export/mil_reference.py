@@ -93,12 +93,17 @@ def _concat(values, axis, interleave=False):
   return jnp.concatenate(values, axis)
 
 
+def _relu(x):
+  return jax.nn.relu(x)
+
+
 def _resize_bilinear(x, target_size_height, target_size_width, sampling_mode):
-  assert sampling_mode == "UNALIGN_CORNERS"
+  aligned = sampling_mode == "STRICT_ALIGN_CORNERS"
+  assert aligned or sampling_mode == "UNALIGN_CORNERS"
   for axis, size in ((2, target_size_height), (3, target_size_width)):
     old = x.shape[axis]
     at = (np.arange(size) + 0.5) * old / size - 0.5
-    at = np.clip(at, 0, old - 1)
+    at = np.linspace(0, old - 1, size) if aligned else np.clip(at, 0, old - 1)
     low = np.int32(at)
     high = np.minimum(low + 1, old - 1)
     shape = [1] * 4
@@ -114,9 +119,9 @@ def _reduce_mean(x, axes, keep_dims):
 
 
 def _layer_norm(x, axes, epsilon):
-  assert list(axes) == [-1]
-  centred = x - jnp.mean(x, -1, keepdims=True)
-  return centred * lax.rsqrt(jnp.var(x, -1, keepdims=True) + epsilon)
+  axes = tuple(axes)
+  centred = x - jnp.mean(x, axes, keepdims=True)
+  return centred * lax.rsqrt(jnp.var(x, axes, keepdims=True) + epsilon)
 
 
 def _matmul(x, y, transpose_x, transpose_y):

@@ -66,6 +66,16 @@ def test_the_package_computes_what_jax_does(
     verify.check_shapes(model, findings.outputs, wrong)
 
 
+def test_the_package_of_v2_computes_what_jax_does(tmp_path):
+  net = random_model("mobilevitv2_050", depthwise="auto")
+  options = contract.Options(size=96)  # an odd map in stage 5
+  images = verify.built_in_images(96, 1)
+  content = coreml.build(net, options, "{}")
+  found = mil_reference.run(content, _input(images, options), tmp_path)
+  expected = verify.answers_of_jax(net, images)
+  assert verify.compare(net, found, expected, options).difference < 1e-4
+
+
 def _input(images, options):
   if options.input == "uint8":  # an image, as CoreML hands it to the program
     return np.float32(images).transpose(0, 3, 1, 2)

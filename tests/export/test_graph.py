@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mobilevit_jax.export import blocks
+from mobilevit_jax.export import litert
 from mobilevit_jax.export import onnx_graph
 from mobilevit_jax.export.litert import flatbuffer
 from mobilevit_jax.export.litert import writer
@@ -31,6 +32,7 @@ GPU_OPERATORS = {
   "MEAN",
   "MUL",
   "PAD",
+  "RELU",
   "RESHAPE",
   "RESIZE_BILINEAR",
   "RSQRT",
@@ -142,6 +144,13 @@ def test_the_same_file_each_time(write):
   model = random_model("mobilevit_xxs")
   images = random_images(1, 64)
   assert write(model, images)[0] == write(model, images)[0]
+
+
+@pytest.mark.parametrize("name", ("mobilevitv2_050", "mobilevitv3_050"))
+def test_v2_has_operators_that_gpus_take(name):
+  data, _ = _litert(random_model(name), random_images(1, 96))
+  assert set(litert.inspect(data).operators) <= GPU_OPERATORS
+  assert litert.inspect(data).rank == 4
 
 
 def test_litert_has_builtin_operators_of_at_most_four_axes():

@@ -1,5 +1,8 @@
 """Segmenters in LiteRT, ONNX and StableHLO, beside the net in JAX."""
 
+import gc
+import warnings
+
 import numpy as np
 import pytest
 
@@ -49,3 +52,19 @@ def test_masks_are_bytes(model):
 def test_a_size_that_the_stride_does_not_divide_is_refused(model):
   with pytest.raises(ValueError, match=r"--size=72 must be a multiple .* 16"):
     formats.check_options("onnx", contract.Options(size=72), model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning:ResourceWarning")
+@pytest.mark.parametrize("output", ("logits", "mask"))
+def test_coreml_has_the_outputs_and_their_shapes(model, output):
+  pytest.importorskip("coremltools")
+  options = contract.Options(size=64, output=output)
+  images = verify.built_in_images(64, 1)
+  result = formats.export(model, "coreml", options, {}, images)
+  shape = (1, 64, 64, 7) if output == "logits" else (1, 64, 64)
+  assert result.findings.outputs == {output: shape}
+  assert result.comparison is None  # it runs on Apple's systems alone
+  with warnings.catch_warnings(action="ignore"):
+    gc.collect()  # coremltools' temporary folders, not in another's test

@@ -40,6 +40,28 @@ def test_parameters(name):
   assert counts == PARAMETERS[name]
 
 
+def test_parameters_of_v2():
+  """By width from 0.5 to 2; published as 2.0 to 19.1 millions."""
+  counts = [
+    sum(leaf.size for leaf in trees.flatten(trees.split(net)[0]).values())
+    for width in range(50, 225, 25)
+    for net in [abstract(f"mobilevitv2_{width:03}", num_classes=80)]
+  ]
+  assert counts == [
+    *(2_035_395, 3_584_955, 5_608_883, 8_173_227),
+    *(11_277_987, 14_923_163, 19_108_755),
+  ]
+
+
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_every_tensor_has_a_name_in_cvnets(name):
+  net = abstract(name)
+  rows = names.table(net)
+  assert {row.path for row in rows} == trees.flat_model(net).keys()
+  every = [row.names("cvnets")[0] for row in rows]
+  assert all(every) and len({*every}) == len(every)
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_names_and_shapes_are_those_of_cvnets(name):
   file = SPEC / f"keys_det_cvnets_{name.removeprefix('mobilevit_')}.json"
@@ -58,11 +80,13 @@ def test_names_and_shapes_are_those_of_cvnets(name):
   assert len(expected) == 394
 
 
-def test_weights_go_round_and_say_what_they_are(tmp_path):
-  net = create_model("mobilevit_xxs", "ssdlite", num_classes=3, seed=1)
+@pytest.mark.parametrize("name", ("mobilevit_xxs", "mobilevitv2_050"))
+def test_weights_go_round_and_say_what_they_are(name, tmp_path):
+  """The second has no projection of its last stage: it is as wide already."""
+  net = create_model(name, "ssdlite", num_classes=3, seed=1)
   io.save_weights(net, tmp_path / "cvnets.safetensors", to="cvnets")
   found = source_lib.read(tmp_path / "cvnets.safetensors")
-  fields = {"name": "mobilevit_xxs", "head": "ssdlite", "num_classes": 3}
+  fields = {"name": name, "head": "ssdlite", "num_classes": 3}
   assert io.find_model(found) == fields
   loaded = trees.flat_model(io.build_model(found))
   for path, value in trees.flat_model(net).items():

@@ -136,7 +136,7 @@ def _run(name, parameters, tmp_path):
   # Beside the package, as in a checkout; what it writes stays out of ours.
   folder = tmp_path / "notebooks"
   folder.mkdir()
-  for neighbour in ("configs", "mobilevit_jax", "tests"):
+  for neighbour in ("benchmarks", "configs", "mobilevit_jax", "tests"):
     (tmp_path / neighbour).symlink_to(FOLDER.parent / neighbour)
   notebook = _read(name)
   (index,) = [

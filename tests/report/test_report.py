@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from html.parser import HTMLParser
+import io
 import json
 import pathlib
 import re
@@ -19,6 +20,7 @@ from mobilevit_jax import models
 from mobilevit_jax import report
 from mobilevit_jax import train
 from mobilevit_jax.report import __main__ as command
+from mobilevit_jax.report import document
 from mobilevit_jax.tasks import classify
 from tests import tiny
 from tests.report import browser
@@ -289,3 +291,10 @@ def test_the_browser_would_tell(page, tmp_path):
   assert "http://127.0.0.1:9/x.png" in seen["refused"]
   assert any("absent" in error for error in seen["errors"])
   assert console and 0 in seen["images"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1"])
+def test_names_are_no_formulas_in_a_spreadsheet(name):
+  lines = [["name", "probability"], [name, "0.5"], ["cat", "-1e-05"]]
+  found = [*csv.reader(io.StringIO(document._csv(lines)))]
+  assert found == [lines[0], [f"'{name}", "0.5"], lines[2]]

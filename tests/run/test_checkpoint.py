@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import math
+import os
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mobilevit_jax import files
 from mobilevit_jax import steps
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import sharding
@@ -161,6 +163,72 @@ def test_damaged_file_never_gives_other_values(tmp_path, layout, how):
   for _ in range(3):  # what one collection frees may hold more
     gc.collect()
   assert 1 in given, "no file matters"
+
+
+class _Disk:
+  """What a power cut leaves: of each file and folder what was synced of it."""
+
+  def __init__(self, monkeypatch):
+    self._synced = {}
+    self._fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", self._note)
+
+  def _note(self, number):
+    self._fsync(number)
+    status = os.fstat(number)
+    self._synced[status.st_ino] = self._state(status)
+
+  def _state(self, status):
+    return status.st_size, status.st_mtime_ns
+
+  def cut(self, root, target):
+    """Copies a folder as it would be found; a name not synced is lost."""
+    target.mkdir()
+    status = root.stat()
+    if self._synced.get(status.st_ino) != self._state(status):
+      return
+    for path in root.iterdir():
+      if path.is_dir():
+        self.cut(path, target / path.name)
+        continue
+      status = path.stat()
+      whole = self._synced.get(status.st_ino) == self._state(status)
+      (target / path.name).write_bytes(path.read_bytes() if whole else b"")
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_announced_checkpoint_survives_a_power_cut(
+  tmp_path, layout, monkeypatch, keep
+):
+  disk = _Disk(monkeypatch)
+  root = tmp_path / "run"
+  root.mkdir()
+  made = checkpoint.Checkpoints(root, keep=keep)
+  files.sync(root, deep=False)
+  shapes = layout.replicated_shapes(_state(0, layout))
+  for step in (1, 2, 3):
+    made.save(step, _state(step, layout), {"step": step})
+    made.save_best(step, _state(step, layout), "ema_map", step / 10)
+    made.wait()
+    disk.cut(root, tmp_path / str(step))
+    found = checkpoint.Checkpoints(tmp_path / str(step), keep=keep)
+    assert found.best() == step / 10
+    at, state, progress = found.restore(shapes)
+    found.close()
+    assert (at, progress) == (step, {"step": step})
+    _assert_equal(state, _state(step, layout))
+  made.close()
+
+
+def test_power_cut_without_syncing_loses_it(tmp_path, layout, monkeypatch):
+  # The test before must be able to fail.
+  disk = _Disk(monkeypatch)
+  monkeypatch.setattr(files, "sync", lambda *args, **kwargs: None)
+  made = checkpoint.Checkpoints(tmp_path / "run")
+  made.save(1, _state(1, layout), {})
+  made.close()
+  disk.cut(tmp_path / "run", tmp_path / "left")
+  assert not [*(tmp_path / "left").rglob("*")]
 
 
 def test_damaged_best_metrics_are_named(tmp_path, layout):

@@ -140,6 +140,20 @@ def test_cutmix_pastes_one_box_and_mixup_blends_evenly():
   assert np.ptp(mixed, axis=(1, 2, 3)).max() == 0
 
 
+def test_a_batch_can_share_one_draw():
+  own, other = np.arange(B)[:, None, None], np.roll(np.arange(B), 1)
+  mixed, share = _mixed(cutmix=1.0, each="batch")
+  assert share.shape == (B,) and np.ptp(share) == 0 and 0 < share[0] < 1
+  inside = mixed[..., 0] != own
+  assert (inside == inside[0]).all()
+  np.testing.assert_allclose(1 - share[0], inside[0].mean(), atol=1e-6)
+  mixed, share = _mixed(mixup=1.0, each="batch")
+  expected = share * own[:, 0, 0] + (1 - share) * other
+  np.testing.assert_allclose(mixed[:, 0, 0, 0], expected, rtol=1e-5)
+  with pytest.raises(ValueError, match="mix_each='step' must be"):
+    classify.Classify(mix_each="step")
+
+
 def test_both_are_drawn_evenly():
   mixed, _ = _mixed(mixup=1.0, cutmix=1.0)
   blended = (mixed != np.round(mixed)).any(axis=(1, 2, 3))

@@ -69,7 +69,8 @@ def test_every_family_has_its_tables():
   families = {name: f for name, f in models.FAMILIES.items() if name != "tiny"}
   assert names.TABLES.keys() == families.keys()
   for tables in names.TABLES.values():
-    assert {"classifier"} <= tables.keys() <= models.HEADS.keys()
+    # Files of ours need no table: some heads were published for few families.
+    assert "classifier" in tables and tables.keys() <= models.HEADS.keys()
   for name, family in families.items():
     assert family.name == name and family.variants
     assert set(family.bgr) < set(names.DIALECTS)

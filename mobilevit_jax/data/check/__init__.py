@@ -121,7 +121,7 @@ def check_splits(
   scans = [scan.scan(source, progress=progress) for source in splits.values()]
   names = tuple(splits)
   class_names = next(iter(splits.values())).class_names
-  boxed = boxes.find(dict(zip(names, scans, strict=True)), fits)
+  boxed = boxes.find(dict(zip(names, scans, strict=True)), fits, size)
   if boxed:
     counts = np.stack([one.images for one in boxed], axis=1)
   else:

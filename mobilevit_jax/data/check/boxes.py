@@ -11,17 +11,25 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data.check import findings
 from mobilevit_jax.data.check import scan
 
-# From boxes `[n, 4]` as parts of the image to those that the net can match.
-Fits = Callable[[np.ndarray], np.ndarray]
+# From boxes `[n, 4]`, as parts of an image, and its side in pixels to those
+# that the net's anchors match.
+Fits = Callable[[np.ndarray, int], np.ndarray]
 
 
 class BoxFindings:
   """What is said of the boxes of one split."""
 
-  def __init__(self, name: str, found: scan.Scan, fits: Fits | None = None):
-    """`found.source` is a `data.boxes.Boxed`; for `fits` see above."""
-    self._name, self._scan, self._fits = name, found, fits
-    self._source: boxes_lib.Boxed = found.source  # pyright: ignore
+  def __init__(
+    self,
+    name: str,
+    source: boxes_lib.Boxed,
+    found: scan.Scan,
+    fits: Fits | None,
+    size: int | None,
+  ):
+    """`found` is of the source's images; for `fits`, at `size`, see above."""
+    self._name, self._source = name, source
+    self._scan, self._fits, self._size = found, fits, size
     num_classes = len(self._source.class_names)
     self.images = np.zeros(num_classes, int)  # that hold each class
     self.boxes = self.empty = self.crowds = self.unmatched = 0
@@ -42,16 +50,16 @@ class BoxFindings:
       sound &= ~mask
       for box in truth.boxes[mask].tolist():
         self.wrong.setdefault(what, []).append(f"{where} {box}")
-    if self._fits is not None and sound.any():
+    if self._fits and self._size and sound.any():
       parts = truth.boxes[sound] / (width, height, width, height)
-      self.unmatched += int((~self._fits(parts)).sum())
+      self.unmatched += int((~self._fits(parts, self._size)).sum())
 
   def rows(self) -> Iterator[tuple[str, int]]:
     """A name and a count for everything that was looked for."""
     yield "boxes", self.boxes
     yield "images without boxes", self.empty
     yield "crowds, or difficult", self.crowds
-    if self._fits is not None:
+    if self._fits and self._size:
       yield "boxes that no anchor fits", self.unmatched
     for what in boxes_lib.FAULTS:
       yield f"boxes {what}", len(self.wrong.get(what, ()))
@@ -82,11 +90,11 @@ class BoxFindings:
 
 
 def find(
-  scans: Mapping[str, scan.Scan], fits: Fits | None
+  scans: Mapping[str, scan.Scan], fits: Fits | None, size: int | None
 ) -> Sequence[BoxFindings]:
   """For each split what is said of its boxes; none where it has none."""
   return [
-    BoxFindings(name, found, fits)
+    BoxFindings(name, found.source, found, fits, size)
     for name, found in scans.items()
     if isinstance(found.source, boxes_lib.Boxed)
   ]

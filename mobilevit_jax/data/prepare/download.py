@@ -25,8 +25,26 @@ _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)  # how every archive ends
 
 
+def has_boxes(features: Any) -> bool:
+  """Whether a set's images come with boxes, as those of coco and voc do."""
+  objects = features.get("objects")
+  wanted = {
+    "bbox": tfds.features.BBoxFeature,
+    "label": tfds.features.ClassLabel,
+  }
+  if not isinstance(objects, tfds.features.Sequence):
+    return False
+  inside: Any = objects.feature
+  return all(
+    key in inside and isinstance(inside[key], kind)
+    for key, kind in wanted.items()
+  )
+
+
 def check_features(name: str, features: Any) -> None:
-  """Wants one image and one class: detection and the like have others."""
+  """Wants one image, and one class or boxes."""
+  if "image" in features and has_boxes(features):
+    return
   wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
   for key, kind in wanted.items():
     if key not in features or not isinstance(features[key], kind):

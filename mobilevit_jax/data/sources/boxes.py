@@ -16,13 +16,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_ORIENTATION = 0x0112  # EXIF's; from 5 on the sides change places
 VOC_CLASSES = (
   *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
   *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person"),
@@ -255,11 +253,10 @@ def _yolo_boxes(
   found = boxes_lib.make_boxes(rows)
   if not rows or not image.exists():
     return found
-  # Of the header alone. Decoding turns what was taken upright.
-  with Image.open(image) as header:
-    width, height = header.size
-    if header.getexif().get(_ORIENTATION, 1) > 4:
-      width, height = height, width
+  try:
+    height, width = boxes_lib.upright_size(image, str(image))
+  except examples.ImageError:
+    return found  # which loading the image will say
   scale = np.array([width, height, width, height], np.float64)
   boxes = found.boxes * scale
   return dataclasses.replace(

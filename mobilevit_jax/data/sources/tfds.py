@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.prepare import download
 
@@ -102,6 +103,52 @@ class TfdsSource:
     return file, skip + index - self._starts[place]
 
 
+class TfdsBoxSource(TfdsSource):
+  """One split of a prepared data set of images with boxes."""
+
+  def __getitem__(self, index: int) -> examples.Example:
+    """The example of that number, from 0, its image still encoded."""
+    record, name = self.read(index), self.locate(index)
+    target = self._boxes(record, name).target()
+    return examples.Example(record["image"], target, index, name)
+
+  @property
+  def category_ids(self) -> tuple[int, ...]:
+    """Of the classes, from 1; TFDS keeps no ids of COCO's."""
+    return tuple(range(1, len(self.class_names) + 1))
+
+  def truth(self, index: int) -> boxes_lib.Boxes:
+    """What is in an image."""
+    return self._boxes(self.read(index), self.locate(index))
+
+  def image_id(self, index: int) -> int | str:
+    """COCO's id of the image, or the name of its file."""
+    record = self.read(index)
+    if "image/id" in record:
+      return int(record["image/id"])
+    return pathlib.PurePath(record["image/filename"].decode()).stem
+
+  def _boxes(self, record: dict[str, Any], name: str) -> boxes_lib.Boxes:
+    height, width = boxes_lib.upright_size(record["image"], name)
+    objects = record["objects"]
+    corners = np.reshape(objects["bbox"], (-1, 4)).astype(np.float64)
+    boxes = corners[:, [1, 0, 3, 2]] * (width, height, width, height)
+    # VOC's own metric does not count what is hard to make out.
+    crowd = objects.get("is_crowd", objects.get("is_difficult"))
+    labels = np.asarray(objects["label"], np.int32)
+    area = objects.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    return boxes_lib.Boxes(
+      boxes,
+      labels,
+      np.zeros(len(labels), bool) if crowd is None else np.asarray(crowd, bool),
+      np.asarray(area, np.float64),
+    )
+
+  def labels(self) -> np.ndarray:
+    """There is no one class of an image."""
+    raise ValueError(f"{self.name} has boxes, and no one class for each image")
+
+
 def _is_storage(error: Exception) -> bool:
   """Whether the fault is the file's, or the disk's, not one record's.
 
@@ -164,12 +211,15 @@ def open_prepared(
     raise ValueError(_conversion_help(name, reader)) from error
   except ValueError as error:
     raise ValueError(f"split={split!r} of {name!r}: {error}") from error
-  class_names = reader.info.features["label"].names
+  features: Any = reader.info.features
+  boxed = download.has_boxes(features)
+  label = features["objects"].feature["label"] if boxed else features["label"]
   files = [
     (pathlib.PurePath(part.filename).name, part.skip, part.take)
     for part in reader.info.splits[split].file_instructions
   ]
-  return TfdsSource(f"tfds:{name}/{split}", class_names, records, files)
+  kind = TfdsBoxSource if boxed else TfdsSource
+  return kind(f"tfds:{name}/{split}", label.names, records, files)
 
 
 def make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:

@@ -85,6 +85,10 @@ class Crop:
     """Shorter side before the crop, in pixels, whoever chose it."""
     return self.resize_size or _shorter(self.preset, self.size)
 
+  def fields(self) -> dict[str, Any]:
+    """What a transform of classification calls it, but for the size."""
+    return {"preset": self.preset, "resize_size": self.resize_size}
+
   def __call__(self, image: bytes | np.ndarray, name: str) -> np.ndarray:
     """`preprocess`, for errors of an image called `name`."""
     return preprocess(

@@ -124,7 +124,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._binary("MUL", x, gate, name)
 
   def _binary(self, code, x, y, name):
-    options = {"ADD": "AddOptions", "MUL": "MulOptions"}
+    options = {"ADD": "AddOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
     return self.op(code, [x, y], x.shape, name, options[code])
 
   def add(self, x, y, name):

@@ -49,9 +49,10 @@ class Classifier(nnx.Module):
     depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
-    if classifier_dropout is None:
-      classifier_dropout = backbone.classifier_dropout
-    layers.check_rates(classifier_dropout=classifier_dropout)
+    rate = classifier_dropout
+    if rate is None:
+      rate = float(backbone.classifier_dropout)
+    layers.check_rates(classifier_dropout=rate)
     layers.check_counts(num_classes=num_classes)
     last, width = backbone.channels[-1], backbone.head_channels
     if width is None:
@@ -59,7 +60,7 @@ class Classifier(nnx.Module):
     else:
       norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
       self.expand = layers.ConvNormAct(last, width, kernel_size=1, **norm_act)
-    self.dropout = nnx.Dropout(classifier_dropout)
+    self.dropout = nnx.Dropout(rate)
     self.classifier = layers.Linear(
       width or last, num_classes, dtype=layers.at_least_float32(dtype)
     )

@@ -1,0 +1,263 @@
+"""What every field of a configuration may be: one table, checked first.
+
+The check runs before data is opened, and so before anything is compiled or
+written. What depends on several fields, or on the data, is checked where they
+come together (`experiment.build`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import difflib
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import models
+from mobilevit_jax.data import bad_images
+from mobilevit_jax.data import plan
+from mobilevit_jax.data.transforms import detect
+from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.weights import io
+from mobilevit_jax.weights import source
+
+# A count above this is a slip, and would only run out of something later.
+_MANY = 10**9
+_PROCESSES = 1024
+_FLOAT32 = 3.4e38  # the most that it holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """What a field may be.
+
+  Attributes:
+    allowed: in words, for a message and for the reference.
+    fits: whether a value is one.
+    words: all that there are, where they are words.
+  """
+
+  allowed: str
+  fits: Callable[[Any], bool]
+  words: Callable[[], Iterable[str]] = tuple
+
+  def check(self, name: str, value: Any) -> None:
+    """Raises `ConfigError` naming the field, unless the value fits."""
+    if self.fits(value):
+      return
+    near = difflib.get_close_matches(str(value), [*self.words()], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise config_lib.ConfigError(
+      f"config.{name}={value!r} must be {self}{hint}"
+    )
+
+  def __str__(self) -> str:
+    return self.allowed.format(words=", ".join(self.words()))
+
+
+def _is_number(value: Any) -> bool:
+  # A bool is an int to Python, and a slip to us.
+  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return number and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+  return _is_number(value) and isinstance(value, numbers.Integral)
+
+
+def whole(low: int, high: int = _MANY) -> Rule:
+  """A whole number from `low` to `high`."""
+  return Rule(
+    f"a whole number from {low} to {high}",
+    lambda value: _is_whole(value) and low <= value <= high,
+  )
+
+
+def real(
+  low: float, high: float = math.inf, *, above: bool = False, below=False
+) -> Rule:
+  """A finite number from `low` (or `above` it) to `high` (or `below` it)."""
+  text = f"a finite number {'above' if above else 'from'} {low:g}"
+  if high < math.inf:
+    text += f" {'to below' if below else 'to'} {high:g}"
+
+  def fits(value: Any) -> bool:
+    if not _is_number(value) or not low <= value <= high:
+      return False
+    return not (above and value == low) and not (below and value == high)
+
+  return Rule(text, fits)
+
+
+def one_of(*words: str) -> Rule:
+  """One of these words."""
+  return any_of(lambda: words)
+
+
+def any_of(words: Callable[[], Iterable[str]]) -> Rule:
+  """One of the words that there are when it is asked."""
+  return Rule(
+    "one of {words}",
+    lambda value: isinstance(value, str) and value in [*words()],
+    words,
+  )
+
+
+def pair(rule: Rule, *, rises: bool = True) -> Rule:
+  """Two values that follow a rule, of which the second is no smaller."""
+
+  def fits(value: Any) -> bool:
+    two = isinstance(value, list | tuple) and len(value) == 2
+    return (
+      two and all(map(rule.fits, value)) and (not rises or value[0] <= value[1])
+    )
+
+  return Rule(f"two that rise, each {rule.allowed}", fits)
+
+
+def several(rule: Rule) -> Rule:
+  """One or more values that follow a rule, none of them twice."""
+  return Rule(
+    f"one or more, none twice, each {rule.allowed}",
+    lambda value: (
+      isinstance(value, list | tuple)
+      and len(value) > 0
+      and all(map(rule.fits, value))
+      and len(set(value)) == len(value)
+    ),
+  )
+
+
+def optional(rule: Rule) -> Rule:
+  """None, or what a rule allows."""
+  return dataclasses.replace(
+    rule,
+    allowed=f"{rule.allowed}, or None",
+    fits=lambda value: value is None or rule.fits(value),
+  )
+
+
+SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule(
+  "a text that is not empty",
+  lambda value: isinstance(value, str) and value > "",
+)
+_SIZE = whole(1, presets.MAX_SIZE)
+_SHARE = real(0, 1)
+
+# A field is checked where a configuration has it: tasks have their own.
+RULES: dict[str, Rule] = {
+  # JAX's keys take 32 bits: a longer seed would be another's without a word.
+  "seed": whole(0, 2**32 - 1),
+  "log_every_steps": whole(1),
+  "report": SWITCH,
+  "model.name": any_of(
+    lambda: (v for f in models.FAMILIES.values() for v in f.variants)
+  ),
+  "model.head": any_of(lambda: models.HEADS),
+  "model.num_classes": optional(whole(1, 10**6)),
+  "model.dropout": optional(real(0, 1, below=True)),
+  "model.classifier_dropout": optional(real(0, 1, below=True)),
+  "model.bn_groups": whole(1, 10**6),
+  "model.output_stride": Rule(
+    "8, 16 or 32", lambda value: _is_whole(value) and value in (8, 16, 32)
+  ),
+  "model.depthwise": one_of("auto", "conv", "shift"),
+  "model.dtype": one_of("float32", "bfloat16", "float16", "float64"),
+  "weights.source": optional(TEXT),
+  "weights.which": one_of(*source.WHICH),
+  "weights.reset": one_of(*io.RESETS),
+  "task.name": TEXT,  # one of those that `check` is told
+  "task.label_smoothing": real(0, 1, below=True),
+  "task.mixup": real(0, 1e6),
+  "task.cutmix": real(0, 1e6),
+  "task.class_weights": one_of("none", "balanced"),
+  "task.loss_groups": whole(1, 2**13),
+  "task.threshold": real(0, 1, below=True),
+  "task.per_class": whole(1, 10**6),
+  "task.nms_iou": real(0, 1, above=True),
+  "task.most": whole(1, 10**6),
+  "transform.crop_scale": pair(real(0, 1, above=True)),
+  "transform.crop_ratio": pair(real(0, 100, above=True)),
+  "transform.flip": _SHARE,
+  "transform.randaugment_ops": whole(0, 100),
+  "transform.randaugment_magnitude": real(0, 10),
+  "transform.color_jitter": _SHARE,
+  "transform.erase": _SHARE,
+  "transform.crop": SWITCH,
+  "transform.min_crop": whole(0, presets.MAX_SIZE),
+  "transform.photometric": one_of(*detect.PHOTOMETRIC),
+  "transform.most_boxes": whole(1, 10**5),
+  "transform.bad_boxes": one_of("clip", "error"),
+  "transform.preset": one_of(*presets.PRESETS),
+  "transform.resize_size": optional(whole(1, 2 * presets.MAX_SIZE)),
+  "data.name": TEXT,
+  "data.dir": optional(TEXT),
+  "data.train_split": TEXT,
+  "data.eval_split": TEXT,
+  "data.few_shot": optional(whole(1)),
+  "data.check": SWITCH,
+  "data.on_bad_image": one_of(*bad_images.POLICIES),
+  "data.num_workers": whole(0, _PROCESSES),
+  "data.prefetch_batches": whole(1, 1000),
+  "plan.sizes": several(_SIZE),
+  "plan.base_size": _SIZE,
+  # Eight times the paper's whole batch: of more, memory runs out.
+  "plan.base_batch": whole(1, 2**13),
+  "plan.groups": whole(1, 2**13),
+  "plan.rule": one_of(*plan.RULES),
+  "plan.batch_multiple": whole(1, 2**16),
+  "plan.num_epochs": optional(whole(1, 10**6)),
+  "plan.num_steps": optional(whole(1)),
+  "optim.init_lr": real(0, _FLOAT32),
+  "optim.peak_lr": real(0, _FLOAT32),
+  "optim.final_lr": real(0, _FLOAT32),
+  "optim.lr_batch": optional(whole(1)),
+  "optim.warmup_steps": whole(0),
+  "optim.warmup_epochs": optional(real(0, 1e6)),
+  "optim.cosine_unit": one_of("epoch", "step"),
+  "optim.weight_decay": real(0, 1000),
+  "optim.decay": one_of("all", "no_norm_bias"),
+  "optim.b1": real(0, 1, below=True),
+  "optim.b2": real(0, 1, below=True),
+  "optim.eps": real(0, 1, above=True),
+  "optim.clip_norm": optional(real(0, 1e9, above=True)),
+  "optim.accum_steps": whole(1, 2**16),
+  "optim.layer_decay": real(0, 1, above=True),
+  "optim.freeze": one_of("none", "backbone"),
+  "optim.ema.momentum": real(0, 1, above=True),
+  "optim.ema.warmup": SWITCH,
+  "eval.size": _SIZE,
+  "eval.batch": whole(1, 2**16),
+  "eval.every_epochs": whole(1),
+  "early_stop.patience": optional(whole(1)),
+  "checkpoint.every_steps": whole(1),
+  "checkpoint.keep": whole(1, 10**6),
+  "profile.start_step": optional(whole(0)),
+  "profile.num_steps": whole(1, 10**6),
+}
+
+
+def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
+  """Checks a configuration's fields.
+
+  Args:
+    fields: by their dotted names.
+    tasks: what `task.name` may be.
+
+  Raises:
+    config_lib.ConfigError: in one line that names the first field that is
+      wrong, its value, what is allowed and the closest right word.
+  """
+  for name, rule in (RULES | {"task.name": one_of(*tasks)}).items():
+    if name in fields:
+      rule.check(name, fields[name])
+  smallest = models.family_of(fields["model.name"]).smallest
+  for name in ("plan.sizes", "eval.size"):
+    if min(np.atleast_1d(fields[name])) < smallest:
+      raise config_lib.ConfigError(
+        f"config.{name}={fields[name]!r} must be at least {smallest}, the "
+        f"smallest image that {fields['model.name']} takes"
+      )
