@@ -46,8 +46,7 @@ class TaskKind:
   """One row of `TASKS`.
 
   Attributes:
-    make: the task, from the training source, the net's number of classes and
-      the fields of `config.task`.
+    make: the task, of the training source, a class count and `config.task`.
     transform: from the fields of `config.transform` to the transform.
     heads: names of the heads, in `models.HEADS`, that the task can train.
     view: fields of the transform for weights of a crop; `size`: their pixels.
@@ -75,7 +74,7 @@ TASKS: dict[str, TaskKind] = {
     segment.make,
     segment_transform.SegmentTransform,
     ("deeplabv3",),
-    view=lambda crop: {},  # as above
+    view=lambda crop: {},
     size=512,
   ),
 }
