@@ -27,7 +27,7 @@ _TAR_END = bytes(2 * tarfile.BLOCKSIZE)  # how every archive ends
 
 def has_boxes(features: Any) -> bool:
   """Whether a set's images come with boxes, as those of coco and voc do."""
-  objects = features.get("objects")
+  objects = dict(features.items()).get("objects")
   wanted = {
     "bbox": tfds.features.BBoxFeature,
     "label": tfds.features.ClassLabel,
