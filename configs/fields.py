@@ -189,6 +189,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "of the rate, at each part of the net from the classifier to the stem; 1 "
     "for one rate",
   ),
+  "optim.head_rate": (
+    "factor",
+    "of the rate, for the parts of the head; 10 in the paper's segmentation",
+  ),
   "optim.freeze": (
     "",
     "`backbone` trains the classifier alone, with the backbone's BatchNorm "
@@ -276,7 +280,7 @@ SEGMENT: dict[str, tuple[str, str]] = {
   "task.protocol": (
     "",
     "how images are evaluated: `stretch`, `aspect` or `slide` "
-    "([more](../how/segmentation_protocols.md))",
+    "([more](../how/segmentation.md))",
   ),
   "task.auxiliary": ("factor", "of the auxiliary head's loss"),
   "task.dice": ("factor", "of the Dice loss beside cross-entropy; 0: none"),

@@ -81,6 +81,8 @@ def parse_flags(
   # A configuration's file is a program, which may fail in any way.
   except Exception as error:
     raise ConfigError(_reason(error, argv)) from error
+  if "workdir" in values and not values["workdir"].value:
+    raise ConfigError("--workdir= must name a folder")
   if len(rest) > 1:
     raise ConfigError(f"unexpected argument {rest[1]!r}")
   return rest

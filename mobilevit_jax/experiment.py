@@ -37,13 +37,8 @@ from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks import segment
 from mobilevit_jax.tasks import task as task_lib
 
-_SCHEDULE_FIELDS = (
-  "init_lr",
-  "peak_lr",
-  "final_lr",
-  "warmup_steps",
-  "cosine_unit",
-)
+_RATES = ("init_lr", "peak_lr", "final_lr")
+_SCHEDULE_FIELDS = (*_RATES, "warmup_steps", "cosine_unit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -414,7 +409,7 @@ def _make_schedule(
   warmup_epochs: float | None,
   **fields: Any,
 ) -> optax.Schedule:
-  for name in ("init_lr", "peak_lr", "final_lr"):
+  for name in _RATES:
     fields[name] = optim.scale_rate(
       fields[name], batch=base_batch, reference=reference
     )

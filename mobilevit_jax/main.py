@@ -33,10 +33,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = config_lib.parse_flags(flags.FLAGS, _CONFIG, argv)
-    if not _WORKDIR.value:
-      raise config_lib.ConfigError("--workdir= must name a folder")
-    return rest
+    return config_lib.parse_flags(flags.FLAGS, _CONFIG, argv)
   except config_lib.ConfigError as error:
     sys.exit(f"error: {error}")
 

@@ -22,6 +22,7 @@ from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files as writer
 from mobilevit_jax import steps
+from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
@@ -214,9 +215,16 @@ def _show(
     for entry in top:
       print(f"  {entry[task.score]:7.2%}  {entry['label']}", flush=True)
   if args.draw is not None:
-    picture = task.draw(prediction.pixels, prediction.outputs, class_names)
     # With its old ending in the name, so that a.jpg and a.png don't meet.
     name = f"{pathlib.PurePath(prediction.name).name}.png"
+    pixels = prediction.pixels
+    if isinstance(task, task_lib.Pictured):
+      # Whole, and of the size that the image has.
+      data = pathlib.Path(prediction.name).read_bytes()
+      pixels = augment.decode(data, prediction.name)
+      mask = task.picture(prediction.outputs, pixels.shape[:2])
+      mask.save(args.draw / f"{name.removesuffix('.png')}.mask.png")
+    picture = task.draw(pixels, prediction.outputs, class_names)
     Image.fromarray(picture).save(args.draw / name)
 
 

@@ -16,16 +16,20 @@ import numpy as np
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
+from mobilevit_jax import optim
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import plan
 from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.data.transforms import segment
+from mobilevit_jax.tasks import segment as segment_task
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source
 
 # A count above this is a slip, and would only run out of something later.
 _MANY = 10**9
 _PROCESSES = 1024
+_FLOAT32 = 3.4e38  # the most that it holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +167,11 @@ RULES: dict[str, Rule] = {
   "model.output_stride": Rule(
     "8, 16 or 32", lambda value: _is_whole(value) and value in (8, 16, 32)
   ),
+  "model.aspp_width": whole(1, 2**13),
+  "model.aspp_dropout": real(0, 1, below=True),
+  "model.aspp_dropout_kind": one_of("element", "channel"),
+  "model.auxiliary": SWITCH,
+  "model.aligned": SWITCH,
   "model.depthwise": one_of("auto", "conv", "shift"),
   "model.dtype": one_of("float32", "bfloat16", "float16", "float64"),
   "weights.source": optional(TEXT),
@@ -173,6 +182,13 @@ RULES: dict[str, Rule] = {
   "task.mixup": real(0, 1e6),
   "task.cutmix": real(0, 1e6),
   "task.class_weights": one_of("none", "balanced"),
+  "task.mix_each": one_of("image", "batch"),
+  "task.protocol": one_of(*segment.PROTOCOLS),
+  "task.auxiliary": real(0, 1e6),
+  "task.dice": real(0, 1e6),
+  "task.focal": real(0, 1e6),
+  "task.window": whole(32, presets.MAX_SIZE),
+  "task.overlap": real(0, 1, below=True),
   "task.loss_groups": whole(1, 2**13),
   "task.threshold": real(0, 1, below=True),
   "task.per_class": whole(1, 10**6),
@@ -188,6 +204,14 @@ RULES: dict[str, Rule] = {
   "transform.crop": SWITCH,
   "transform.min_crop": whole(0, presets.MAX_SIZE),
   "transform.photometric": one_of(*detect.PHOTOMETRIC),
+  "transform.short_side": pair(real(0, 100, above=True)),
+  "transform.long_side": optional(real(0, 1000, above=True)),
+  "transform.pad": SWITCH,
+  "transform.most_of_one": real(0.1, 1),
+  "transform.blur": _SHARE,
+  "transform.rotation": real(0, 180),
+  "transform.protocol": one_of(*segment.PROTOCOLS),
+  "transform.multiple": whole(1, presets.MAX_SIZE),
   "transform.most_boxes": whole(1, 10**5),
   "transform.bad_boxes": one_of("clip", "error"),
   "transform.preset": one_of(*presets.PRESETS),
@@ -210,9 +234,12 @@ RULES: dict[str, Rule] = {
   "plan.batch_multiple": whole(1, 2**16),
   "plan.num_epochs": optional(whole(1, 10**6)),
   "plan.num_steps": optional(whole(1)),
-  "optim.init_lr": real(0, 1000),
-  "optim.peak_lr": real(0, 1000),
-  "optim.final_lr": real(0, 1000),
+  "optim.name": one_of(*optim.OPTIMIZERS),
+  "optim.momentum": real(0, 1, below=True),
+  "optim.head_rate": real(0, 1e6, above=True),
+  "optim.init_lr": real(0, _FLOAT32),
+  "optim.peak_lr": real(0, _FLOAT32),
+  "optim.final_lr": real(0, _FLOAT32),
   "optim.lr_batch": optional(whole(1)),
   "optim.warmup_steps": whole(0),
   "optim.warmup_epochs": optional(real(0, 1e6)),
@@ -238,6 +265,14 @@ RULES: dict[str, Rule] = {
   "profile.num_steps": whole(1, 10**6),
 }
 
+# Fields that a task has by the same name and means otherwise.
+_OF_TASK: dict[str, dict[str, Rule]] = {
+  "segment": {
+    "task.class_weights": one_of(*segment_task.CLASS_WEIGHTS),
+    "transform.photometric": SWITCH,
+  },
+}
+
 
 def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
   """Checks a configuration's fields.
@@ -250,7 +285,8 @@ def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
     config_lib.ConfigError: in one line that names the first field that is
       wrong, its value, what is allowed and the closest right word.
   """
-  for name, rule in (RULES | {"task.name": one_of(*tasks)}).items():
+  own = _OF_TASK.get(str(fields["task.name"]), {})
+  for name, rule in (RULES | own | {"task.name": one_of(*tasks)}).items():
     if name in fields:
       rule.check(name, fields[name])
   smallest = models.family_of(fields["model.name"]).smallest

@@ -63,13 +63,13 @@ def test_reference_has_exactly_the_fields_with_their_defaults():
   config = imagenet.get_config("s")
   cells = _cells(configuration.reference())
   assert {name for name in cells if name in fields.FIELDS} == set(fields.FIELDS)
-  for name, (kind, default, _, meaning) in cells.items():
+  for name, (kind, default, _, meaning, *allowed) in cells.items():
     if name not in fields.FIELDS:
       continue
     value = config
     for part in name.split("."):
       value = value[part]
-    assert meaning
+    assert meaning and allowed
     if isinstance(value, tuple):
       shown = tuple(float(item) for item in default.strip("(),").split(", "))
       np.testing.assert_allclose(shown, value, rtol=1e-3)

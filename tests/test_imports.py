@@ -67,7 +67,15 @@ ALLOWED: dict[str, set[str]] = {
     "weights",
   },
   # The words that a field may be are those of the room that reads them.
-  "ranges": {"config", "data", "data.transforms", "models", "weights"},
+  "ranges": {
+    "config",
+    "data",
+    "data.transforms",
+    "models",
+    "optim",
+    "tasks",
+    "weights",
+  },
   # Batches are dicts here; a meter gets its source as an argument.
   "steps": {"models", "optim", "tasks"},
   "tasks": {"config", "models", "models.heads", "optim"},

@@ -9,6 +9,7 @@ from configs import digits
 from configs import fields
 from configs import finetune
 from configs import imagenet
+from configs import segment
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import models
@@ -24,7 +25,11 @@ def _flat(config):
   return config_lib.flat(config.copy_and_resolve_references().to_dict())
 
 
-FIELDS = _flat(detect.get_config("xxs")) | _flat(imagenet.get_config("xxs"))
+FIELDS = {
+  **_flat(segment.get_config("xxs")),
+  **_flat(detect.get_config("xxs")),
+  **_flat(imagenet.get_config("xxs")),
+}
 
 
 def test_every_field_has_a_rule_and_every_rule_a_field():
@@ -40,6 +45,8 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
     *(imagenet.get_config(v) for v in ("xxs", "xs", "s")),
     *(finetune.get_config(a) for a in ("xxs", "xs,scratch,96")),
     *(detect.get_config(a) for a in ("xxs", "s,folder")),
+    *(segment.get_config(a) for a in ("xxs", "s,ade20k", "xs,folder")),
+    *(imagenet.get_config(v) for v in ("v2_100", "v3_xxs")),
   ],
 )
 def test_configurations_are_legal(config):
@@ -69,7 +76,7 @@ def test_what_no_field_may_be_is_refused_in_one_line(name):
   if kind is bool:
     assert not any(map(rule.fits, (0, 1, "True")))
   elif kind in (int, float):
-    assert not any(map(rule.fits, (True, False, "1", 10**30, 1e300)))
+    assert not any(map(rule.fits, (True, False, "1", 10**39, 1e300)))
   elif kind is str and name != "data.name" and "split" not in name:
     assert "did you mean" in _refusal(name, FIELDS[name] + "x")
 

@@ -8,7 +8,7 @@ what the transform gives, with `images` as floats in [0, 1], and `ids` and
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -139,4 +139,16 @@ class Task(Protocol):
       rows: what the transform gave of the image.
       class_names: of the net's classes.
     """
+    ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+  """A task whose outputs are pictures, which prediction writes as such.
+
+  Its `draw` takes an image of any size, not only as the transform gave it.
+  """
+
+  def picture(self, outputs: Rows, size: tuple[int, int]) -> Any:
+    """A PIL image of a height and width, in pixels, of one image's outputs."""
     ...

@@ -55,7 +55,7 @@ def project(
   bias = graph.array(module.project.norm.bias)
   bias = bias + shift @ kernel[0, 0, : len(shift)]
   scale = np.concatenate([scale, np.ones(kernel.shape[2] - len(scale))])
-  kernel = np.float32(kernel * scale[:, None])
+  kernel = (kernel * scale[:, None]).astype(np.float32)
   return ops.conv(x, kernel, bias, f"{name}/project/conv")
 
 
