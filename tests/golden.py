@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from mobilevit_jax import models
+from mobilevit_jax.models import mobilevit
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import trees
 
@@ -68,7 +69,7 @@ def main() -> None:
       f"{size[0]}x{size[1]}": logits_of(model_of(name), size).tolist()
       for size in SIZES
     }
-    for name in models.VARIANTS
+    for name in mobilevit.VARIANTS
   }
   FILE.write_text(json.dumps(golden, indent=1) + "\n")
 

@@ -35,10 +35,10 @@ def attend(
   even = h + h % 2, w + w % 2
   if even != (h, w):
     y = ops.resize(y, *even, f"{name}/resize_up")
-  y = unfold(ops, ops.rows(y, f"{name}/rows"), even, f"{name}/unfold")
+  y = write_unfold(ops, ops.rows(y, f"{name}/rows"), even, f"{name}/unfold")
   y = graph.write(module.global_rep, ops, y, f"{name}/global_rep")
   y = ops.layer_norm(y, module.norm.epsilon, f"{name}/norm")
-  y = ops.map(fold(ops, y, even, f"{name}/fold"), f"{name}/map")
+  y = ops.map(write_fold(ops, y, even, f"{name}/fold"), f"{name}/map")
   if even != (h, w):
     y = ops.resize(y, h, w, f"{name}/resize_down")
   # The norm's affine commutes with fold and resize: both only average pixels.
@@ -53,7 +53,9 @@ def attend(
   return ops.silu(y, f"{name}/project/silu")
 
 
-def unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+def write_unfold(
+  ops: Ops, x: Tensor, size: tuple[int, int], name: str
+) -> Tensor:
   """`mobilevit.unfold`: `[b, h, w, d]` to `[b, 4, n, d]`."""
   (h, w), d = size, x.shape[-1]
   x = ops.reshape(x, (-1, 2, w // 2, 2 * d), f"{name}/rows")
@@ -62,7 +64,7 @@ def unfold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
   return ops.transpose(x, (0, 2, 1, 3), f"{name}/pixels")
 
 
-def fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+def write_fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
   """`mobilevit.fold`, the inverse."""
   (h, w), d = size, x.shape[-1]
   x = ops.transpose(x, (0, 2, 1, 3), f"{name}/patches")

@@ -40,10 +40,12 @@ def attend(
   """The map through `global_rep` and the norm, without that one's affine."""
   size = ops.size(x)
   y = ops.rows(x, f"{name}/rows")
-  y = blocks_of_v1.unfold(ops, y, size, f"{name}/unfold")
+  y = blocks_of_v1.write_unfold(ops, y, size, f"{name}/unfold")
   y = graph.write(module.global_rep, ops, y, f"{name}/global_rep")
   y = ops.group_norm(y, module.norm.epsilon, f"{name}/norm")
-  return ops.map(blocks_of_v1.fold(ops, y, size, f"{name}/fold"), f"{name}/map")
+  return ops.map(
+    blocks_of_v1.write_fold(ops, y, size, f"{name}/fold"), f"{name}/map"
+  )
 
 
 def project(
