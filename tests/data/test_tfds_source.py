@@ -107,7 +107,7 @@ def test_tfrecord_files_are_refused_with_help(tiny_imagenet_dir, tmp_path):
     ("cifar11", "train", "name='cifar11' must be 'digits', .* cifar10, "),
     ("digit", "train", "name='digit' must be 'digits', .*such as digits"),
     ("zzzz", "train", "name='zzzz' must be .* a data set of TFDS$"),
-    ("coco", "train", "name='coco' must be a set of images with one class"),
+    ("div2k", "train", "name='div2k' must be a set of images with one class"),
     (
       "ag_news_subset",
       "train",
