@@ -52,7 +52,7 @@ def _num_params():
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    ("--variant=m", "--variant=m"),
+    ("--variant=m", "variant=m must be one of"),
     ("--batch=0", "--batch=0"),
     ("--batch=12", "--batch=12"),  # on eight devices
     ("--batch=16 --bn_groups=3", "--batch=16"),

@@ -98,7 +98,7 @@ def test_short_names():
     assert short == full.removeprefix("mobilevit").removeprefix("_")
     assert models.full_name(short) == models.full_name(full) == full
   assert models.short_name("mobilevitv2_050") == "v2_050"
-  with pytest.raises(ValueError, match=r"variant=m must be one of xxs, xs, s$"):
+  with pytest.raises(ValueError, match=r"variant=m must be one of xxs, xs, s"):
     models.full_name("m")
 
 
