@@ -27,7 +27,7 @@ def folder(tmp_path):
     for number in range(NUM_IMAGES):
       path = tmp_path / "data" / split / "ab"[number // 6] / f"{number:02}.jpg"
       path.parent.mkdir(parents=True, exist_ok=True)
-      jpeg = tiny_imagenet.image(path.name)
+      jpeg = tiny_imagenet.image(f"{split} {path.name}")
       path.write_bytes(jpeg[:99] if number in BAD else jpeg)
   return tmp_path / "data"
 

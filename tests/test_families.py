@@ -24,12 +24,13 @@ from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import trees
 from tests import runs
+from tests import tiny
 
 SIZE = 96  # odd maps in the last stage
 WIDE = mobilevit.Variant((8,) * 6, (8,) * 3, 1, dropout=0.1, depths=(1, 1, 1))
 
 
-@pytest.fixture(params=[name for name in models.FAMILIES if name != "tiny"])
+@pytest.fixture(params=tiny.published_families())
 def family(request, monkeypatch):
   """A family whose first variant is small."""
   found = models.FAMILIES[request.param]

@@ -78,3 +78,12 @@ def net(seed: int = 0, **fields: Any) -> models.Net:
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(models.FAMILIES, "tiny", FAMILY)
     return models.initialize(abstract_net(**fields), seed)
+
+
+def published_families() -> dict[str, models.Family]:
+  """The package's own rows, whichever tiny ones a test's configuration set."""
+  return {
+    name: family
+    for name, family in models.FAMILIES.items()
+    if not name.startswith("tiny")
+  }
