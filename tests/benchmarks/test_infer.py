@@ -39,7 +39,7 @@ def test_measures_every_engine(tmp_path, capsys):
   ("flag", "message"),
   (
     ("--engines=jax,coreml", "--engines=jax,coreml: 'coreml' must be one of"),
-    ("--models=l", "--models=l: 'l' must be one of xxs, xs, s, mobilenetv2"),
+    ("--models=l", "--models=l: 'l' must be one of xxs, xs, s, v2_050"),
     ("--threads=0", "--threads=0: '0' must be a number from 1"),
     ("--rounds=0", "--rounds=0 must be at least 1"),
   ),
