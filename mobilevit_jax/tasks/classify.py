@@ -22,7 +22,7 @@ _WRONG = 2**30  # the rank of a label whose logits are no numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class Classify:
+class Classify(task.WithoutArrays):
   """Image classification.
 
   Attributes:
@@ -57,16 +57,6 @@ class Classify:
         raise ValueError(f"{name}={alpha} must be a number from 0 up")
     if self.mix_each not in ("image", "batch"):
       raise ValueError(f"mix_each={self.mix_each!r} must be 'image' or 'batch'")
-
-  @property
-  def frozen(self) -> task.Tree:
-    """Nothing."""
-    return {}
-
-  def init(self, seed: int) -> task.Tree:
-    """No parameters of its own."""
-    del seed
-    return {}
 
   def loss(
     self,

@@ -28,7 +28,7 @@ _COCO_IDS = tuple(i for i in range(1, 91) if i not in _LEFT_OUT)
 
 
 @dataclasses.dataclass(frozen=True)
-class Detect:
+class Detect(task.WithoutArrays):
   """Detection with SSD's anchors.
 
   Attributes:
@@ -67,16 +67,6 @@ class Detect:
     for name in ("loss_groups", "per_class", "most"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-
-  @property
-  def frozen(self) -> task.Tree:
-    """Nothing."""
-    return {}
-
-  def init(self, seed: int) -> task.Tree:
-    """No parameters of its own."""
-    del seed
-    return {}
 
   def loss(
     self,

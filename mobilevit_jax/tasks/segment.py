@@ -28,7 +28,7 @@ _LEGEND_ROW = 14  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
+class Segment(task.WithoutArrays):
   """Semantic segmentation.
 
   Attributes:
@@ -84,16 +84,6 @@ class Segment:
       raise ValueError(
         f"num_classes={self.num_classes} must be from 2 to {IGNORED - 1}"
       )
-
-  @property
-  def frozen(self) -> task.Tree:
-    """Nothing."""
-    return {}
-
-  def init(self, seed: int) -> task.Tree:
-    """No parameters of its own."""
-    del seed
-    return {}
 
   def loss(
     self,

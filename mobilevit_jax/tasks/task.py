@@ -45,6 +45,20 @@ class Meter(Protocol):
     ...
 
 
+class WithoutArrays:
+  """The part of a task that has neither parameters nor frozen arrays."""
+
+  @property
+  def frozen(self) -> Tree:
+    """Nothing."""
+    return {}
+
+  def init(self, seed: int) -> Tree:
+    """No parameters of its own."""
+    del seed
+    return {}
+
+
 class Task(Protocol):
   """What a net is trained to do.
 
