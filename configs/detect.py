@@ -7,8 +7,9 @@
 recipe (4.2.1 and appendix D) on TFDS's coco/2017, `voc` the same on voc/2007,
 `folder` a shorter one for sets of your own: `config.data.name` is `coco_json`,
 `voc_folder` or `yolo_folder`, and `config.data.dir` the folder;
-`folder,scratch` needs no weights. The default is coco at 320 pixels. `config.weights.source` is a classifier, whose backbone is
-taken; for a detector set `config.weights.reset` to `classifier`, or to `none`.
+`folder,scratch` needs no weights. The default is coco at 320 pixels.
+`config.weights.source` is a classifier, whose backbone is taken; for a detector
+set `config.weights.reset` to `classifier`, or to `none`.
 
 mAP to expect on COCO's val2017 (XXS and the second column: ml-cvnets' README;
 the first: the paper's Table 1):
