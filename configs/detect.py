@@ -29,7 +29,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from configs import imagenet
+from . import imagenet
 
 # Name in TFDS, and the splits to train on and to judge by.
 _SETS = {

@@ -26,7 +26,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from configs import imagenet
+from . import imagenet
 
 _SETS = ("voc", "ade20k", "folder")
 

@@ -60,7 +60,7 @@ def check() -> None:
   files = {
     path.stem for path in pathlib.Path(fields.__file__).parent.glob("*.py")
   }
-  if files - {"fields", "imagenet"} != CHANGES.keys():
+  if files - {"__init__", "fields", "imagenet"} != CHANGES.keys():
     raise ValueError(f"CHANGES must have the configurations of {sorted(files)}")
 
 
