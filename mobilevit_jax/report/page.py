@@ -11,8 +11,10 @@ from mobilevit_jax import __version__
 from mobilevit_jax.data import check
 from mobilevit_jax.report import classify
 from mobilevit_jax.report import context
+from mobilevit_jax.report import detect
 from mobilevit_jax.report import markup
 from mobilevit_jax.report import run_sections
+from mobilevit_jax.report import segment
 
 # Whatever a class or a file is called, nothing is fetched.
 _POLICY = (
@@ -55,6 +57,8 @@ class Predictions(Protocol):
 # recorded: nothing is evaluated again.
 TASKS: dict[str, Callable[[context.Run, int], Predictions]] = {
   "classify": classify.Predictions,
+  "detect": detect.Predictions,
+  "segment": segment.Predictions,
 }
 
 

@@ -62,12 +62,16 @@ def pixels(source: examples.Source, index: int) -> np.ndarray:
 
 def shrink(image: np.ndarray, side: int = _SIDE) -> np.ndarray:
   """The image, with `side` pixels on its longer side if it has more."""
+  return image if max(image.shape[:2]) <= side else scale(image, side)
+
+
+def scale(image: np.ndarray, side: int) -> np.ndarray:
+  """The image, enlarged or reduced to `side` pixels on its longer side."""
   height, width = image.shape[:2]
-  scale = side / max(height, width)
-  if scale >= 1:
-    return image
-  size = max(1, round(width * scale)), max(1, round(height * scale))
-  return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+  ratio = side / max(height, width)
+  size = max(1, round(width * ratio)), max(1, round(height * ratio))
+  way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_NEAREST
+  return cv2.resize(image, size, interpolation=way)
 
 
 def encode(image: np.ndarray) -> Picture:

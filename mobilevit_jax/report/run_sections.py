@@ -38,36 +38,42 @@ def curves(run: context.Run) -> dict[str, Any]:
   ]
   return {
     "charts": [chart for chart in drawn if chart],
-    "head": ["weights", "step", *run.setup.task.shown, "loss"],
+    "head": ["weights", "step", *_recorded_metrics(run)],
     "recorded": _recorded(run),
   }
 
 
-def _recorded(run: context.Run) -> list[list[Any]]:
+def _recorded_metrics(run: context.Run) -> list[str]:
+  """The task's metrics, and the loss where evaluation has one."""
+  return [
+    *run.setup.task.shown,
+    *["loss"] * bool(run.curve("evals", "ema_loss")),
+  ]
+
+
+def _recorded(run: context.Run) -> list[dict[str, Any]]:
   """A row for the last and the best evaluation; empty if there was none."""
   task = run.setup.task
   evaluated = run.curve("evals", f"ema_{task.best}")
   if not evaluated:
     return []
   best, _ = max(evaluated, key=lambda point: point[1])
-  rows: list[list[Any]] = []
+  rows = []
   for which, record, name in (
     ("ema", run.evals[-1], "ema"),
     ("raw", run.evals[-1], "raw"),
     ("best", run.evaluation(best), "ema"),
   ):
-    values = [record.get(f"{name}_{metric}") for metric in task.shown]
-    loss = record.get(f"{name}_loss")
+    texts = []
+    for metric in _recorded_metrics(run):
+      value = record.get(f"{name}_{metric}")
+      form = "{:.4f}" if metric == "loss" else "{:.2%}"
+      texts.append("-" if value is None else form.format(value))
     rows.append(
-      [
-        WEIGHTS[which],
-        f"{record['step']:,}",
-        *("-" if value is None else f"{value:.2%}" for value in values),
-        {
-          "loss": "-" if loss is None else f"{loss:.4f}",
-          "chosen": which == run.which,
-        },
-      ]
+      {
+        "chosen": which == run.which,
+        "cells": [WEIGHTS[which], f"{record['step']:,}", *texts],
+      }
     )
   return rows
 
