@@ -1,17 +1,27 @@
 """Detection through the real command: a set of squares is learnt."""
 
+import csv
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 
 from mobilevit_jax import predict
+from mobilevit_jax import report
+from mobilevit_jax.tasks import average_precision
 from tests import runs
 from tests import tiny_detect_config
+from tests.report import browser
 
 pytest.importorskip("pycocotools")
 pytestmark = pytest.mark.slow
+
+SECTIONS = (
+  *("curves", "recall", "classes", "sizes", "images", "calibration"),
+  *("data", "configuration"),
+)
 
 
 def write_set(root):
@@ -58,6 +68,28 @@ def test_squares_are_learnt(run):
   assert found["ema_ap_square"] == found["ema_map"]
   assert found["ema_ap_bar"] == -1
   assert line.startswith(f"final: map={found['ema_map']:.4f} map_50=")
+
+
+def test_the_report_says_what_the_run_recorded(run, tmp_path):
+  workdir = run[0] / "run"
+  text = report.write(workdir, which="ema").read_text()
+  last = [r for r in runs.records(workdir) if "images" in r][-1]
+  assert f"<b>{last['ema_map']:.1%}</b> mean average precision" in text
+  for name in average_precision.NAMES:
+    value = last[f"ema_{name}"]
+    shown = "-" if value < 0 else f"{value:.1%}"
+    assert re.search(rf">{name}</th>\s*<td>{shown}</td>", text), name
+  with (workdir / "report/predictions.csv").open() as file:
+    rows = [*csv.DictReader(file)]
+  assert [int(row["objects"]) for row in rows] == 40 * [1]
+  if browser.CHROMIUM is None:
+    return
+  for dark in (False, True):
+    seen, console = browser.browse(text, tmp_path, width=500, dark=dark)
+    assert console == [] and seen["errors"] == seen["refused"] == []
+    assert {*SECTIONS} - {*seen["sections"]} <= {"images"}  # if all are right
+    assert seen["wide"] <= 0
+    assert all(seen["images"])
 
 
 def test_one_and_two_processes_evaluate_alike(run, start_processes):

@@ -1,16 +1,24 @@
 """Segmentation through the real main: it learns, resumes, evaluates alike."""
 
+import csv
 import json
 import re
 
 import numpy as np
 import pytest
 
+from mobilevit_jax import report
 from tests import runs
 from tests import tiny_masks
 from tests import tiny_segment_config
+from tests.report import browser
 
 pytestmark = pytest.mark.slow
+
+SECTIONS = [
+  *("curves", "classes", "confusion", "images"),
+  *("data", "configuration"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +58,28 @@ def test_it_learns_and_says_the_iou_of_each_class(reference):
     stdout.splitlines()[-1],
   )
   assert json.loads((workdir / "data_check.json").read_text())["classes"]
+
+
+def test_the_report_says_what_the_run_recorded(reference, tmp_path):
+  workdir, _ = reference
+  assert tiny_segment_config  # it makes the net known
+  text = report.write(workdir, which="ema").read_text()
+  last = next(r for r in reversed(runs.records(workdir)) if "images" in r)
+  assert f"<b>{last['ema_miou']:.1%}</b> mean IoU over 2 classes in 5" in text
+  for name in ("background", "disc"):
+    share = last[f"ema_iou_{name}"]
+    assert f'data-v="{share:.6f}" style' in text, name
+  with (workdir / "report/predictions.csv").open() as file:
+    rows = [*csv.DictReader(file)]
+  assert len(rows) == 5 and {"miou", "iou_disc"} <= rows[0].keys()
+  if browser.CHROMIUM is None:
+    return
+  for dark in (False, True):
+    seen, console = browser.browse(text, tmp_path, width=500, dark=dark)
+    assert console == [] and seen["errors"] == seen["refused"] == []
+    assert seen["sections"] == SECTIONS
+    assert seen["wide"] <= 0
+    assert len(seen["images"]) == 15 and min(seen["images"]) > 0
 
 
 def test_killed_and_resumed_it_gives_the_same_bits(
