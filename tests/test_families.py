@@ -150,7 +150,7 @@ def test_is_exported_in_every_precision(model, format):
   for package in ("ai_edge_litert", "onnx", "onnxruntime", "coremltools"):
     pytest.importorskip(package)
   images = verify.built_in_images(SIZE)
-  expected = verify.answers_of_jax(model, images)
+  expected = verify.answers_of_jax(model, images, contract.Options())
   row = formats.FORMATS[format]
   # StableHLO takes long: there the one with more rounding has to do.
   first = -1 if format == "stablehlo" else 0

@@ -56,7 +56,7 @@ def test_the_package_computes_what_jax_does(
   images = verify.built_in_images(96, options.batch)
   content = coreml.build(model, options, "{}")
   found = mil_reference.run(content, _input(images, options), tmp_path)
-  expected = verify.answers_of_jax(model, images, options.output)
+  expected = verify.answers_of_jax(model, images, options)
   assert verify.compare(model, found, expected, options).difference < tolerance
   findings = coreml.inspect(content)
   assert findings.rank == 4
@@ -72,7 +72,7 @@ def test_the_package_of_v2_computes_what_jax_does(tmp_path):
   images = verify.built_in_images(96, 1)
   content = coreml.build(net, options, "{}")
   found = mil_reference.run(content, _input(images, options), tmp_path)
-  expected = verify.answers_of_jax(net, images)
+  expected = verify.answers_of_jax(net, images, options)
   assert verify.compare(net, found, expected, options).difference < 1e-4
 
 
