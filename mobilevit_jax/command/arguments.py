@@ -144,6 +144,8 @@ def weights() -> argparse.ArgumentParser:
     default="auto",
     help="of a run's workdir; auto: best if it stops early, else ema",
   )
+  text = "store half of the bytes: the values are rounded"
+  parser.add_argument("--float16", action="store_true", help=text)
   parser.add_argument("--force", action="store_true", help="replace OUT")
   return parser
 

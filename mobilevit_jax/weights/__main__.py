@@ -8,8 +8,10 @@ IN is a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder with
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import sys
+
+import numpy as np
 
 from mobilevit_jax import files
 from mobilevit_jax import models
@@ -36,12 +38,23 @@ def _convert(args: argparse.Namespace) -> None:
   fields = io.find_model(found)
   model = models.abstract_model(**fields)
   weights = io.decode(found.tensors, model, name=found.name)
+  if args.float16:
+    weights = _halved(weights)
   options = {"to": args.to, "labels": found.labels, "force": args.force}
   io.write(weights, model, args.output, **options)
   print(
     f"{args.output}: {fields['name']}, {model.head.num_classes} classes, "
     f"{names.detect(found.tensors)} -> {args.to}"
   )
+
+
+def _halved(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The values as float16; ValueError where one is too large for it."""
+  most = float(np.finfo(np.float16).max)
+  for path, value in weights.items():
+    if np.abs(value).max(initial=0) > most:
+      raise ValueError(f"--float16: {path} has values of over {most:g}")
+  return {path: value.astype(np.float16) for path, value in weights.items()}
 
 
 if __name__ == "__main__":
