@@ -84,7 +84,7 @@ def test_words_are_those_of_the_tables():
     "preset": presets.PRESETS,
   }
   assert _choices("report") == {"which": source.WHICH}
-  assert _choices("weights")["to"] == names.DIALECTS
+  assert _choices("weights")["to"] == (*names.DIALECTS, "hub")
   assert _choices("weights")["which"] == source.WHICH
 
 
