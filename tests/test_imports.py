@@ -83,6 +83,7 @@ ALLOWED: dict[str, set[str]] = {
   "weights": {
     "command.arguments",
     "config",
+    "data.transforms",  # how images are cropped, for other projects' files
     "files",
     "models",
     "models.heads",

@@ -6,6 +6,22 @@ from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
 from docs.generate import training
+from mobilevit_jax.weights import teaching
+
+
+def teaching_table() -> str:
+  """The weights that come with the package, from their table."""
+  lines = [
+    "| source | net | data | weights | result |",
+    "|---|---|---|---|---|",
+  ]
+  commands = []
+  for name, row in teaching.TEACHING.items():
+    cells = (f"`teaching:{name}`", row.about, row.data, row.licence, row.result)
+    lines.append(f"| {' | '.join(cells)} |")
+    commands += [f"    {command}" for command in row.commands]
+  return "\n".join([*lines, "", "Made by", "", *commands])
+
 
 PARTS: dict[str, Callable[..., str]] = {
   "batches": training.batches,
@@ -20,6 +36,7 @@ PARTS: dict[str, Callable[..., str]] = {
   "figure_unfold": architecture.unfold,
   "lengths": training.lengths,
   "models": architecture.sizes,
+  "teaching": teaching_table,
 }
 
 

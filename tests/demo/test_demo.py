@@ -2,7 +2,6 @@
 
 import base64
 import json
-import pathlib
 import threading
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data.transforms import classify
-from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.demo import engines
 from mobilevit_jax.demo import folder
@@ -57,7 +55,11 @@ def photographs(tmp_path_factory):
       np.sin(x * rng.uniform(0.01, 0.5) + y * rng.uniform(0.01, 0.5))
       for _ in range(3)
     ]
-    image = 127 + 100 * np.stack(waves, axis=-1) + rng.normal(0, 8, y.shape)[..., None]
+    image = (
+      127
+      + 100 * np.stack(waves, axis=-1)
+      + rng.normal(0, 8, y.shape)[..., None]
+    )
     picture = Image.fromarray(np.uint8(image.clip(0, 255)))
     picture.save(place / f"{index}.png")
     picture.save(place / f"{index}.jpg", quality=85)
@@ -204,4 +206,8 @@ def test_classes_are_pythons(
   assert _text(page, "status").startswith("8 of 8 samples have the exporter's")
   assert _errors(page) == []
   # And nothing is asked of anybody else.
-  assert [url for url in page.requests if not url.startswith((served.url, "data:", "blob:"))] == []
+  assert [
+    url
+    for url in page.requests
+    if not url.startswith((served.url, "data:", "blob:"))
+  ] == []
