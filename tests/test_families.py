@@ -144,7 +144,6 @@ def test_weights_go_out_and_come_back(family_name, dialect, tmp_path):
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning:ResourceWarning")
 @pytest.mark.parametrize("format", formats.FORMATS)
 def test_is_exported_in_every_precision(model, format):
   for package in ("ai_edge_litert", "onnx", "onnxruntime", "coremltools"):
@@ -167,7 +166,7 @@ def test_is_exported_in_every_precision(model, format):
     found = row.run(content, pixels, options)
     comparison = verify.compare(model, found, expected, options)
     if precision in verify.TOLERANCE:
-      verify.check(comparison, precision)
+      verify.check(comparison, options)
     else:
       error = found["logits"] - expected["logits"]
       assert np.linalg.norm(error) < 0.2 * np.linalg.norm(expected["logits"])

@@ -1,7 +1,7 @@
 r"""Shows in a browser what a run's net, or an exported file, answers.
 
-    python -m mobilevit_jax.demo runs/flowers
-    python -m mobilevit_jax.demo flowers.tflite --out=public/demo
+    mobilevit demo runs/flowers
+    mobilevit demo flowers.tflite --out=public/demo
 
 One page: photographs, the camera or samples go through the file in the browser
 itself, and it says how long that takes and whether the answers are Python's.
@@ -81,7 +81,7 @@ def _is_loopback(host: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.demo",
+    prog="mobilevit demo",
     description="Runs an exported file in a browser, on one page.",
   )
   add = parser.add_argument
