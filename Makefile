@@ -84,7 +84,7 @@ lock: ## Write requirements.lock anew: the newest versions, with hashes.
 
 clean: ## Delete environments and caches; runs/ stays.
 	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build site
-	rm -rf *.egg-info
+	rm -rf *.egg-info mobilevit_jax/demo/engines
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is touched last, so an install that failed or was interrupted leaves
