@@ -34,11 +34,10 @@ def fake_engines(tmp_path, monkeypatch):
     (place / engine / "a.wasm").write_bytes(b"\0asm")
   (place / engines.LICENCES).write_text("MIT")
   monkeypatch.setattr(engines, "FOLDER", place)
-  monkeypatch.setattr(engines.check, "__defaults__", (place,))
 
 
 def test_without_engines_it_says_how_to_get_them(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(engines.check, "__defaults__", (tmp_path / "none",))
+  monkeypatch.setattr(engines, "FOLDER", tmp_path / "none")
   out = tmp_path / "out"
   assert command.main(["net.onnx", f"--out={out}"]) == 1
   assert "`make demo` in a checkout" in capsys.readouterr().err
@@ -82,6 +81,17 @@ def test_what_is_fetched_is_what_the_lock_has():
   # A page's address of a module is written in two places.
   page = (folder.PAGE / "index.html").read_text()
   assert "./engines/litert/wasm-utils.js" in page
+
+
+def test_engines_are_fetched_once_and_by_npm(fake_engines, capsys, monkeypatch):
+  assert engines.main([]) == 0
+  assert "is there already" in capsys.readouterr().out
+  monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+  assert engines.main(["--force"]) == 1
+  assert "there is no npm here" in capsys.readouterr().err
+  # What was there stays.
+  engines.check()
 
 
 def test_samples_are_those_a_run_was_evaluated_on(capsys):
