@@ -5,6 +5,7 @@ from collections.abc import Callable
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import demos
 from docs.generate import training
 from mobilevit_jax.weights import teaching
 
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[..., str]] = {
   "config": configuration.reference,
   "config_changes": configuration.changes,
   "config_own": configuration.own_fields,
+  "demos": demos.links,
   "figure_block": architecture.block,
   "figure_learning_rate": training.learning_rate,
   "figure_sizes": training.sizes,
