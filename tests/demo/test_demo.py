@@ -10,6 +10,7 @@ import pytest
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data.transforms import classify
+from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import segment
 from mobilevit_jax.demo import engines
