@@ -20,6 +20,7 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import metadata
 from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import teaching
 from tests.export.random_model import random_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -183,11 +184,17 @@ def test_it_serves_until_ctrl_c(tmp_path):
     process.stdout.close()
 
 
-def test_the_sites_demos_have_their_weights_or_are_not_linked(monkeypatch):
-  assert set(demos.there()) <= set(demos.DEMOS)
-  here = demos.Demo("README.md", "Here", "digits", "test", 32)
-  gone = demos.Demo("gone.safetensors", "Gone", "digits", "test", 32)
-  monkeypatch.setattr(demos, "DEMOS", {"here": here, "gone": gone})
-  assert demos.links() == '- <a href="demo/here/index.html">Here</a>'
-  monkeypatch.setattr(demos, "DEMOS", {"gone": gone})
+def test_the_sites_demos_are_linked_where_their_weights_are(
+  tmp_path, monkeypatch
+):
+  # Each is of weights that come with the package, and of images that there are.
+  assert demos.DEMOS.keys() <= teaching.TEACHING.keys()
+  for demo in demos.DEMOS.values():
+    assert len(sources.make_source(demo.data, demo.split, prepare=False))
+  file = tmp_path / "digits.safetensors"
+  row = teaching.TEACHING["digits"]
+  monkeypatch.setattr(teaching, "find", lambda name: (file, row))
   assert demos.links() == "This site has none yet."
+  file.touch()
+  link = '- <a href="demo/digits/index.html">Handwritten digits</a>'
+  assert link in demos.links().splitlines()
