@@ -5,6 +5,7 @@ from collections.abc import Callable
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import heads
 from docs.generate import training
 
 PARTS: dict[str, Callable[..., str]] = {
@@ -14,8 +15,10 @@ PARTS: dict[str, Callable[..., str]] = {
   "config_changes": configuration.changes,
   "config_own": configuration.own_fields,
   "figure_block": architecture.block,
+  "figure_deeplabv3": heads.deeplabv3,
   "figure_learning_rate": training.learning_rate,
   "figure_sizes": training.sizes,
+  "figure_ssdlite": heads.ssdlite_levels,
   "figure_stages": architecture.stages,
   "figure_unfold": architecture.unfold,
   "lengths": training.lengths,
