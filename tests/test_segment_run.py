@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 
 from mobilevit_jax import report
@@ -99,3 +100,17 @@ def test_two_processes_evaluate_alike(reference, folder, start_processes):
   args = [*_args(folder, workdir, "aspect"), "--mode=eval"]
   for process in start_processes(2, args):
     assert process.finish().stdout.splitlines()[-1] == stdout.splitlines()[-1]
+
+
+def test_batches_and_devices_change_no_pixel_in_a_million(reference, tmp_path):
+  tiny_masks.write(tmp_path, train=1, val=80)
+  config = tiny_segment_config.get_config()
+  config.data.dir = str(tmp_path)
+  config.weights.source = str(reference[0])
+  (_, first), *others = runs.meters(config)
+  expected, iou = first.counts, first.result()
+  assert iou["miou"] > 0.5
+  for name, meter in others:
+    moved = np.abs(meter.counts - expected).sum() / 2
+    assert moved <= 1e-6 * expected.sum(), name
+    assert meter.result()["miou"] == pytest.approx(iou["miou"], abs=1e-5)

@@ -30,6 +30,10 @@ from mobilevit_jax import files
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
 
+# Of TFDS: they need the extra that has it.
+_TFDS_COMMANDS = ("prepare", "convert", "verify")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 for a set that isn't sound."""
   words = [*(sys.argv[1:] if argv is None else argv)]
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if unknown := [word for word in args.fields if not word.startswith(known)]:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
+    if words[0] in _TFDS_COMMANDS:
+      config_lib.need("tensorflow_datasets", "tfds", f"data {words[0]}")
     return args.run(args)
   except KeyboardInterrupt:
     print("data: interrupted", file=sys.stderr)
@@ -195,7 +201,7 @@ def _sample(text: str) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.data",
+    prog="mobilevit data",
     description="Prepares image sets, and looks for what is wrong with them.",
   )
   commands = parser.add_subparsers(required=True)

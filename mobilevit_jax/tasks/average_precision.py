@@ -28,7 +28,7 @@ def library() -> Any:
   except ImportError as error:
     raise ValueError(
       "detection is judged by pycocotools "
-      "(pip install 'pycocotools>=2.0.11,<2.1')"
+      "(pip install 'mobilevit-jax[detection]')"
     ) from error
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mobilevit_jax import config as config_lib
+from mobilevit_jax import files as own_files
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
@@ -71,6 +72,7 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
   name = os.fspath(source)
   if name.startswith(_HUB):
     return _read_folder(name, _download(name))
+  own_files.check_reachable(name)
   # The one kind that may be remote, and that must not go through pathlib,
   # which would make one slash of gs://'s two.
   workdir = epath.Path(name)
