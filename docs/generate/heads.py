@@ -1,5 +1,8 @@
 """Figures of the heads; their shapes and numbers come from the model."""
 
+from flax import nnx
+import jax
+
 from docs.generate import svg
 from mobilevit_jax import models
 from mobilevit_jax.models.heads import ssdlite
@@ -128,3 +131,34 @@ def ssdlite_levels(name: str = "mobilevit_s", size: int = 320) -> str:
     drawing.text(560, y - 2, f"{count:,}")
     drawing.text(560, y + 15, f"{per_cell} at each pixel", "note")
   return drawing.markup()
+
+
+def counts(head: str) -> str:
+  """A table: parameters of every net with a head, and of its backbone.
+
+  Args:
+    head: `"deeplabv3"`, of 21 classes, or `"ssdlite"`, of 80.
+  """
+  titles = {
+    "deeplabv3": ("pyramid", "parameters, 21 classes"),
+    "ssdlite": ("anchors at 320 px", "parameters, 80 classes"),
+  }[head]
+  anchors = len(ssdlite.anchors(ssdlite.map_sizes(320, 320)))
+  lines = [
+    f"| net | parameters of the backbone | {' | '.join(titles)} |",
+    "|---|---|---|---|",
+  ]
+  for name in (
+    *models.FAMILIES["mobilevit"].variants,
+    *models.FAMILIES["mobilevitv2"].variants,
+  ):
+    width = 512 if name.startswith("mobilevitv2") else 256
+    fields = {"aspp_width": width} if head == "deeplabv3" else {}
+    net = models.abstract_model(name, head, **fields)
+    own = width if head == "deeplabv3" else f"{anchors:,}"
+    sizes = [
+      sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param)))
+      for part in (net.backbone, net)
+    ]
+    lines.append(f"| {name} | {sizes[0]:,} | {own} | {sizes[1]:,} |")
+  return "\n".join(lines)

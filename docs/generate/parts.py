@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[..., str]] = {
   "figure_ssdlite": heads.ssdlite_levels,
   "figure_stages": architecture.stages,
   "figure_unfold": architecture.unfold,
+  "heads": heads.counts,
   "lengths": training.lengths,
   "models": architecture.sizes,
 }
