@@ -115,7 +115,9 @@ class Browser:
     """Chooses a file in an input, as a user would."""
     root = self.call("DOM.getDocument")["root"]["nodeId"]
     node = self.call("DOM.querySelector", nodeId=root, selector=selector)
-    self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+    self.call(
+      "DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"]
+    )
 
   def screenshot(self, path, *, width=1200, height=900, dark=False):
     """Writes a PNG of the window, so large."""

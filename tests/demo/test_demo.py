@@ -57,11 +57,7 @@ def photographs(tmp_path_factory):
       np.sin(x * rng.uniform(0.01, 0.5) + y * rng.uniform(0.01, 0.5))
       for _ in range(3)
     ]
-    image = (
-      127
-      + 100 * np.stack(waves, axis=-1)
-      + rng.normal(0, 8, y.shape)[..., None]
-    )
+    image = 127 + 100 * np.stack(waves, axis=-1) + rng.normal(0, 8, y.shape)[..., None]
     picture = Image.fromarray(np.uint8(image.clip(0, 255)))
     picture.save(place / f"{index}.png")
     picture.save(place / f"{index}.jpg", quality=85)
@@ -208,8 +204,4 @@ def test_classes_are_pythons(
   assert _text(page, "status").startswith("8 of 8 samples have the exporter's")
   assert _errors(page) == []
   # And nothing is asked of anybody else.
-  assert [
-    url
-    for url in page.requests
-    if not url.startswith((served.url, "data:", "blob:"))
-  ] == []
+  assert [url for url in page.requests if not url.startswith((served.url, "data:", "blob:"))] == []
