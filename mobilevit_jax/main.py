@@ -14,6 +14,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from mobilevit_jax import config as config_lib
+from mobilevit_jax.run import stop
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration, such as configs/imagenet.py:xs"
@@ -38,6 +39,7 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(f"error: {error}")
 
 
+@stop.in_one_line("main", "what the run saved is whole; start again to go on")
 def main(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
   if not flags.FLAGS["verbosity"].present:
@@ -53,7 +55,6 @@ def main(unused_argv: list[str]) -> int:
   from mobilevit_jax import report
   from mobilevit_jax import train
   from mobilevit_jax.run import distributed
-  from mobilevit_jax.run import stop
 
   try:
     distributed.initialize(
@@ -65,9 +66,6 @@ def main(unused_argv: list[str]) -> int:
     train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     if _CONFIG.value.report:
       report.after_training(_WORKDIR.value)
-  except stop.Stopped as stopped:
-    print(stopped, file=sys.stderr)
-    return stopped.exit_code
   except (config_lib.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return distributed.leave(1)

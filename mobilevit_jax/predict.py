@@ -27,6 +27,7 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import sharding
+from mobilevit_jax.run import stop
 from mobilevit_jax.tasks import task as task_lib
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
@@ -154,6 +155,7 @@ def _why(setup: experiment.Evaluation, index: int) -> str:
   return f"{setup.source.place(index)[0]}: it could not be read a moment ago"
 
 
+@stop.in_one_line("predict", "files that were written are whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 if any image could not be read."""
   args = _parser().parse_args(argv)

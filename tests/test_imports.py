@@ -96,6 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     "files",
   },
   "data.__main__": {  # a door, which no worker imports
+    "run",  # how a command ends
     "config",
     "data",  # whether images have boxes
     "data.check",
@@ -118,10 +119,10 @@ ALLOWED: dict[str, set[str]] = {
   "files": set(),
   # The public names, then the commands. Others import a command's room only
   # for what it adds up or draws.
-  "": {"models", "weights"},
+  "": {"models", "run", "weights"},  # a command's first Ctrl-C is of `run`
   "convert": set(),  # says its new name
   "prepare_data": set(),  # says its new name
-  "summary": {"config", "models", "models.heads"},
+  "summary": {"config", "models", "models.heads", "run"},
   "visualize": {"models"},
   "predict": {
     "config",

@@ -26,10 +26,12 @@ from typing import Any
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
+from mobilevit_jax.run import stop
 
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
 
+@stop.in_one_line("data", "what was finished is whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 for a set that isn't sound."""
   words = [*(sys.argv[1:] if argv is None else argv)]
@@ -42,9 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     return args.run(args)
-  except KeyboardInterrupt:
-    print("data: interrupted", file=sys.stderr)
-    return 130
   except (ValueError, OSError) as error:
     print(f"data: {error}", file=sys.stderr)
     return 1

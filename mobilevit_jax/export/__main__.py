@@ -23,12 +23,14 @@ from mobilevit_jax.export import formats
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
 from mobilevit_jax.export import verify
+from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 
 
+@stop.in_one_line("export", "the file is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
   args = _parser().parse_args(argv)

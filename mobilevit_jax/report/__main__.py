@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import sys
 
 from mobilevit_jax.report import document
+from mobilevit_jax.run import stop
 from mobilevit_jax.run.checkpoint import CheckpointError
 from mobilevit_jax.weights import source as source_lib
 
 
+@stop.in_one_line("report", "the run is untouched, and its report whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where the report can't be made."""
   args = _parser().parse_args(argv)

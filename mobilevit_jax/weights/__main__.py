@@ -14,11 +14,13 @@ import sys
 
 from mobilevit_jax import files
 from mobilevit_jax import models
+from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 
 
+@stop.in_one_line("convert", "the output is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
   args = _parser().parse_args(argv)

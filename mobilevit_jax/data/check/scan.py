@@ -6,6 +6,7 @@ from concurrent import futures
 import dataclasses
 import hashlib
 import os
+import threading
 
 import cv2
 import numpy as np
@@ -68,11 +69,13 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
     What was found.
   """
   found = Scan(source, np.zeros(len(source), _RECORD), {}, {})
+  stopped = threading.Event()
 
   def read(begin: int) -> int:
     end = min(begin + _CHUNK, len(source))
     for index in range(begin, end):
-      _note(found, index)
+      if not stopped.is_set():
+        _note(found, index)
     return end - begin
 
   starts = range(0, len(source), _CHUNK)
@@ -88,8 +91,9 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
     with bar:
       for count in pool.map(read, starts):
         bar.update(count)
-  finally:  # Ctrl-C need not wait for the rest
-    pool.shutdown(cancel_futures=True)
+  finally:  # Ctrl-C need not wait for the rest, nor for a large image
+    stopped.set()
+    pool.shutdown(wait=False, cancel_futures=True)
   return found
 
 
