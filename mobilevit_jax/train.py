@@ -14,6 +14,7 @@ import numpy as np
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
+from mobilevit_jax import files
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax.data import check
@@ -51,7 +52,7 @@ def train_and_evaluate(
   is_new = not checkpoint.exists(workdir)
   initial = run.initial_model() if is_new else None
   for change in config_lib.changes(run.record, workdir):
-    say(f"warning: differs from this run's last start: {change}")
+    say(f"warning: {change}")
   _describe(run, evaluator)
   checked = _check_data(run) if is_new and run.checked else None
 
@@ -77,7 +78,7 @@ def train_and_evaluate(
       config_lib.save(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = writer_lib.Writer(workdir, enabled=is_first)
+    writer = writer_lib.Writer(workdir, enabled=is_first, say=say)
     stack.callback(writer.close)
     ledger = bad_images.Ledger(
       run.source,
@@ -177,10 +178,13 @@ def _loop(
   frozen = run.layout.replicate(run.task.frozen)
   compiled = {}
   if start < num_steps:
-    compiled = distributed.together(lambda: _compile_steps(run, state, frozen))
+    compiled = distributed.together(
+      lambda: _compile_steps(run, state, frozen, tools.signals)
+    )
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
+  tools.signals.before_step(start, num_steps)
 
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
@@ -272,12 +276,18 @@ def _loop(
 
 
 def _compile_steps(
-  run: experiment.Experiment, state: steps.TrainState, frozen: Any
+  run: experiment.Experiment,
+  state: steps.TrainState,
+  frozen: Any,
+  signals: stop.StopSignals,
 ) -> dict[tuple[int, int], Callable[..., Any]]:
   """One train step compiled for each (size, batch) of the plan.
 
   What is compiled ahead of time can't be recompiled: another shape is an
   error. The state is donated, so that it is held in memory once.
+
+  Raises:
+    stop.Stopped: after a signal; a shape may take half a minute.
   """
   graphdef = steps.split(run.model)[0]
   step = functools.partial(
@@ -298,6 +308,7 @@ def _compile_steps(
       f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
       f"in {time.monotonic() - begin:.1f} s"
     )
+    signals.before_step(int(state.step), run.plan.num_steps)
   return compiled
 
 
@@ -338,7 +349,7 @@ def _check_data(run: experiment.Experiment) -> check.Report | None:
 def say(text: str) -> None:
   """A line on the terminal, from the first process alone."""
   if jax.process_index() == 0:
-    print(text, flush=True)
+    print(files.printable(text), flush=True)
 
 
 def _describe(

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return args.run(args)
   except (ValueError, OSError) as error:
-    print(f"data: {error}", file=sys.stderr)
+    print(f"data: {files.printable(str(error))}", file=sys.stderr)
     return 1
 
 
@@ -99,7 +99,7 @@ def _verify(args: argparse.Namespace) -> int:
   faults = 0
   for found in verify.verify(args.path, sample=args.sample):
     for fault in found.faults:
-      print(f"broken: {fault}")
+      print(files.printable(f"broken: {fault}"))
     print(
       f"{found.split}: {found.num_images} images in {found.num_files} files, "
       f"{found.num_decoded} decoded, {len(found.faults)} broken",
@@ -139,7 +139,7 @@ def _check(args: argparse.Namespace) -> int:
     task: Any = kind.make(None, 1)
     size, fits = size or kind.size, task.fits
   report = check.check_splits(splits, size=size, progress=True, fits=fits)
-  print("\n".join(report.lines()))
+  print("\n".join(map(files.printable, report.lines())))
   if refusal := report.refusal():
     raise ValueError(refusal)
   return 0

@@ -12,12 +12,15 @@ _SIDE = 224  # pixels, of the longer side
 _QUALITY = 82
 
 
-def thumbnail(source: examples.Source, index: int) -> tuple[str, bool]:
+def thumbnail(
+  source: examples.Source, index: int, max_pixels: int = augment.MAX_PIXELS
+) -> tuple[str, bool]:
   """A small copy of an image.
 
   Args:
     source: the images.
     index: the image's number there.
+    max_pixels: the most that an image may have to be decoded.
 
   Returns:
     The data URI, and whether the image is so small that it is shown enlarged.
@@ -26,7 +29,7 @@ def thumbnail(source: examples.Source, index: int) -> tuple[str, bool]:
     examples.ImageError: if it is broken.
   """
   example = source[index]
-  pixels = augment.decode(example.image, example.name)
+  pixels = augment.decode(example.image, example.name, max_pixels)
   height, width = pixels.shape[:2]
   scale = _SIDE / max(height, width)
   if scale < 1:

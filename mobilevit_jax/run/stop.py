@@ -8,6 +8,7 @@ save and stop after the current step.
 
 from collections.abc import Callable
 import functools
+import io
 import os
 import signal
 import sys
@@ -36,6 +37,10 @@ def begin() -> None:
   _Interrupts.begun = True
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _interrupt)  # else it is ignored, by nohup
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      # A file's name may hold any bytes, and is still to be printed.
+      stream.reconfigure(errors="backslashreplace")
   before = sys.excepthook
 
   def hook(
@@ -105,18 +110,28 @@ def in_one_line(
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
-  """A signal ended the run before its last step; it is saved.
+  """A signal ended the run before its last step; what there was is saved.
 
   Attributes:
     exit_code: 128 plus the signal's number, as shells report it: whoever
       started the run must be able to tell it from one that is done.
   """
 
-  def __init__(self, received: signal.Signals | None, step: int, steps: int):
+  def __init__(
+    self,
+    received: signal.Signals | None,
+    step: int,
+    steps: int,
+    *,
+    begun: bool = True,
+  ):
     received = received or signal.SIGTERM  # another process's signal
+    what = f"at step {step} of {steps}, which is saved"
+    if not begun:
+      what = f"before step {step + 1} of {steps}: nothing is lost"
     super().__init__(
-      f"stopped by {received.name} at step {step} of {steps}, which is saved; "
-      "run the same command again to continue"
+      f"stopped by {received.name} {what}; run the same command again to "
+      "continue"
     )
     self.exit_code = 128 + received
 
@@ -149,6 +164,14 @@ class StopSignals:
     """Puts the handlers back that were there before."""
     for number, handler in self._before.items():
       signal.signal(number, handler)
+
+  def before_step(self, step: int, steps: int) -> None:
+    """Raises `Stopped` after a signal, where there is nothing to save yet.
+
+    Several processes have to agree first, as they do after a step.
+    """
+    if self.received and self._alone:
+      raise Stopped(self.received, step, steps, begun=False)
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     before = self._before[signal.SIGINT]

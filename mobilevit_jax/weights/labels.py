@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from mobilevit_jax import config
 from mobilevit_jax.weights import source as source_lib
 
 _TFDS = "tfds:"
@@ -35,10 +36,11 @@ def class_names(
 def _read_labels(labels: str) -> tuple[str, ...]:
   if labels.startswith(_TFDS):
     return _tfds_labels(labels.removeprefix(_TFDS))
-  text = pathlib.Path(labels).read_text(encoding="utf-8")
-  if labels.endswith(".json"):
-    return source_lib.check_labels(labels, json.loads(text))
-  return tuple(text.splitlines())
+  with config.foreign(labels):
+    text = pathlib.Path(labels).read_text(encoding="utf-8")
+    if labels.endswith(".json"):
+      return source_lib.check_labels(labels, json.loads(text))
+    return tuple(text.splitlines())
 
 
 def _tfds_labels(name: str) -> tuple[str, ...]:

@@ -70,6 +70,14 @@ def test_stopped_run_has_its_signal_as_exit_code(capsys):
   assert "stopped by SIGTERM at step 3 of 9" in capsys.readouterr().err
 
 
+def test_signal_before_a_step_loses_nothing():
+  with stop.StopSignals(lambda name: None) as signals:
+    signals.before_step(4, 9)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(stop.Stopped, match=r"before step 5 of 9: nothing is"):
+      signals.before_step(4, 9)
+
+
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")
 @pytest.mark.parametrize("module", ["main", "predict"])
 def test_interrupted_before_it_began(start_main, tmp_path, module):
