@@ -67,7 +67,8 @@ check: $(VENV)/.dev ## Check format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run
+	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run \
+	  .ci/wheel
 
 format: $(VENV)/.dev ## Format the code and fix what lint can.
 	$(BIN)/ruff check --fix-only .
@@ -108,7 +109,7 @@ $(VENV)/.docs: requirements-docs.txt requirements.txt
 	@touch $@
 
 $(VENV)/.export: requirements-export.txt requirements-dev.txt requirements.txt
-	$(call install,requirements-export.txt)
+	$(call install,requirements-export.txt -r requirements-dev.txt)
 	@touch $(VENV)/.runtime $(VENV)/.dev $@
 
 define install

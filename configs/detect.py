@@ -3,12 +3,13 @@
   python -m mobilevit_jax.main --config=configs/detect.py:xxs,coco \
     --workdir=runs/coco --config.weights.source=CLASSIFIER
 
-`detect.py:VARIANT[,coco|voc|folder][,SIZE]`. `coco` is the paper's recipe
-(4.2.1 and appendix D) on TFDS's coco/2017, `voc` the same on voc/2007, `folder`
-a shorter one for sets of your own: `config.data.name` is `coco_json`,
-`voc_folder` or `yolo_folder`, and `config.data.dir` the folder. The default is
-coco at 320 pixels. `config.weights.source` is a classifier, whose backbone is
-taken; for a detector set `config.weights.reset` to `classifier`, or to `none`.
+`detect.py:VARIANT[,coco|voc|folder][,scratch][,SIZE]`. `coco` is the paper's
+recipe (4.2.1 and appendix D) on TFDS's coco/2017, `voc` the same on voc/2007,
+`folder` a shorter one for sets of your own: `config.data.name` is `coco_json`,
+`voc_folder` or `yolo_folder`, and `config.data.dir` the folder;
+`folder,scratch` needs no weights. The default is coco at 320 pixels.
+`config.weights.source` is a classifier, whose backbone is taken; for a detector
+set `config.weights.reset` to `classifier`, or to `none`.
 
 mAP to expect on COCO's val2017 (XXS and the second column: ml-cvnets' README;
 the first: the paper's Table 1):
@@ -28,7 +29,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from configs import imagenet
+from . import imagenet
 
 # Name in TFDS, and the splits to train on and to judge by.
 _SETS = {
@@ -42,17 +43,23 @@ def get_config(arguments: str = "s") -> Any:
   """The configuration; `--config.FIELD=VALUE` sets a field.
 
   Args:
-    arguments: `VARIANT[,coco|voc|folder][,SIZE]`.
+    arguments: `VARIANT[,coco|voc|folder][,scratch][,SIZE]`.
   """
   variant, *words = arguments.split(",")
   sizes = [int(word) for word in words if word.isdecimal()]
   sets = [word for word in words if word in _SETS]
-  if len(words) != len(sizes) + len(sets) or max(len(sizes), len(sets)) > 1:
+  which = sets[0] if sets else "coco"
+  scratch = "scratch" in words
+  if (
+    len(words) != len(sizes) + len(sets) + scratch
+    or max(len(sizes), len(sets)) > 1
+    or (scratch and which != "folder")
+  ):
     raise ValueError(
-      f"{arguments!r} must be VARIANT[,{'|'.join(_SETS)}][,SIZE], as xxs,voc"
+      f"{arguments!r} must be VARIANT[,{'|'.join(_SETS)}][,scratch][,SIZE], "
+      "as xxs,voc; scratch goes with folder"
     )
   size = sizes[0] if sizes else 320
-  which = sets[0] if sets else "coco"
   config = imagenet.get_config(variant)
   with config.ignore_type():
     config.model.num_classes = config_dict.placeholder(int)  # the data's
@@ -92,6 +99,8 @@ def get_config(arguments: str = "s") -> Any:
   config.eval.update(size=size, batch=64, every_epochs=5)
   if which == "folder":
     _own_images(config)
+  if scratch:
+    _from_scratch(config)
   return config
 
 
@@ -107,3 +116,9 @@ def _own_images(config: Any) -> None:
   config.eval.update(batch=32, every_epochs=5)
   config.checkpoint.update(every_steps=200, keep=2)
   config.log_every_steps = 20
+
+
+def _from_scratch(config: Any) -> None:
+  config.weights.reset = "none"
+  config.plan.base_batch = 8
+  config.optim.update(init_lr=1e-4, peak_lr=1e-3, lr_batch=8, warmup_steps=200)

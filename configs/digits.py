@@ -9,7 +9,7 @@ What it does not set is the paper's recipe, of `imagenet.py`.
 
 from typing import Any
 
-from configs import imagenet
+from . import imagenet
 
 
 def get_config() -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from configs import imagenet
+from . import imagenet
 
 
 def get_config(arguments: str = "s") -> Any:

@@ -13,11 +13,12 @@ weights, ml-cvnets v0.1's README). Those runs had COCO's images too, which
 
 No such run of this code has been made yet.
 
-`segment.py:VARIANT[,voc|ade20k|folder][,SIZE]`: `voc` is the default. `ade20k`
-is the recipe of ml-cvnets main for 150 classes, with AdamW in place of its SGD,
-so that its 38.5 % of S can't be expected. `folder` is for one's own masks
-(`images/SPLIT/NAME.jpg`, `masks/SPLIT/NAME.png`, `classes.json`). SIZE is the
-side of the crops in pixels: 512, or 256 for `folder`.
+`segment.py:VARIANT[,voc|ade20k|folder][,scratch][,SIZE]`: `voc` is the default.
+`ade20k` is the recipe of ml-cvnets main for 150 classes, with AdamW in place of
+its SGD, so that its 38.5 % of S can't be expected. `folder` is for one's own
+masks (`images/SPLIT/NAME.jpg`, `masks/SPLIT/NAME.png`, `classes.json`);
+`folder,scratch` needs no weights. SIZE is the side of the crops in pixels: 512,
+or 256 for `folder`.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from configs import imagenet
+from . import imagenet
 
 _SETS = ("voc", "ade20k", "folder")
 
@@ -34,17 +35,22 @@ def get_config(arguments: str = "s") -> Any:
   """The configuration; `--config.FIELD=VALUE` sets a field.
 
   Args:
-    arguments: `VARIANT[,voc|ade20k|folder][,SIZE]`.
+    arguments: `VARIANT[,voc|ade20k|folder][,scratch][,SIZE]`.
   """
   variant, *words = arguments.split(",")
   sizes = [int(word) for word in words if word.isdecimal()]
   sets = [word for word in words if word in _SETS]
-  if len(words) != len(sizes) + len(sets) or max(len(sizes), len(sets)) > 1:
-    raise ValueError(
-      f"{arguments!r} must be VARIANT[,voc|ade20k|folder][,SIZE], as "
-      "xxs,folder,160"
-    )
   name = sets[0] if sets else "voc"
+  scratch = "scratch" in words
+  if (
+    len(words) != len(sizes) + len(sets) + scratch
+    or max(len(sizes), len(sets)) > 1
+    or (scratch and name != "folder")
+  ):
+    raise ValueError(
+      f"{arguments!r} must be VARIANT[,voc|ade20k|folder][,scratch][,SIZE], as "
+      "xxs,folder,160; scratch goes with folder"
+    )
   size = sizes[0] if sizes else 256 if name == "folder" else 512
   config = imagenet.get_config(variant)
   with config.ignore_type():
@@ -103,6 +109,8 @@ def get_config(arguments: str = "s") -> Any:
     _ade20k(config)
   if name == "folder":
     _folder(config)
+  if scratch:
+    _from_scratch(config)
   return config
 
 
@@ -152,3 +160,11 @@ def _folder(config: Any) -> None:
   config.early_stop.patience = 15
   config.checkpoint.update(every_steps=200, keep=2)
   config.log_every_steps = 20
+
+
+def _from_scratch(config: Any) -> None:
+  config.weights.reset = "none"
+  config.task.dice = 1.0
+  config.plan.num_epochs = 60
+  # One rate for all: the backbone knows as little as the head.
+  config.optim.update(init_lr=2e-4, peak_lr=2e-3, lr_batch=16, head_rate=1.0)

@@ -1,10 +1,16 @@
 """What training and evaluation share about a run's configuration."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import importlib.machinery
+import importlib.util
 import json
+import os
 import pathlib
+import sys
+import types
 from typing import Any
+import zlib
 
 from absl import flags
 from etils import epath
@@ -72,6 +78,24 @@ def foreign(name: object) -> Iterator[None]:
     raise ForeignFileError(reason) from error
 
 
+def need(module: str, extra: str, what: str) -> None:
+  """Says which extra of the package something takes, where it is not there.
+
+  Args:
+    module: that is imported.
+    extra: that installs it.
+    what: takes it; the beginning of the message.
+
+  Raises:
+    ConfigError: with the command that installs it.
+  """
+  if importlib.util.find_spec(module) is None:
+    raise ConfigError(
+      f"{what} needs {module}, which is not installed: "
+      f"pip install 'mobilevit-jax[{extra}]'"
+    )
+
+
 @contextlib.contextmanager
 def section(name: str) -> Iterator[None]:
   """Turns a complaint about a value into one about `config.<name>`."""
@@ -81,6 +105,109 @@ def section(name: str) -> Iterator[None]:
     raise
   except (ValueError, TypeError, OSError) as error:
     raise ConfigError(f"config.{name}: {error}") from error
+
+
+def shipped() -> pathlib.Path:
+  """The folder of configurations: in the package, or a checkout's own."""
+  inside = pathlib.Path(__file__).with_name("configs")
+  return inside if inside.is_dir() else inside.parents[1] / "configs"
+
+
+def names() -> list[str]:
+  """Names of the shipped configurations."""
+  texts = {path.stem: path.read_text() for path in shipped().glob("*.py")}
+  return sorted(n for n, text in texts.items() if "def get_config(" in text)
+
+
+def find(file: str) -> pathlib.Path:
+  """The file of a configuration.
+
+  Args:
+    file: its path, or the name of a shipped one, such as `digits`.
+
+  Raises:
+    FileNotFoundError: naming what there is.
+  """
+  if file in names():
+    return shipped() / f"{file}.py"
+  path = pathlib.Path(file)
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"No such file: {file!r}; the shipped configurations, which need no "
+      f"path, are {', '.join(names())}"
+    )
+  return path
+
+
+def load(path: pathlib.Path) -> types.ModuleType:
+  """Runs a Python file as a module that may import its neighbours.
+
+  `from . import imagenet` means the same in a checkout, in an installed package
+  and in a folder of the user's: the file is loaded as a part of a package that
+  is its folder.
+  """
+  folder = str(path.resolve().parent)
+  # One for each folder: neighbours of equal names stay apart.
+  parent = f"folder_{zlib.crc32(os.fsencode(folder)):08x}"
+  if parent not in sys.modules:
+    package = types.ModuleType(parent)
+    package.__path__ = [folder]
+    sys.modules[parent] = package
+  name = f"{parent}.{path.stem}"
+  loader = importlib.machinery.SourceFileLoader(name, str(path))
+  spec = importlib.util.spec_from_loader(name, loader)
+  if spec is None:
+    raise ImportError(f"{path} can't be loaded")
+  module = importlib.util.module_from_spec(spec)
+  loader.exec_module(module)
+  return module
+
+
+class _ConfigParser(flags.ArgumentParser):
+  """Turns `FILE[:ARGUMENT]` into a configuration; see `find`."""
+
+  def parse(self, argument: str) -> Config:
+    """What the file's `get_config` returns, locked against new fields."""
+    file, *words = argument.split(":", 1)
+    config = load(find(file)).get_config(*words)
+    config.lock()
+    return config
+
+  def flag_type(self) -> str:
+    """For the flag's help."""
+    return "configuration"
+
+
+def _accept_names(values: flags.FlagValues) -> None:
+  """Lets the flag `--config` of ml_collections take the names of `names`.
+
+  ml_collections loads a file by its path alone, with no package around it.
+  """
+  values["config"].parser = _ConfigParser()
+
+
+def parser(
+  values: flags.FlagValues, holder: flags.FlagHolder, about: str | None
+) -> Callable[[list[str]], list[str]]:
+  """`parse_flags` for absl; --help and what is wrong end the process.
+
+  Args:
+    values: the flags of the process.
+    holder: see `parse_flags`.
+    about: what the help says above the flags.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    if not {"-h", "--help"}.isdisjoint(argv):
+      module = values.find_module_defining_flag("workdir")
+      print(about, values.module_help(module), sep="")
+      sys.exit(0)
+    try:
+      return parse_flags(values, holder, argv)
+    except ConfigError as error:
+      sys.exit(f"error: {error}")
+
+  return parse
 
 
 def parse_flags(
@@ -99,11 +226,15 @@ def parse_flags(
   Raises:
     ConfigError: for what can't be parsed or read, in one line.
   """
+  _accept_names(values)
   for word in argv[1:]:
     name, _, value = word.lstrip("-").partition("=")
     file = value.partition(":")[0]
-    if name == "config" and file and not pathlib.Path(file).is_file():
-      raise ConfigError(f"--config={value}: No such file: {file!r}")
+    if name == "config" and file:
+      try:
+        find(file)
+      except FileNotFoundError as error:
+        raise ConfigError(f"--config={value}: {error}") from error
     field = name.removeprefix("config.")
     if field in MOVED:
       raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
@@ -113,8 +244,13 @@ def parse_flags(
   # A configuration's file is a program, which may fail in any way.
   except Exception as error:
     raise ConfigError(_reason(error, argv)) from error
-  if "workdir" in values and not values["workdir"].value:
-    raise ConfigError("--workdir= must name a folder")
+  if "workdir" in values:
+    if not values["workdir"].value:
+      raise ConfigError("--workdir= must name a folder")
+    try:
+      files.check_reachable(values["workdir"].value)
+    except OSError as error:
+      raise ConfigError(f"--workdir: {error}") from error
   if len(rest) > 1:
     raise ConfigError(f"unexpected argument {rest[1]!r}")
   return rest

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import importlib.util
 import os
 import pathlib
 from typing import Any
@@ -77,6 +78,36 @@ def printable(text: str) -> str:
     else mark.encode("unicode_escape").decode("ascii")
     for mark in text
   )
+
+
+def append_text(path: epath.Path, text: str) -> None:
+  """Adds to the end of a file, which need not exist."""
+  if is_local(path):
+    with path.open("a") as end:
+      end.write(text)
+  else:  # objects of a bucket are written whole
+    old = path.read_text() if path.exists() else ""
+    path.write_text(old + text)
+
+
+def is_local(path: epath.PathLike) -> bool:
+  """Whether a path is one of this machine's, and not in a bucket."""
+  return "://" not in os.fspath(path)
+
+
+def check_reachable(path: epath.PathLike) -> None:
+  """Refuses a bucket that nothing which is installed can read.
+
+  Raises:
+    OSError: naming what to install, in one line.
+  """
+  able = ("gcsfs", "tensorflow")  # etils takes either
+  remote = os.fspath(path).startswith("gs://")
+  if remote and not any(map(importlib.util.find_spec, able)):
+    raise OSError(
+      f"{path} needs gcsfs, which is not installed: "
+      "pip install 'mobilevit-jax[gcs]'"
+    )
 
 
 def sync(path: epath.PathLike, *, deep: bool = True) -> None:

@@ -1,9 +1,13 @@
-"""`python -m mobilevit_jax.main --config=... --workdir=...`: train, evaluate.
+"""Trains a net as a configuration says, or evaluates what was trained.
 
-Flags and process setup only. Grain's workers import this file again, so what
-is heavy is imported inside `main`.
+    mobilevit train --config=digits --workdir=runs/digits
+    mobilevit eval --config=digits --workdir=runs/digits
+
+`--config` is a name that `mobilevit configs` lists, or a file, such as
+configs/imagenet.py:xs; `--config.FIELD=VALUE` sets a field of it.
 """
 
+from collections.abc import Sequence
 import os
 import pathlib
 import sys
@@ -16,9 +20,7 @@ from ml_collections import config_flags
 from mobilevit_jax import config as config_lib
 from mobilevit_jax.run import stop
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Configuration, such as configs/imagenet.py:xs"
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A name, or a file")
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder: checkpoints, metrics, configuration", required=True
 )
@@ -32,25 +34,16 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 
-def _parse(argv: list[str]) -> list[str]:
-  try:
-    return config_lib.parse_flags(flags.FLAGS, _CONFIG, argv)
-  except config_lib.ConfigError as error:
-    sys.exit(f"error: {error}")
-
-
 @stop.in_one_line("main", "what the run saved is whole; start again to go on")
-def main(unused_argv: list[str]) -> int:
+def _run(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # What is compiled is kept from run to run, since a step takes XLA 20 s.
   cache = pathlib.Path("~/.cache/mobilevit_jax").expanduser()
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-  # TensorFlow only writes events here, and is to say nothing.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+  # Here, and not above: Grain's workers import this file again.
   from mobilevit_jax import evaluate
   from mobilevit_jax import report
   from mobilevit_jax import train
@@ -72,6 +65,13 @@ def main(unused_argv: list[str]) -> int:
   return 0
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command with the process's arguments, or these in their place."""
+  if argv is not None:
+    sys.argv[1:] = argv  # ml_collections looks there for the fields to set
   flags.mark_flag_as_required("config")
-  app.run(main, flags_parser=_parse)
+  app.run(_run, flags_parser=config_lib.parser(flags.FLAGS, _CONFIG, __doc__))
+
+
+if __name__ == "__main__":
+  main()

@@ -23,6 +23,7 @@ from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files as writer
 from mobilevit_jax import steps
+from mobilevit_jax.command import arguments
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
@@ -159,7 +160,7 @@ def _why(setup: experiment.Evaluation, index: int) -> str:
 @stop.in_one_line("predict", "files that were written are whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 if any image could not be read."""
-  args = _parser().parse_args(argv)
+  args = arguments.predict().parse_args(argv)
   failures: list[str] = []
 
   def report(message: str) -> None:
@@ -246,29 +247,6 @@ def _show(
 def _save(picture: Image.Image, path: pathlib.Path) -> None:
   with writer.whole(path, force=True) as part:
     picture.save(part, format="PNG")
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.predict",
-    description="Prints the likeliest classes of images.",
-  )
-  add = parser.add_argument
-  add("images", metavar="IMAGE", nargs="+", type=pathlib.Path)
-  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
-  add("--variant", help="xxs, xs or s, to insist on")
-  add("--which", choices=source_lib.WHICH, default="auto")
-  add("--preset", choices=presets.PRESETS)
-  add("--size", type=int, help="image side in pixels")
-  add("--batch", type=int, default=32)
-  add("--top", type=int, default=5, help="classes to print")
-  add("--labels", help="file of class names, or tfds:NAME")
-  add("--json", action="store_true", help="one object a line")
-  text = "write a picture of each image with what is seen in it"
-  add("--draw", type=pathlib.Path, metavar="FOLDER", help=text)
-  text = "write a detector's boxes in COCO's format of results"
-  add("--coco", type=pathlib.Path, metavar="FILE", help=text)
-  return parser
 
 
 if __name__ == "__main__":

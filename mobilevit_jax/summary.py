@@ -9,7 +9,6 @@ FlopCounter. Model FLOPs utilisation (MFU) of training is
 `train_flops(macs, images) / step_seconds / (devices * peak_flops(kind))`.
 """
 
-import argparse
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -24,6 +23,7 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from mobilevit_jax import models
+from mobilevit_jax.command import arguments
 from mobilevit_jax.run import stop
 
 
@@ -232,16 +232,7 @@ def format_table(layers: Sequence[Layer]) -> str:
 @stop.in_one_line("summary", "it writes nothing")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.summary",
-    description="Prints a net's layers, parameters and multiply-adds.",
-  )
-  parser.add_argument("--variant", default="s", help="short or full name")
-  parser.add_argument("--size", type=int, default=256, help="height in pixels")
-  parser.add_argument("--width", type=int, help="where it isn't the height")
-  parser.add_argument("--num_classes", type=int, default=1000)
-  parser.add_argument("--output_stride", type=int, default=32)
-  args = parser.parse_args(argv)
+  args = arguments.summary().parse_args(argv)
   try:
     name = models.full_name(args.variant)
     width = args.size if args.width is None else args.width

@@ -1,11 +1,19 @@
 """What a run leaves, to compare it with another."""
 
+from collections.abc import Iterator
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from mobilevit_jax import evaluate
+from mobilevit_jax import experiment
+from mobilevit_jax import steps
+from mobilevit_jax.run import sharding
 
 # What time decides, not the seed.
 _TIMED = {
@@ -63,3 +71,20 @@ def assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
   assert actual.keys() == expected.keys()
   for path, array in expected.items():
     np.testing.assert_array_equal(actual[path], array, err_msg=str(path))
+
+
+def meters(config: Any) -> Iterator[tuple[str, Any]]:
+  """The meter of `config.weights`, by batches of many sizes and by devices."""
+  evaluation, _, start = experiment.build_evaluation(config)
+  assert start is not None
+  weights = steps.split(start())[1:]
+  for batch, devices in ((1, 1), (7, 1), (32, 1), (32, 4)):
+    layout = sharding.Layout(jax.devices()[:devices])
+    setup = dataclasses.replace(evaluation, batch=batch, layout=layout)
+    evaluator = evaluate.Evaluator(setup)
+    meter = setup.task.meter(setup.source)
+    for rows, found in evaluator.rows({"net": layout.replicate(weights)}):
+      real = rows.pop("batch_mask") > 0
+      about = {name: value[real] for name, value in rows.items()}
+      meter.add(about | found["net"])
+    yield f"batches of {batch}, {devices} devices", meter

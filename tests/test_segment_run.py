@@ -1,14 +1,24 @@
 """Segmentation through the real main: it learns, resumes, evaluates alike."""
 
+import csv
 import json
 import re
 
+import numpy as np
 import pytest
 
+from mobilevit_jax import report
 from tests import runs
 from tests import tiny_masks
+from tests import tiny_segment_config
+from tests.report import browser
 
 pytestmark = pytest.mark.slow
+
+SECTIONS = [
+  *("curves", "classes", "confusion", "images"),
+  *("data", "configuration"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,28 @@ def test_it_learns_and_says_the_iou_of_each_class(reference):
   assert json.loads((workdir / "data_check.json").read_text())["classes"]
 
 
+def test_the_report_says_what_the_run_recorded(reference, tmp_path):
+  workdir, _ = reference
+  assert tiny_segment_config  # it makes the net known
+  text = report.write(workdir, which="ema").read_text()
+  last = next(r for r in reversed(runs.records(workdir)) if "images" in r)
+  assert f"<b>{last['ema_miou']:.1%}</b> mean IoU over 2 classes in 5" in text
+  for name in ("background", "disc"):
+    share = last[f"ema_iou_{name}"]
+    assert f'data-v="{share:.6f}" style' in text, name
+  with (workdir / "report/predictions.csv").open() as file:
+    rows = [*csv.DictReader(file)]
+  assert len(rows) == 5 and {"miou", "iou_disc"} <= rows[0].keys()
+  if browser.CHROMIUM is None:
+    return
+  for dark in (False, True):
+    seen, console = browser.browse(text, tmp_path, width=500, dark=dark)
+    assert console == [] and seen["errors"] == seen["refused"] == []
+    assert seen["sections"] == SECTIONS
+    assert seen["wide"] <= 0
+    assert len(seen["images"]) == 15 and min(seen["images"]) > 0
+
+
 def test_killed_and_resumed_it_gives_the_same_bits(
   reference, folder, start_main, tmp_path
 ):
@@ -68,3 +100,17 @@ def test_two_processes_evaluate_alike(reference, folder, start_processes):
   args = [*_args(folder, workdir, "aspect"), "--mode=eval"]
   for process in start_processes(2, args):
     assert process.finish().stdout.splitlines()[-1] == stdout.splitlines()[-1]
+
+
+def test_batches_and_devices_change_no_pixel_in_a_million(reference, tmp_path):
+  tiny_masks.write(tmp_path, train=1, val=80)
+  config = tiny_segment_config.get_config()
+  config.data.dir = str(tmp_path)
+  config.weights.source = str(reference[0])
+  (_, first), *others = runs.meters(config)
+  expected, iou = first.counts, first.result()
+  assert iou["miou"] > 0.5
+  for name, meter in others:
+    moved = np.abs(meter.counts - expected).sum() / 2
+    assert moved <= 1e-6 * expected.sum(), name
+    assert meter.result()["miou"] == pytest.approx(iou["miou"], abs=1e-5)

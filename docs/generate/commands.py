@@ -12,16 +12,18 @@ from unittest import mock
 from absl import flags
 
 from docs.generate import docstring
+from mobilevit_jax import command
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _MAIN = "mobilevit_jax.main"
 # Modules that nobody starts but our own commands, or whose help is with that of
-# the others of `benchmarks`; then old names that only say the new one.
+# the others of `benchmarks`.
 _INTERNAL = {"benchmarks.infer_worker", "benchmarks.house"}
-_INTERNAL |= {"mobilevit_jax.convert", "mobilevit_jax.prepare_data"}
 # In the order of a reader's path; `check` holds it to the modules there are.
 COMMANDS = (
   _MAIN,
+  "mobilevit_jax.command.configs",
+  "mobilevit_jax.models",
   "mobilevit_jax.data",
   "mobilevit_jax.report",
   "mobilevit_jax.predict",
@@ -52,20 +54,25 @@ def reference() -> str:
   for name in COMMANDS:
     folder = _ROOT.joinpath(*name.split(".")).is_dir()
     module = importlib.import_module(f"{name}.__main__" if folder else name)
-    title = name.removeprefix("mobilevit_jax.")
+    title = _title(name)
     about = docstring.markdown(module)
-    if name == _MAIN:
-      about = about.partition("\n\n")[0]  # the rest is for its readers
     lines += [f"## {title}", "", about, ""]
     if name == _MAIN:
       lines += [*_absl_flags(), ""]
       continue
     text = help_of(module, [])
     lines += ["```text", text, "```", ""]
-    for command in _commands_of(module, text):
-      lines += [f"### {title} {command}", ""]
-      lines += ["```text", help_of(module, [command]), "```", ""]
+    for inner in _commands_of(module, text):
+      lines += [f"### {title} {inner}", ""]
+      lines += ["```text", help_of(module, [inner]), "```", ""]
   return "\n".join(lines)
+
+
+def _title(name: str) -> str:
+  """How a reader starts it: `mobilevit TITLE`, or else its module."""
+  rows = command.COMMANDS.items()
+  short = [n for n, row in rows if row.module.removesuffix(".__main__") == name]
+  return ", ".join(short) or name.removeprefix("mobilevit_jax.")
 
 
 def help_of(module: Any, words: list[str]) -> str:

@@ -31,6 +31,10 @@ from mobilevit_jax.run import stop
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
 
+# Of TFDS: they need the extra that has it.
+_TFDS_COMMANDS = ("prepare", "convert", "verify")
+
+
 @stop.in_one_line("data", "what was finished is whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 for a set that isn't sound."""
@@ -43,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if unknown := [word for word in args.fields if not word.startswith(known)]:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
+    if words[0] in _TFDS_COMMANDS:
+      config_lib.need("tensorflow_datasets", "tfds", f"data {words[0]}")
     return args.run(args)
   except (ValueError, OSError) as error:
     print(f"data: {files.printable(str(error))}", file=sys.stderr)
@@ -194,7 +200,7 @@ def _sample(text: str) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.data",
+    prog="mobilevit data",
     description="Prepares image sets, and looks for what is wrong with them.",
   )
   commands = parser.add_subparsers(required=True)

@@ -9,13 +9,13 @@ one that differs is not written, and the exit code is 1.
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 
 import numpy as np
 
 from mobilevit_jax import files
 from mobilevit_jax import models
+from mobilevit_jax.command import arguments
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import blocks
 from mobilevit_jax.export import contract
@@ -33,7 +33,7 @@ from mobilevit_jax.weights import source as source_lib
 @stop.in_one_line("export", "the file is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
-  args = _parser().parse_args(argv)
+  args = arguments.export().parse_args(argv)
   try:
     _export(args)
   except (ValueError, OSError) as error:
@@ -159,66 +159,6 @@ def _report(result: formats.Export, options: contract.Options) -> None:
     f"  {line}; same class: {comparison.agreement:.1%} of "
     f"{comparison.images} images"
   )
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.export",
-    description="Exports a MobileViT, verified in the format's own engine.",
-  )
-  add = parser.add_argument
-  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
-  add("--variant", help="xxs, xs or s, to insist on")
-  add("--which", choices=source_lib.WHICH, default="auto")
-  add("--size", type=int, help="image side in pixels")
-  add("--output_stride", type=int, help="32, 16 or 8")
-  add("--format", choices=tuple(formats.FORMATS), required=True)
-  add("--precision", choices=contract.PRECISIONS, default="fp32")
-  add("--out", type=pathlib.Path, required=True)
-  add("--force", action="store_true", help="replace OUT")
-  add(
-    "--input",
-    choices=("float32", "uint8"),
-    default="float32",
-    help="RGB images: float32 in [0, 1], or uint8 pixels",
-  )
-  what = parser.add_mutually_exclusive_group()
-  what.add_argument("--output", help="such as logits or probabilities")
-  what.add_argument(
-    "--features", action="store_true", help="the five stages, for a backbone"
-  )
-  add("--batch", help="images at a time, or 'any'")
-  add("--labels", help="file of class names, or tfds:NAME")
-  add(
-    "--verify_images",
-    nargs="+",
-    type=pathlib.Path,
-    metavar="IMAGE_OR_FOLDER",
-    help="what to compare with JAX on; by default, those of "
-    "--calibration_images, or else coloured squares",
-  )
-  add(
-    "--calibration_images",
-    nargs="+",
-    type=pathlib.Path,
-    metavar="IMAGE_OR_FOLDER",
-    help="for int8, a few hundred images of the training set",
-  )
-  add(
-    "--attention",
-    choices=contract.ATTENTION,
-    help="for int8, the type of attention's products",
-  )
-  add(
-    "--layer_errors",
-    type=int,
-    default=0,
-    metavar="N",
-    help="for int8, print the N layers that cost most (a minute or more): the "
-    "relative error of the outputs with that layer alone in eight bits",
-  )
-  add("--preset", choices=presets.PRESETS)
-  return parser
 
 
 if __name__ == "__main__":

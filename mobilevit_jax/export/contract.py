@@ -95,8 +95,7 @@ def library(name: str, package: str, format: str) -> Any:
     return importlib.import_module(name)
   except ImportError as error:
     raise ValueError(
-      f"--format={format} needs {package} "
-      "(pip install -r requirements-export.txt)"
+      f"--format={format} needs {package} (pip install 'mobilevit-jax[export]')"
     ) from error
 
 

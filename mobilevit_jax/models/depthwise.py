@@ -1,4 +1,4 @@
-"""Depthwise and pointwise convolutions that are fast on every platform."""
+"""Convolutions that are fast on every platform: depthwise, 1x1, dilated."""
 
 from collections.abc import Callable, Iterator
 import functools
@@ -86,6 +86,69 @@ def pointwise_conv(
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
   return _choose(kind, conv, product, x, kernel)
+
+
+def dilated_conv(
+  x: jax.Array, kernel: jax.Array, *, dilation: int, kind: Kind = "auto"
+) -> jax.Array:
+  """Convolution with distant taps, padded to keep the size, without bias.
+
+  Of a map of 24 x 24 pixels, the outer taps of DeepLabv3's 3x3 convolutions
+  see half or nothing: rates of 12, 24 and 36 reach for the padding. XLA's
+  convolution on CPU multiplies those zeros, with a kernel that it spreads to 73
+  x 73. As a matrix product for each tap, of the pixels that it sees, a step
+  over these three branches took a tenth of the time (16 images, 320 to 128
+  channels, 2 cores); at distances of 1 and 2 it was no faster.
+
+  Args:
+    x: `[b, h, w, c]`.
+    kernel: `[k, k, c, out]`, k odd.
+    dilation: distance between the taps, in pixels.
+    kind: as of `depthwise_conv`; `"shift"` is the products.
+
+  Returns:
+    `[b, h, w, out]`.
+  """
+  reach = kernel.shape[0] // 2 * dilation
+  pad = (reach, reach)
+
+  def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      (1, 1),
+      (pad, pad),
+      rhs_dilation=(dilation, dilation),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+  def products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    b, h, w, c = x.shape
+    k = kernel.shape[0]
+    total = jnp.zeros((b, h, w, kernel.shape[-1]), x.dtype)
+    for i in range(k):
+      for j in range(k):
+        # Output pixel (y, x) takes input pixel (y + down, x + right).
+        down, right = (tap * dilation - reach for tap in (i, j))
+        if abs(down) >= h or abs(right) >= w:
+          continue  # sees padding alone
+        top, left = max(down, 0), max(right, 0)
+        bottom, end = min(h, h + down), min(w, w + right)
+        seen = lax.slice(x, (0, top, left, 0), (b, bottom, end, c))
+        y = pointwise_conv(seen, kernel[i : i + 1, j : j + 1], kind="shift")
+        rows, columns = top - down, left - right
+        total += jnp.pad(
+          y,
+          (
+            (0, 0),
+            (rows, h - rows - y.shape[1]),
+            (columns, w - columns - y.shape[2]),
+            (0, 0),
+          ),
+        )
+    return total
+
+  return _choose(kind, conv, products, x, kernel)
 
 
 def _choose(

@@ -50,7 +50,8 @@ class Conv(nnx.Module):
   """Convolution, padded symmetrically as torch pads.
 
   ("SAME" would place the window of a stride-2 convolution differently.)
-  `kind` is how a 1x1 one is computed: see `depthwise.pointwise_conv`.
+  `kind` is how one is computed that is 1x1, or whose taps are more than two
+  pixels apart: see `depthwise.pointwise_conv` and `dilated_conv`.
   """
 
   def __init__(
@@ -81,6 +82,10 @@ class Conv(nnx.Module):
     kernel = self.kernel[...].astype(self.dtype)
     if kernel.shape[0] == self.stride == 1:
       return dw.pointwise_conv(x, kernel, kind=self.kind)
+    if self.stride == 1 and self.dilation > 2:
+      return dw.dilated_conv(
+        x, kernel, dilation=self.dilation, kind=self.kind
+      )
     pad = kernel.shape[0] // 2 * self.dilation
     return lax.conv_general_dilated(
       x,

@@ -1,21 +1,23 @@
-"""Charts as inline SVG; their colours come from the page's style sheet."""
+"""Charts as shapes of SVG, which `parts.html.j2` writes.
 
-from collections.abc import Callable, Sequence
+Their colours come from the page's style sheet, which knows light and dark.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 from matplotlib import ticker
 import numpy as np
 
 from mobilevit_jax.report import statistics
-from mobilevit_jax.report.markup import Markup
-from mobilevit_jax.report.markup import tag
 
 _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 454, 12, 232  # sides of the frame
 _BELOW = 84  # height under the frame of `reliability`
 _MOST_POINTS = 400
 _MOST_DOTS = 60
-_FEW = 10  # images in a bin
+_FEW = 10  # answers in a bin
+_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,42 @@ class Series:
   name: str
   style: str
   points: Sequence[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """An element of SVG.
+
+  Attributes:
+    element: such as `"line"`.
+    attributes: of the element.
+    title: what is shown to who points at it; none if empty.
+    text: its content.
+  """
+
+  element: str
+  attributes: Mapping[str, object]
+  title: str = ""
+  text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """A drawing.
+
+  Attributes:
+    title: what it shows.
+    shapes: from back to front.
+    legend: name and class of each line.
+    height: in pixels.
+    width: in pixels.
+  """
+
+  title: str
+  shapes: Sequence[Shape]
+  legend: Sequence[tuple[str, str]] = ()
+  height: int = _HEIGHT
+  width: int = _WIDTH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +85,7 @@ def line_chart(
   *,
   form: Callable[[float], str],
   marked: float | None = None,
-) -> Markup | None:
+) -> Chart | None:
   """Lines over steps.
 
   Args:
@@ -57,7 +95,7 @@ def line_chart(
     marked: a step to mark, of the weights that the page is about.
 
   Returns:
-    A figure, or None where there is nothing to draw.
+    A chart, or None where there is nothing to draw.
   """
   series = [line for line in series if line.points]
   if not series:
@@ -68,23 +106,38 @@ def line_chart(
   last, y_ticks = max(*xs, 1.0), nice_ticks(min(ys), max(ys))
   frame = _Frame((0.0, last), (y_ticks[0], y_ticks[-1]))
   x_ticks = [x for x in nice_ticks(0.0, last) if x <= last]
-  parts = _axes(frame, x_ticks, y_ticks, "{:,.0f}".format, form, "step")
+  steps = "{:,.0f}".format
+  parts = _axes(frame, x_ticks, y_ticks, steps, form, "step")
   if marked is not None and 0 <= marked <= last:
     parts.append(_line("mark", frame.x(marked), _TOP, frame.x(marked), _BOTTOM))
   for line in series:
-    parts += _curve(frame, line, form)
-  legend = [
-    tag("span", tag("i", class_=f"key {line.style}"), line.name)
-    for line in series
-  ]
-  caption = tag("figcaption", tag("b", title), *legend)
-  return tag("figure", caption, _svg(title, parts, _HEIGHT), class_="chart")
+    parts += _curve(frame, line, form, lambda x: f"step {steps(x)}")
+  return Chart(title, parts, [(line.name, line.style) for line in series])
 
 
-def _svg(title: str, parts: Sequence[Markup], height: int) -> Markup:
-  box = f"0 0 {_WIDTH} {height}"
-  content = [tag("title", title), *parts]
-  return tag("svg", content, viewBox=box, role="img", aria_label=title)
+def share_chart(
+  title: str, series: Sequence[Series], *, x_name: str
+) -> Chart | None:
+  """Lines whose values on both axes are shares, in a frame from 0 to 1.
+
+  Args:
+    title: what it shows.
+    series: the lines; those without points are left out.
+    x_name: of what is to the right.
+
+  Returns:
+    A chart, or None where there is nothing to draw.
+  """
+  series = [line for line in series if line.points]
+  if not series:
+    return None
+  frame, percent = _Frame((0.0, 1.0), (0.0, 1.0)), "{:.0%}".format
+  parts = _axes(frame, _QUARTERS, _QUARTERS, percent, percent, x_name)
+  for line in series:
+    parts += _curve(
+      frame, line, "{:.1%}".format, lambda x: f"{x_name} {percent(x)}"
+    )
+  return Chart(title, parts, [(line.name, line.style) for line in series])
 
 
 def _axes(
@@ -94,7 +147,7 @@ def _axes(
   x_form: Callable[[float], str],
   y_form: Callable[[float], str],
   name: str,
-) -> list[Markup]:
+) -> list[Shape]:
   parts = [_text(_RIGHT, _HEIGHT - 4, name, "end")]
   for value in y_ticks:
     y = frame.y(value)
@@ -105,31 +158,35 @@ def _axes(
   return parts
 
 
-def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
   ends = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-  return tag("line", class_=style, **{k: f"{v:.1f}" for k, v in ends.items()})
+  places = {name: f"{value:.1f}" for name, value in ends.items()}
+  return Shape("line", {"class": style, **places})
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-  return tag("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
+def _text(x: float, y: float, text: str, anchor: str) -> Shape:
+  place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
+  return Shape("text", place, text=text)
 
 
 def _curve(
-  frame: _Frame, line: Series, form: Callable[[float], str]
-) -> list[Markup]:
+  frame: _Frame,
+  line: Series,
+  form: Callable[[float], str],
+  at: Callable[[float], str],
+) -> list[Shape]:
   # Every so manieth, and the last.
   every = -(-len(line.points) // _MOST_POINTS)
   points = [*line.points[:-1:every], line.points[-1]]
   places = [(f"{frame.x(x):.1f}", f"{frame.y(y):.1f}") for x, y in points]
   path = "L".join(map(" ".join, places))
-  parts = [tag("path", class_=f"curve {line.style}", d=f"M{path}")]
+  style = {"class": f"curve {line.style}"}
+  parts = [Shape("path", {**style, "d": f"M{path}"}, line.name)]
   dots = [*zip(points, places, strict=True)]
-  for (step, value), (x, y) in dots[-1:] if len(dots) > _MOST_DOTS else dots:
-    title = f"{line.name}: {form(value)} at step {step:,.0f}"
-    style = f"dot {line.style}"
-    parts.append(
-      tag("circle", tag("title", title), class_=style, cx=x, cy=y, r=3)
-    )
+  for (x, value), (cx, cy) in dots[-1:] if len(dots) > _MOST_DOTS else dots:
+    place = {"class": f"dot {line.style}", "cx": cx, "cy": cy, "r": 3}
+    title = f"{line.name}: {form(value)} at {at(x)}"
+    parts.append(Shape("circle", place, title))
   return parts
 
 
@@ -142,11 +199,16 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
   return [float(f"{tick:.12g}") for tick in locator.tick_values(low, high)]
 
 
-def reliability(found: statistics.Calibration) -> Markup:
-  """Accuracy in each bin of confidence, and below it how many are in it."""
-  frame, quarters = _Frame((0.0, 1.0), (0.0, 1.0)), (0.0, 0.25, 0.5, 0.75, 1.0)
+def reliability(found: statistics.Calibration, unit: str = "images") -> Chart:
+  """Accuracy in each bin of confidence, and below it how many are in it.
+
+  Args:
+    found: the bins.
+    unit: what is counted in them.
+  """
+  frame = _Frame((0.0, 1.0), (0.0, 1.0))
   percent = "{:.0%}".format
-  parts = _axes(frame, quarters, quarters, percent, percent, "confidence")
+  parts = _axes(frame, _QUARTERS, _QUARTERS, percent, percent, "confidence")
   bins, most = len(found.count), int(found.count.max())
   width, floor = frame.x(1 / bins) - frame.x(0), _HEIGHT + _BELOW - 8
   for index in np.flatnonzero(found.count).tolist():
@@ -154,7 +216,7 @@ def reliability(found: statistics.Calibration) -> Markup:
     hit, sure = float(found.accuracy[index]), float(found.confidence[index])
     title = (
       f"confidence {index / bins:.0%} to {(index + 1) / bins:.0%}: "
-      f"{count} images, {hit:.1%} right, {sure:.1%} confident in the mean"
+      f"{count} {unit}, {hit:.1%} right, {sure:.1%} confident on average"
     )
     few = " few" * (count < _FEW)
     top, end = sorted((frame.y(hit), frame.y(sure)))
@@ -165,16 +227,10 @@ def reliability(found: statistics.Calibration) -> Markup:
     ):
       place = {"x": left + 0.5, "y": high, "width": width - 1}
       place |= {"height": low - high}
-      parts.append(
-        tag(
-          "rect",
-          tag("title", title),
-          class_=style,
-          **{k: f"{v:.1f}" for k, v in place.items()},
-        )
-      )
+      sides = {name: f"{value:.1f}" for name, value in place.items()}
+      parts.append(Shape("rect", {"class": style, **sides}, title))
   parts += [
     _line("ideal", _LEFT, _BOTTOM, _RIGHT, _TOP),
-    _text(_LEFT, _HEIGHT + 10, f"images (at most {most})", "start"),
+    _text(_LEFT, _HEIGHT + 10, f"{unit} (at most {most:,})", "start"),
   ]
-  return _svg("Accuracy by confidence", parts, _HEIGHT + _BELOW)
+  return Chart("Accuracy by confidence", parts, height=_HEIGHT + _BELOW)

@@ -42,13 +42,12 @@ def write(
   """
   run = context.read(workdir, which=which, data_dir=data_dir)
   kind = page.TASKS.get(run.config["task"]["name"])
-  predictions = kind and kind(run)
+  predictions = kind and kind(run, most_mistakes)
   text = page.page(
     run,
     predictions,
     _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
-    most_mistakes=most_mistakes,
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)

@@ -1,83 +1,40 @@
-"""HTML and SVG from Python, with everything that is text escaped."""
+"""The page's templates, which escape all that is text by themselves."""
 
-from collections.abc import Iterable, Sequence
-import html
+import functools
+from typing import Any
 
-# Elements without an end.
-_VOID = frozenset({"br", "circle", "img", "line", "meta", "path", "rect"})
-_TALL = 30  # rows of a table before it scrolls
+import jinja2
 
 
-class Markup(str):
-  """Text that is markup already."""
+@functools.cache
+def environment() -> jinja2.Environment:
+  """Where the templates are, and how they write numbers."""
+  made = jinja2.Environment(
+    loader=jinja2.PackageLoader("mobilevit_jax.report", ""),
+    # Names of classes and files come from whoever made the data.
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=["jinja2.ext.do"],
+  )
+  made.filters["percent"] = percent
+  made.filters["count"] = "{:,}".format
+  return made
 
 
-Child = str | int | float | None | Iterable["Child"]
+def percent(share: float, digits: int = 1) -> str:
+  """A share as a percentage, such as "81.3%"."""
+  return f"{100 * share:.{digits}f}%"
 
 
-def tag(element: str, /, *children: Child, **attributes: object) -> Markup:
-  """An element.
-
-  Args:
-    element: such as `"td"`.
-    *children: `Markup` stays as it is, other text is escaped, None is left
-      out, and lists are taken apart.
-    **attributes: `class_` is `class`, `font_size` is `font-size`; values are
-      escaped. None and False leave the attribute out, True gives it no value.
-  """
-  parts = [f"<{element}"]
-  for key, value in attributes.items():
-    if value is None or value is False:
-      continue
-    key = key.rstrip("_").replace("_", "-")
-    parts.append(f" {key}")
-    if value is not True:
-      parts.append(f'="{html.escape(str(value))}"')
-  if element in _VOID and not children:
-    return Markup("".join([*parts, "/>"]))  # SVG wants the slash
-  return Markup("".join([*parts, ">", join(children), f"</{element}>"]))
-
-
-def join(children: Child) -> Markup:
-  """The children of an element, one after the other."""
-  if children is None:
-    return Markup()
-  if isinstance(children, Markup):
-    return children
-  if isinstance(children, str | int | float):
-    return Markup(html.escape(str(children)))
-  return Markup("".join(join(child) for child in children))
-
-
-def table(
-  head: Sequence[Child],
-  rows: Sequence[Sequence[Child]],
-  foot: Sequence[Child] = (),
-  **attributes: object,
-) -> Markup:
-  """A table that scrolls in a box of its own.
+def macro(template: str, name: str, *arguments: Any) -> str:
+  """What one macro of a template writes.
 
   Args:
-    head: the headings of the columns.
-    rows: their cells; the first of a row is its heading. `Markup` is a whole
-      cell, anything else becomes the content of one.
-    foot: cells of a last row.
-    **attributes: of the table, as in `tag`.
+    template: such as `"parts"` for `parts.html.j2`.
+    name: of the macro.
+    *arguments: of the macro.
   """
-  parts = [("thead", "th", [head]), ("tbody", "td", rows)]
-  parts += [("tfoot", "td", [foot])] * bool(foot)
-  content = [
-    tag(part, [_row(cells, kind) for cells in lines])
-    for part, kind, lines in parts
-  ]
-  tall = " tall" if len(rows) > _TALL else ""
-  return tag("div", tag("table", content, **attributes), class_=f"scroll{tall}")
-
-
-def _row(cells: Sequence[Child], kind: str) -> Markup:
-  first, *rest = cells
-  if not isinstance(first, Markup):
-    about = {"title": first, "scope": "row"} if kind == "td" else {}
-    first = tag("th", first, **about)
-  others = [x if isinstance(x, Markup) else tag(kind, x) for x in rest]
-  return tag("tr", first, others)
+  module = environment().get_template(f"{template}.html.j2").module
+  return getattr(module, name)(*arguments)

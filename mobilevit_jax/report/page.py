@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import datetime
-import importlib.resources
 import platform
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
@@ -12,10 +11,10 @@ from mobilevit_jax import __version__
 from mobilevit_jax.data import check
 from mobilevit_jax.report import classify
 from mobilevit_jax.report import context
+from mobilevit_jax.report import detect
+from mobilevit_jax.report import markup
 from mobilevit_jax.report import run_sections
-from mobilevit_jax.report.markup import Child
-from mobilevit_jax.report.markup import Markup
-from mobilevit_jax.report.markup import tag
+from mobilevit_jax.report import segment
 
 # Whatever a class or a file is called, nothing is fetched.
 _POLICY = (
@@ -25,18 +24,27 @@ _POLICY = (
 
 
 class Predictions(Protocol):
-  """What a run's net says of the images, as a task's module shows it."""
+  """What a run's net says of the images, as a task's module shows it.
 
-  def lead(self) -> Child:
-    """The page's first sentence, but for its end."""
+  Attributes:
+    template: its name: `NAME.html.j2` has a macro for each section.
+  """
+
+  template: ClassVar[str]
+
+  def lead(self) -> tuple[str, str]:
+    """The page's first sentence, but for its end: the number, and the rest."""
     ...
 
   def cards(self) -> list[tuple[str, str, str]]:
     """Numbers to show: what it is, the number, a remark."""
     ...
 
-  def sections(self, most_mistakes: int) -> dict[str, Child]:
-    """Parts of the page by their titles, in order."""
+  def sections(self) -> dict[str, Any]:
+    """Parts of the page by their titles, in order.
+
+    The macro of a part has the name of its title's last word.
+    """
     ...
 
   def lines(self) -> Iterator[Sequence[object]]:
@@ -44,10 +52,13 @@ class Predictions(Protocol):
     ...
 
 
-# By the names of `experiment.TASKS`. The report of a task without a row is what
-# its run recorded: nothing is evaluated again.
-TASKS: dict[str, Callable[[context.Run], Predictions]] = {
-  "classify": classify.Predictions
+# By the names of `experiment.TASKS`; each takes the run, and how many pictures
+# of mistakes to show. The report of a task without a row is what its run
+# recorded: nothing is evaluated again.
+TASKS: dict[str, Callable[[context.Run, int], Predictions]] = {
+  "classify": classify.Predictions,
+  "detect": detect.Predictions,
+  "segment": segment.Predictions,
 }
 
 
@@ -57,7 +68,6 @@ def page(
   checked: check.Report | None,
   *,
   now: datetime.datetime,
-  most_mistakes: int = 24,
 ) -> str:
   """The whole document.
 
@@ -66,65 +76,61 @@ def page(
     predictions: of its weights, where `TASKS` has a row for its task.
     checked: the data set's check, if the run made one.
     now: what to date it by.
-    most_mistakes: pictures to show.
   """
-  parts = {
-    "Learning curves": run_sections.curves(run),
-    **(predictions.sections(most_mistakes) if predictions else {}),
-    "Data": run_sections.data(run, checked),
-    "Configuration": run_sections.configuration(run),
-  }
-  # An address says no more than the last word of a heading.
-  anchors = {heading: heading.split()[-1].lower() for heading in parts}
-  title = f"{run.config['model']['name']} on {run.setup.source.name}"
-  body = [
-    _header(run, predictions, title),
-    tag(
-      "nav",
-      tag("div", [tag("a", h, href=f"#{a}") for h, a in anchors.items()]),
-    ),
-    tag(
-      "main",
-      [
-        tag("section", tag("h2", heading), part, id=anchors[heading])
-        for heading, part in parts.items()
-      ],
-    ),
-    tag(
-      "footer",
-      f"Written {now:%Y-%m-%d %H:%M} UTC by mobilevit_jax {__version__}, JAX "
-      f"{jax.__version__}, Python {platform.python_version()}.",
-      " Every prediction is in predictions.csv beside this page."
-      if predictions
-      else None,
-    ),
-    tag("script", Markup(_resource("page.js"))),
-  ]
-  head = [
-    tag("meta", charset="utf-8"),
-    tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-    tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-    tag("title", title),
-    tag("style", Markup(_resource("page.css"))),
-  ]
-  document = tag("html", tag("head", head), tag("body", body), lang="en")
-  return f"<!doctype html>\n{document}\n"
-
-
-def _resource(name: str) -> str:
-  files = importlib.resources.files("mobilevit_jax.report")
-  return (files / name).read_text(encoding="utf-8")
-
-
-def _header(
-  run: context.Run, predictions: Predictions | None, title: str
-) -> Markup:
-  setup, cards = run.setup, []
-  lead: Child = "Not evaluated"
+  lead, cards = _lead(run), []
   if predictions is not None:
     lead, cards = predictions.lead(), predictions.cards()
-  elif (value := run.recorded(setup.task.best)) is not None:
-    lead = [tag("b", f"{value:.1%}"), f" {setup.task.best}"]
+  parts = [
+    _part("Learning curves", run_sections.curves(run)),
+    *(
+      _part(heading, content, of_task=True)
+      for heading, content in (
+        predictions.sections() if predictions else {}
+      ).items()
+    ),
+    _part("Data", run_sections.data(run, checked)),
+    _part("Configuration", run_sections.configuration(run)),
+  ]
+  template = markup.environment().get_template("page.html.j2")
+  return template.render(
+    title=f"{run.config['model']['name']} on {run.setup.source.name}",
+    task=predictions and predictions.template,
+    lead=lead,
+    cards=cards,
+    step=run.step,
+    notes=_notes(run),
+    parts=parts,
+    now=now,
+    versions={
+      "package": __version__,
+      "jax": jax.__version__,
+      "python": platform.python_version(),
+    },
+    policy=_POLICY,
+  )
+
+
+def _part(heading: str, content: Any, of_task: bool = False) -> dict[str, Any]:
+  # An address says no more than the last word of a heading.
+  anchor = heading.split()[-1].lower()
+  return {
+    "heading": heading,
+    "anchor": anchor,
+    "content": content,
+    "of_task": of_task,
+  }
+
+
+def _lead(run: context.Run) -> tuple[str, str]:
+  """What the run recorded of its best metric."""
+  best = run.setup.task.best
+  value = run.recorded(best)
+  return ("", "Not evaluated") if value is None else (f"{value:.1%}", best)
+
+
+def _notes(run: context.Run) -> list[str]:
+  """Which weights and images the page is about."""
+  setup = run.setup
   notes = [
     f"Weights: {run_sections.WEIGHTS[run.which]} ({run.step:,}).",
     f"Evaluated on {setup.source.name} at {setup.size} px.",
@@ -136,18 +142,4 @@ def _header(
   if run.starts:
     first = datetime.datetime.fromtimestamp(run.starts[0]["time"], datetime.UTC)
     notes.append(f"Training began {first:%Y-%m-%d %H:%M} UTC.")
-  return tag(
-    "header",
-    tag("h1", title),
-    tag("p", lead, f", after {run.step:,} training steps.", class_="lead"),
-    cards
-    and tag(
-      "dl",
-      [
-        tag("div", tag("dt", name), tag("dd", value, tag("small", about)))
-        for name, value, about in cards
-      ],
-      class_="cards",
-    ),
-    tag("p", " ".join(notes), class_="note"),
-  )
+  return notes

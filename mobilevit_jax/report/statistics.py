@@ -75,19 +75,27 @@ class Calibration:
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
-  """Bins of equal width over the probability of the likeliest class.
+  """Bins of equal width over the probability of the likeliest class."""
+  right = probabilities.argmax(axis=1) == labels
+  return binned(probabilities.max(axis=1), right)
+
+
+def binned(sure: np.ndarray, right: np.ndarray) -> Calibration:
+  """Bins of equal width over how sure each answer is.
 
   A confidence c belongs to bin i where i < c * NUM_BINS <= i + 1 (Guo et al.
   2017, "On calibration of modern neural networks", section 2).
+
+  Args:
+    sure: confidences, `[n]`, in [0, 1].
+    right: which answers are right, bool `[n]`.
   """
-  sure = probabilities.max(axis=1)
-  right = probabilities.argmax(axis=1) == labels
   bins = np.ceil(sure * NUM_BINS).astype(int).clip(1, NUM_BINS) - 1
   count, summed, hits = (
     np.bincount(bins, values, NUM_BINS) for values in (None, sure, right)
   )
   filled = np.maximum(count, 1)
-  ece = float(np.abs(hits - summed).sum() / len(labels))
+  ece = float(np.abs(hits - summed).sum() / max(len(sure), 1))
   return Calibration(count, summed / filled, hits / filled, ece)
 
 

@@ -90,7 +90,7 @@ class Lock:
         self._path.unlink(missing_ok=True)
         continue
       time.sleep(min(1, self._beat))
-    if not _is_local(self._workdir):
+    if not files.is_local(self._workdir):
       time.sleep(_SETTLE_SECONDS)
       if (other := self._read()).get("token") != self._own["token"]:
         raise config.ConfigError(self._refusal(other))
@@ -179,14 +179,10 @@ def _may_live(other: Mapping[str, Any]) -> bool:
   return True
 
 
-def _is_local(path: epath.Path) -> bool:
-  return "://" not in os.fspath(path)
-
-
 @contextlib.contextmanager
 def _undisturbed(workdir: epath.Path) -> Iterator[None]:
   """Nobody else looks and writes meanwhile, where files can be locked."""
-  if not _is_local(workdir):
+  if not files.is_local(workdir):
     yield
     return
   # Of the folder itself: it is there, and no other file has to be.

@@ -1,21 +1,80 @@
 """Where numbers go: TensorBoard, metrics.jsonl and the terminal.
 
-clu brings TensorFlow along (5 s, 700 MB), so only a run imports this file.
+Events are written by tensorboardX, since clu's writer and TensorBoard's own
+need TensorFlow, of more than a gigabyte, for nothing else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import importlib
 import json
 import math
+import pathlib
 import shlex
 import sys
+import tempfile
 import time
 from typing import Any
 
-from clu import metric_writers
 from clu import parameter_overview
 from etils import epath
+from tensorboardX import event_file_writer
 
 from mobilevit_jax import files
+
+# Made when they are imported, so type checkers can't know what is in them.
+_event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+_summary_pb2: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
+
+# Seconds between copies of what is written to a bucket.
+_COPY_EVERY = 60.0
+
+
+class _Events:
+  """An event file for TensorBoard, in a folder, local or `gs://`.
+
+  Objects of a bucket are written whole: there the file grows in a local folder,
+  and is copied once in a while.
+  """
+
+  def __init__(self, folder: epath.Path):
+    folder.mkdir(parents=True, exist_ok=True)
+    self._remote = None if files.is_local(folder) else folder
+    if self._remote is not None:
+      self._scratch = tempfile.TemporaryDirectory()
+    self._local = pathlib.Path(
+      folder if self._remote is None else self._scratch.name
+    )
+    self._file = event_file_writer.EventsWriter(str(self._local / "events"))
+    self._copied = time.monotonic()
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Adds the scalars of a step."""
+    values = [
+      _summary_pb2.Summary.Value(tag=name, simple_value=float(value))
+      for name, value in scalars.items()
+    ]
+    event = _event_pb2.Event(
+      wall_time=time.time(),
+      step=step,
+      summary=_summary_pb2.Summary(value=values),
+    )
+    self._file.write_event(event)
+    self._file.flush()
+    if time.monotonic() - self._copied > _COPY_EVERY:
+      self._copy()
+
+  def _copy(self) -> None:
+    if self._remote is not None:
+      for path in self._local.iterdir():
+        (self._remote / path.name).write_bytes(path.read_bytes())
+      self._copied = time.monotonic()
+
+  def close(self) -> None:
+    """Completes the file."""
+    self._file.close()
+    self._copy()
+    if self._remote is not None:
+      self._scratch.cleanup()
 
 
 class Writer:
@@ -39,13 +98,11 @@ class Writer:
       return
     self._jsonl = epath.Path(workdir) / "metrics.jsonl"
     events = epath.Path(workdir) / "tensorboard"
-    self._events = None
+    self._events: _Events | None = None
     if events.exists() and not events.is_dir():
       say(f"warning: {events} is no folder: nothing is written for TensorBoard")
-      return
-    self._events = metric_writers.AsyncWriter(
-      metric_writers.SummaryWriter(str(events))
-    )
+    else:
+      self._events = _Events(events)
 
   def rewind(self, step: int) -> None:
     """Forgets what was written after step `step`, before it is redone.
@@ -105,10 +162,9 @@ class Writer:
       for name, value in scalars.items()
     }
     record = {"step": step, "kind": kind, **values}
-    with self._jsonl.open("a") as lines:
-      lines.write(json.dumps(record, allow_nan=False) + "\n")
+    files.append_text(self._jsonl, json.dumps(record, allow_nan=False) + "\n")
     if self._events is not None:
-      self._events.write_scalars(
+      self._events.write(
         step, {f"{kind}/{name}": value for name, value in scalars.items()}
       )
 

@@ -28,7 +28,7 @@ def library() -> Any:
   except ImportError as error:
     raise ValueError(
       "detection is judged by pycocotools "
-      "(pip install 'pycocotools>=2.0.11,<2.1')"
+      "(pip install 'mobilevit-jax[detection]')"
     ) from error
 
 
@@ -66,10 +66,19 @@ class AveragePrecision:
     self._ids = [gather(np.concatenate([np.zeros(0, np.int64), *self._ids]))]
     self._found = [gather(np.concatenate([np.zeros((0, 7)), *self._found]))]
 
+  @property
+  def ids(self) -> list[int]:
+    """Numbers of the images that were added, rising."""
+    return np.unique(np.concatenate(self._ids)).tolist()
+
+  @property
+  def found(self) -> np.ndarray:
+    """What was found, `[n, 7]`: image, x0, y0, x1, y1, score, class."""
+    return np.concatenate(self._found)
+
   def result(self) -> dict[str, float]:
     """COCO's twelve numbers, and `ap_CLASS` of each class."""
-    ids = np.unique(np.concatenate(self._ids)).tolist()
-    evaluation = self.evaluate(ids, np.concatenate(self._found))
+    evaluation = self.evaluate(self.ids, self.found)
     numbers = dict(zip(NAMES, map(float, evaluation.stats), strict=True))
     if self._by_class:
       # Thresholds, recalls, classes, areas ("all"), most detections (100).

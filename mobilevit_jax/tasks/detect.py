@@ -21,7 +21,7 @@ from mobilevit_jax.tasks import average_precision
 from mobilevit_jax.tasks import ssd
 from mobilevit_jax.tasks import task
 
-_DRAWN = 0.3  # score from which a box is drawn
+DRAWN = 0.3  # score from which a box is drawn
 # COCO numbers its 80 classes from 1 to 90, and left some out.
 _LEFT_OUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _COCO_IDS = tuple(i for i in range(1, 91) if i not in _LEFT_OUT)
@@ -194,7 +194,7 @@ class Detect(task.WithoutArrays):
     pen = ImageDraw.Draw(picture)
     height, width = image.shape[:2]
     found = self.describe(outputs, class_names, len(outputs["scores"]))
-    for one in reversed([one for one in found if one["score"] >= _DRAWN]):
+    for one in reversed([one for one in found if one["score"] >= DRAWN]):
       colour = _colour(one["class"])
       x0, y0, x1, y1 = np.multiply(one["box"], [width, height] * 2).tolist()
       pen.rectangle((x0, y0, x1, y1), outline=colour, width=2)

@@ -211,17 +211,10 @@ class Segment(task.WithoutArrays):
   ) -> np.ndarray:
     """The image under the classes' colours, and a legend below it."""
     height, width = image.shape[:2]
-    classes = classes_of(outputs, height, width)
-    colours = np.array(palette(), np.uint8)
-    mixed = _OPACITY * colours[classes] + (1 - _OPACITY) * image
-    # The background and what is ignored hide nothing.
-    plain = (classes == 0) | (classes == IGNORED)
-    shown = np.where(plain[..., None], image, np.rint(mixed).astype(np.uint8))
+    classes, colours = classes_of(outputs, height, width), palette()
     present = [index for index in np.unique(classes) if index != IGNORED]
-    legend = [
-      (str(class_names[index]), tuple(colours[index])) for index in present
-    ]
-    return _with_legend(shown, legend)
+    legend = [(str(class_names[index]), colours[index]) for index in present]
+    return _with_legend(overlay(image, classes), legend)
 
   def picture(self, outputs: task.Rows, size: tuple[int, int]) -> Image.Image:
     """The mask as a palette image of `size`, whose indices are the classes."""
@@ -362,6 +355,15 @@ def iou(counts: np.ndarray) -> np.ndarray:
   return np.divide(
     right, union, out=np.full(len(right), np.nan), where=union > 0
   )
+
+
+def overlay(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+  """The image, uint8 `[h, w, 3]`, under the colours of `classes` `[h, w]`."""
+  colours = np.array(palette(), np.uint8)
+  mixed = _OPACITY * colours[classes] + (1 - _OPACITY) * image
+  # The background and what is ignored hide nothing.
+  plain = (classes == 0) | (classes == IGNORED)
+  return np.where(plain[..., None], image, np.rint(mixed).astype(np.uint8))
 
 
 def palette() -> list[tuple[int, int, int]]:

@@ -9,11 +9,11 @@ IN is a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder with
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 
 from mobilevit_jax import files
 from mobilevit_jax import models
+from mobilevit_jax.command import arguments
 from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
@@ -23,38 +23,13 @@ from mobilevit_jax.weights import source as source_lib
 @stop.in_one_line("convert", "the output is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
-  args = _parser().parse_args(argv)
+  args = arguments.weights().parse_args(argv)
   try:
     _convert(args)
   except (ValueError, OSError) as error:
     print(f"convert: {error}", file=sys.stderr)
     return 1
   return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.weights",
-    description="Converts MobileViT weights between the published dialects.",
-  )
-  parser.add_argument(
-    "input", metavar="IN", help="file, folder, hf://, workdir"
-  )
-  parser.add_argument(
-    "output",
-    metavar="OUT",
-    type=pathlib.Path,
-    help=".safetensors, .npz, or a folder with --to=hf",
-  )
-  parser.add_argument("--to", choices=names.DIALECTS, required=True)
-  parser.add_argument(
-    "--which",
-    choices=source_lib.WHICH,
-    default="auto",
-    help="of a run's workdir; auto: best if it stops early, else ema",
-  )
-  parser.add_argument("--force", action="store_true", help="replace OUT")
-  return parser
 
 
 def _convert(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
-"""Class names: of a file, of the weights, of TFDS, or else numbers."""
+"""Class names: of a file, of the weights, of TFDS if it's there, or numbers."""
 
 from collections.abc import Sequence
+import importlib.util
 import json
 import pathlib
 from typing import Any
@@ -9,6 +10,7 @@ from mobilevit_jax import config
 from mobilevit_jax.weights import source as source_lib
 
 _TFDS = "tfds:"
+_MODULE = "tensorflow_datasets"
 # The published classifiers' classes; TFDS knows them without the images.
 _IMAGENET = ("imagenet2012", 1000)
 
@@ -21,7 +23,7 @@ def class_names(
     result = _read_labels(labels)
   elif found.labels is not None:
     result = found.labels
-  elif num_classes == _IMAGENET[1]:
+  elif num_classes == _IMAGENET[1] and importlib.util.find_spec(_MODULE):
     result = _tfds_labels(_IMAGENET[0])
   else:
     result = tuple(f"class {index}" for index in range(num_classes))
@@ -44,6 +46,7 @@ def _read_labels(labels: str) -> tuple[str, ...]:
 
 
 def _tfds_labels(name: str) -> tuple[str, ...]:
+  config.need(_MODULE, "tfds", f"--labels={_TFDS}{name}")
   # Imported late: it takes seconds. The names come with the package.
   import tensorflow_datasets as tfds
 

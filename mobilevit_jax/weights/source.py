@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from mobilevit_jax import config as config_lib
+from mobilevit_jax import files as own_files
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
@@ -98,6 +99,7 @@ def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
     raise ValueError(
       f"{name}: {scheme}:// is not read from: download it, and give the file"
     )
+  own_files.check_reachable(name)
   # The one kind that may be remote, and that must not go through pathlib,
   # which would make one slash of gs://'s two.
   try:

@@ -110,7 +110,6 @@ def test_command_measures_a_configured_folder(tmp_path):
 
 
 # How ml_collections reads a configuration, on Python 3.11.
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize(
   ("args", "message"),
   [

@@ -11,10 +11,6 @@ from mobilevit_jax.data import __main__ as data
 from mobilevit_jax.data import augment
 
 CONFIG = "configs/digits.py"
-# ml_collections loads a configuration's file by what Python will drop.
-pytestmark = pytest.mark.filterwarnings(
-  "ignore:the load_module:DeprecationWarning"
-)
 
 
 def _show(out, *more):

@@ -71,11 +71,29 @@ def test_pointwise_equals_xla(kind):
     np.testing.assert_allclose(a, e, atol=5e-5)
 
 
+@pytest.mark.parametrize("dilation", (3, 6, 9))
+@pytest.mark.parametrize("size", ((7, 5), (1, 9)))
+def test_dilated_equals_xla(size, dilation):
+  # Taps that see a part, an edge and nothing of the map.
+  x, kernel = _array(2, *size, 4), _array(3, 3, 4, 6)
+
+  def results(kind):
+    ours = functools.partial(
+      depthwise.dilated_conv, dilation=dilation, kind=kind
+    )
+    value, pull = jax.vjp(jax.jit(ours), x, kernel)
+    return value, *pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))
+
+  for a, e in zip(results("shift"), results("conv"), strict=True):
+    np.testing.assert_allclose(a, e, atol=5e-5)
+
+
 @pytest.mark.parametrize(
   ("conv", "kernel"),
   [
     (depthwise.depthwise_conv, (3, 3, 1, 4)),
     (depthwise.pointwise_conv, (1, 1, 4, 6)),
+    (functools.partial(depthwise.dilated_conv, dilation=3), (3, 3, 4, 6)),
   ],
 )
 def test_kind_is_chosen_when_it_is_lowered(conv, kernel):

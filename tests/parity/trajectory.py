@@ -197,10 +197,10 @@ def compare(name: str, num_steps: int, dtype: str) -> dict[str, Any]:
     losses.append((mine, yours))
   trained = ours.weights(ema=False), theirs.net.state_dict()
   averaged = ours.weights(ema=True), theirs.ema
-  params = _differences(*trained, running=False)
-  stats = _differences(*trained, running=True)
-  ema = _differences(*averaged, running=False)
-  ema |= _differences(*averaged, running=True)
+  params = differences(*trained, running=False)
+  stats = differences(*trained, running=True)
+  ema = differences(*averaged, running=False)
+  ema |= differences(*averaged, running=True)
   types = {str(leaf.dtype) for leaf in jax.tree.leaves(ours.state.params)}
   return {
     "dtype": dtype,
@@ -219,7 +219,7 @@ def compare(name: str, num_steps: int, dtype: str) -> dict[str, Any]:
   }
 
 
-def _differences(
+def differences(
   ours: dict[str, np.ndarray], theirs: dict[str, Any], *, running: bool
 ) -> dict[str, float]:
   """Largest absolute difference of each tensor."""

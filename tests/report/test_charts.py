@@ -1,6 +1,7 @@
 import re
 from xml.etree import ElementTree
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -23,30 +24,48 @@ def test_ticks_are_round_and_hold_the_range(low, high):
   assert digits in ("1.", "2.", "2.5", "5.")
 
 
-def test_markup_escapes_all_but_markup():
-  cell = markup.tag(
-    "td", "<b>", markup.tag("i", "&"), ["x", None, 3], title='"<', hidden=True
-  )
-  assert cell == '<td title="&quot;&lt;" hidden>&lt;b&gt;<i>&amp;</i>x3</td>'
-  assert markup.tag("p", class_=None, data_v=1) == '<p data-v="1"></p>'
+def test_names_are_escaped_wherever_they_stand():
+  name = "<b title='x'>&\""
+  rows = [[name, name]]
+  text = markup.macro("parts", "table", (name, "b"), rows)
+  root = ElementTree.fromstring(text)
+  heading = root.find("table/tbody/tr/th")
+  assert heading.text == heading.get("title") == name
+  assert root.find("table/tbody/tr/td").text == name
+  drawn = charts.Chart(name, [charts.Shape("text", {"id": name}, name, name)])
+  root = ElementTree.fromstring(markup.macro("parts", "drawing", drawn))
+  assert root.get("aria-label") == root.find("text").get("id") == name
+  assert [node.text for node in root.iter("title")] == [name, name]
+  assert root.find("text/title").tail == name
 
 
-def test_a_table_scrolls_where_it_is_tall_and_keeps_whole_cells():
-  cell = markup.tag("td", "x", class_="own")
-  text = markup.table(("a", "b"), [["<1>", cell]], ["sum", 2], class_="c")
+def test_a_value_that_nobody_gave_is_an_error():
+  with pytest.raises(jinja2.UndefinedError, match="shapes"):
+    markup.macro("parts", "drawing", {"title": "x", "width": 1, "height": 1})
+
+
+def test_a_table_scrolls_where_it_is_tall():
+  text = markup.macro("parts", "table", ("a", "b"), [["<1>", "x"]], ["sum", 2])
   root = ElementTree.fromstring(text)
   assert root.get("class") == "scroll"
   kinds = [[cell.tag for cell in row] for row in root.iter("tr")]
   assert kinds == [["th", "th"], ["th", "td"], ["th", "td"]]
-  assert [cell.text for cell in root.iter("td")] == ["x", "2"]
   assert root.find("table/tbody/tr/th").get("title") == "<1>"
-  tall = markup.table(("a",), [[number] for number in range(31)])
+  tall = markup.macro("parts", "table", ("a",), [[x] for x in range(31)])
   root = ElementTree.fromstring(tall)
   assert root.get("class") == "scroll tall" and root.find("table/tfoot") is None
 
 
-def _places(figure, style):
-  root = ElementTree.fromstring(figure)
+def test_unknown_shares_sort_last_and_are_a_dash():
+  cells = [markup.macro("parts", "share", x) for x in (None, -1.0, 0.0, 0.625)]
+  found = [ElementTree.fromstring(cell) for cell in cells]
+  assert [cell.text for cell in found] == ["-", "-", "0.0%", "62.5%"]
+  values = [float(cell.get("data-v")) for cell in found]
+  assert values == sorted(values) and values[1] < values[2]
+
+
+def _places(chart, style):
+  root = ElementTree.fromstring(markup.macro("parts", "chart", chart))
   (curve,) = (
     node for node in root.iter("path") if node.get("class") == f"curve {style}"
   )
@@ -78,6 +97,22 @@ def test_long_lines_keep_their_ends_and_are_thinned():
   assert places[0, 0] < 60 and places[-1, 0] > 450
 
 
+def test_shares_are_drawn_in_a_frame_from_0_to_1():
+  points = [(0.0, 1.0), (0.5, 0.75), (1.0, 0.0)]
+  chart = charts.share_chart(
+    "AP", [charts.Series("cat", "c0", points)], x_name="recall"
+  )
+  places, root = _places(chart, "c0")
+  lines = [node for node in root.iter("line") if node.get("class") == "grid"]
+  edges = sorted({float(node.get("y1")) for node in lines})
+  assert places[0, 1] == edges[0] and places[-1, 1] == edges[-1]
+  assert places[1, 1] - edges[0] == pytest.approx((edges[-1] - edges[0]) / 4)
+  titles = [node.text for node in root.iter("title")]
+  assert "cat: 75.0% at recall 50%" in titles
+  empty = [charts.Series("cat", "c0", [])]
+  assert charts.share_chart("AP", empty, x_name="recall") is None
+
+
 def test_nothing_to_draw_is_no_chart():
   series = [charts.Series("EMA", "ema", [])]
   assert charts.line_chart("Loss", series, form=str) is None
@@ -88,7 +123,9 @@ def test_nothing_to_draw_is_no_chart():
 def test_reliability_has_bars_as_high_as_the_accuracy():
   probabilities = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]] * 2)
   found = statistics.calibration(probabilities, np.array([0, 0, 1, 0, 1]))
-  root = ElementTree.fromstring(charts.reliability(found))
+  root = ElementTree.fromstring(
+    markup.macro("parts", "drawing", charts.reliability(found))
+  )
   heights = [
     float(bar.get("height"))
     for bar in root.iter("rect")

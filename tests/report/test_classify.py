@@ -9,10 +9,11 @@ import pytest
 
 from mobilevit_jax.data.sources import digits
 from mobilevit_jax.report import classify
+from mobilevit_jax.report import confusion
 from mobilevit_jax.report import markup
 
 
-def _predictions(logits, labels, k, whole=None):
+def _predictions(logits, labels, k, whole=None, most=24):
   """Of images `len(logits)` out of `whole`, which come in two batches."""
   n = len(labels)
   names = tuple(f"kind {index}" for index in range(k))
@@ -34,8 +35,17 @@ def _predictions(logits, labels, k, whole=None):
       rows=lambda: iter(
         [{k: v[part] for k, v in columns.items()} for part in batches]
       ),
-    )
+    ),
+    most,
   )
+
+
+def _sections(found):
+  """The text of each section, by its title."""
+  return {
+    title: markup.macro("classify", title.split()[-1].lower(), content)
+    for title, content in found.sections().items()
+  }
 
 
 def _guesses(seed, n=300, k=7):
@@ -80,9 +90,11 @@ def test_cards_and_lead_count_what_was_classified_right():
   recalls = [(order[labels == k, 0] == k).mean() for k in range(6)]
   assert cards["mean of classes"] == f"{np.mean(recalls):.1%}"
   assert cards["guessing"] == f"{np.bincount(labels).max() / 300:.1%}"
-  assert markup.join(found.lead()).startswith(
-    f"<b>{top1:.1%}</b> of 300 images in 6 classes (2 broken ones were left "
-    "out) are classified right"
+  number, text = found.lead()
+  assert number == f"{top1:.1%}"
+  assert text.startswith(
+    "of 300 images in 6 classes (2 broken ones were left out) are classified "
+    "right"
   )
 
 
@@ -98,7 +110,7 @@ def test_no_image_is_an_error():
 
 def test_no_mistake_is_said():
   found = _predictions(np.eye(3) * 4, np.arange(3), 3)
-  parts = {k: markup.join(v) for k, v in found.sections(9).items()}
+  parts = _sections(found)
   assert "every image was classified right" in parts["Worst mistakes"]
   assert "No temperature fits best" in parts["Calibration"]
   assert "Commonest" not in parts["Confusion"]
@@ -119,9 +131,7 @@ def test_lines_tell_the_probabilities_of_both_classes():
 
 def test_the_surest_mistakes_come_first():
   logits, labels = _guesses(7)
-  text = markup.join(
-    _predictions(logits, labels, 7).sections(4)["Worst mistakes"]
-  )
+  text = _sections(_predictions(logits, labels, 7, most=4))["Worst mistakes"]
   shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   wrong = shares.argmax(axis=1) != labels
   surest = np.sort(shares.max(axis=1)[wrong])[::-1][:4]
@@ -135,8 +145,8 @@ def test_confusion_of_any_number_of_classes_fits_a_screen(k):
   counts = np.eye(k, dtype=int) * 20
   counts[1, 0] = 7
   names = [f"class <{index}>" for index in range(k)]
-  text = markup.tag("section", classify.confusion(counts, names))
-  root = ElementTree.fromstring(text.replace("·", "."))
+  text = markup.macro("parts", "confusion", confusion.view(counts, names))
+  root = ElementTree.fromstring(f"<section>{text.replace('·', '.')}</section>")
   matrix = next(
     t for t in root.iter("table") if t.get("class", "").startswith("matrix")
   )

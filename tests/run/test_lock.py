@@ -8,11 +8,11 @@ import sys
 import time
 
 from etils import epath
-import fsspec
 import pytest
 
 from mobilevit_jax import config
 from mobilevit_jax.run import lock
+from tests import bucket
 from tests import runs
 
 
@@ -20,16 +20,7 @@ from tests import runs
 def workdir(request, tmp_path, monkeypatch):
   if request.param == "local":
     return epath.Path(tmp_path)
-  # What gs:// goes through, over a filesystem that is nowhere.
-  memory = fsspec.filesystem("memory")
-  backend = epath.backend.fsspec_backend
-  monkeypatch.setattr(type(backend), "fs", lambda self, path: memory)
-  path = epath.Path("gs://bucket/run")
-  monkeypatch.setattr(type(path), "_backend", backend)
-  memory.store.clear()
-  memory.pseudo_dirs[:] = [""]
-  path.mkdir(parents=True)
-  return path
+  return bucket.path(monkeypatch)
 
 
 def _lock(workdir, **fields):

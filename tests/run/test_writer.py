@@ -1,8 +1,82 @@
 import json
 
 import numpy as np
+import pytest
+from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
+from mobilevit_jax import __version__
+from mobilevit_jax import config
+from mobilevit_jax import files
+from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import writer as writer_lib
+from tests import bucket
+
+
+def _events(path):
+  """Steps and scalars of an event file, read and summed by TensorBoard."""
+  reader = pywrap_tensorflow.PyRecordReader_New(str(path))
+  found = []
+  with pytest.raises(pywrap_tensorflow.errors.OutOfRangeError):
+    while True:
+      reader.GetNext()
+      event = event_pb2.Event.FromString(reader.record())
+      values = {v.tag: v.simple_value for v in event.summary.value}
+      found.append((event.step, values))
+  return found
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+  writer = writer_lib.Writer(tmp_path)
+  writer.write(1, "train", {"loss": 1.5, "epoch": 0})
+  writer.write(2, "eval", {"ema_top1": float("nan")})
+  (path,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+  # Before it is closed too: a killed run keeps what it wrote.
+  (_, first, second) = _events(path)
+  writer.close()
+  assert len(_events(path)) == 3
+  assert first == (1, {"train/loss": 1.5, "train/epoch": 0.0})
+  assert second[0] == 2 and np.isnan(second[1]["eval/ema_top1"])
+
+
+def test_bucket_gets_metrics_events_and_what_a_checkpoint_asks(
+  tmp_path, monkeypatch
+):
+  workdir = bucket.path(monkeypatch)
+  assert not checkpoint.exists(workdir)
+  record = {"version": __version__, "seed": 1}
+  config.save(record, ("cat", "dog"), workdir)
+  assert config.changes(record | {"seed": 2}, workdir) == ["seed: 1 -> 2"]
+  monkeypatch.setattr(writer_lib, "_COPY_EVERY", 0.0)
+  writer = writer_lib.Writer(workdir)
+  writer.rewind(0)
+  assert writer.note_start(0) == writer.note_start(5)
+  for step in (1, 2, 3):
+    writer.write(step, "train", {"loss": step})
+  (path,) = (workdir / "tensorboard").iterdir()
+  early = path.read_bytes()
+  writer.rewind(2)
+  writer.write(3, "eval", {"ema_top1": 0.5})
+  writer.close()
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+  copy = tmp_path / path.name
+  copy.write_bytes(path.read_bytes())
+  assert copy.read_bytes().startswith(early)
+  assert [step for step, _ in _events(copy)] == [0, 1, 2, 3, 3]
+  # Of a checkpoint that was interrupted: Orbax's folder, and none in it.
+  (workdir / "checkpoints").mkdir()
+  assert checkpoint.exists(workdir)
+  checkpoints = checkpoint.Checkpoints(workdir)
+  assert checkpoints.latest_step() is None
+  checkpoints.close()
+
+
+def test_bucket_without_what_reads_it_names_the_extra(monkeypatch):
+  files.check_reachable("runs/gs")
+  monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(OSError, match=r"gs://b/x needs gcsfs.*jax\[gcs\]"):
+    files.check_reachable("gs://b/x")
 
 
 def _steps(workdir):

@@ -128,7 +128,9 @@ def test_nothing_found():
 
 def test_without_pycocotools_there_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-  with pytest.raises(ValueError, match=r"\(pip install 'pycocotools>="):
+  with pytest.raises(
+    ValueError, match=r"pip install .mobilevit-jax\[detection"
+  ):
     detect.make(Source(), 3)
   assert detect.make(None, 3) == detect.Detect(3)  # to predict takes none
 

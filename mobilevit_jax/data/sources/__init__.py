@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilevit_jax import config
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import boxes
 from mobilevit_jax.data.sources import coco_masks
@@ -64,6 +65,8 @@ def make_source(
   """
   if name in SOURCES:
     return SOURCES[name](data_dir, split)
+  own = ", ".join(SOURCES)
+  config.need("tensorflow_datasets", "tfds", f"{name!r}, none of {own},")
   # Imported late: it takes seconds, and only TFDS sets need it.
   from mobilevit_jax.data.sources import tfds
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mobilevit_jax import config
 from mobilevit_jax.data import examples
 
 IGNORED = 255
@@ -346,6 +347,7 @@ def open_pets(data_dir: str | os.PathLike[str] | None, split: str) -> PetMasks:
     split: any of TFDS's split expressions.
   """
   # Imported late: it takes seconds, and only this set needs it.
+  config.need("tensorflow_datasets", "tfds", "pet_masks")
   from mobilevit_jax.data.sources import tfds
 
   name = "oxford_iiit_pet"

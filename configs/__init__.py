@@ -1,0 +1,1 @@
+"""The shipped configurations; an installed package has them inside it."""

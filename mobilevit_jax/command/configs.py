@@ -1,0 +1,40 @@
+"""Lists the configurations that `mobilevit train --config=NAME` takes."""
+
+import argparse
+import ast
+from collections.abc import Sequence
+import sys
+
+from mobilevit_jax import config as config_lib
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command."""
+  parser = argparse.ArgumentParser(
+    prog="mobilevit configs",
+    description=__doc__,
+    epilog="A copy of a file in any folder works too: --config=FILE.py.",
+  )
+  parser.add_argument("name", nargs="?", help="print what it says of itself")
+  args = parser.parse_args(argv)
+  names = config_lib.names()
+  if args.name is None:
+    for name in names:
+      about = _about(name).partition("\n")[0]
+      print(f"{name:<{max(map(len, names))}}  {about}")
+    print(f"\nin {config_lib.shipped()}; mobilevit configs NAME says more")
+    return 0
+  if args.name not in names:
+    parser.error(f"no configuration {args.name!r}, only {', '.join(names)}")
+  print(_about(args.name))
+  return 0
+
+
+def _about(name: str) -> str:
+  """The docstring of a configuration, which is not run for it."""
+  text = (config_lib.shipped() / f"{name}.py").read_text()
+  return ast.get_docstring(ast.parse(text)) or ""
+
+
+if __name__ == "__main__":
+  sys.exit(main())
