@@ -340,7 +340,7 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
       + "; ".join(model)
       + ". Use another --workdir, or the model it was started with"
     )
-  return [f"differs from this run's last start: {line}" for line in lines]
+  return lines
 
 
 def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:

@@ -52,7 +52,7 @@ def train_and_evaluate(
   is_new = not checkpoint.exists(workdir)
   initial = run.initial_model() if is_new else None
   for change in config_lib.changes(run.record, workdir):
-    say(f"warning: {change}")
+    say(f"warning: differs from this run's last start: {change}")
   _describe(run, evaluator)
   checked = _check_data(run) if is_new and run.checked else None
 
@@ -177,14 +177,16 @@ def _loop(
   began = writer.note_start(start)
   frozen = run.layout.replicate(run.task.frozen)
   compiled = {}
+  # After a signal there is nothing to save yet.
+  go_on = functools.partial(tools.signals.before_step, start, num_steps)
   if start < num_steps:
     compiled = distributed.together(
-      lambda: _compile_steps(run, state, frozen, tools.signals)
+      lambda: _compile_steps(run, state, frozen, go_on)
     )
   begin = time.monotonic()
   evaluator.compile()
   say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
-  tools.signals.before_step(start, num_steps)
+  go_on()
 
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
@@ -279,15 +281,14 @@ def _compile_steps(
   run: experiment.Experiment,
   state: steps.TrainState,
   frozen: Any,
-  signals: stop.StopSignals,
+  go_on: Callable[[], None],
 ) -> dict[tuple[int, int], Callable[..., Any]]:
   """One train step compiled for each (size, batch) of the plan.
 
   What is compiled ahead of time can't be recompiled: another shape is an
   error. The state is donated, so that it is held in memory once.
 
-  Raises:
-    stop.Stopped: after a signal; a shape may take half a minute.
+  A shape may take half a minute, so `go_on` may end it after each.
   """
   graphdef = steps.split(run.model)[0]
   step = functools.partial(
@@ -308,7 +309,7 @@ def _compile_steps(
       f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
       f"in {time.monotonic() - begin:.1f} s"
     )
-    signals.before_step(int(state.step), run.plan.num_steps)
+    go_on()
   return compiled
 
 

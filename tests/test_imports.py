@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.check",  # before a run begins
     "evaluate",
     "experiment",
+    "files",  # what a terminal may be given
     "run",
     "steps",
     "summary",  # FLOPs of a step, for utilisation
