@@ -156,7 +156,7 @@ def files(model: str, size: int) -> dict[str, bytes]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The command's flags."""
   add = parser.add_argument
-  choices = [name for name in nets.NETS if name != "mobilenetv3"]
+  choices = [name for name in nets.CLASSIFIERS if name != "mobilenetv3"]
   add("--model", choices=choices, default="xxs")
   add("--size", type=int, default=256, help="in pixels")
   add("--rounds", type=int, default=20)
@@ -171,8 +171,9 @@ def main(args: argparse.Namespace) -> tuple[list[str], list[dict[str, Any]]]:
     for index, (step, content) in enumerate(contents.items()):
       path = pathlib.Path(folder, f"{index}.tflite")
       path.write_bytes(content)
-      cases[turns.Case(args.model, "litert", step, 1)] = path
-    samples = turns.measure(cases, args.size, args.rounds)
+      job = turns.Job(path, args.size)
+      cases[turns.Case(args.model, "litert", step, 1)] = job
+    samples = turns.measure(cases, args.rounds)
   first = next(iter(cases))
   results = []
   for case in cases:

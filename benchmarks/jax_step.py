@@ -1,5 +1,6 @@
 """The trainer's own step, compiled for one shape and fed the same batch."""
 
+from collections.abc import Mapping
 import functools
 import resource
 import time
@@ -13,7 +14,7 @@ from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
 from mobilevit_jax.run import sharding
-from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import task as task_lib
 
 
 class JaxStep:
@@ -21,9 +22,8 @@ class JaxStep:
 
   Args:
     name: of the model, such as `"mobilevit_s"`.
-    images: uint8 `[b, h, w, 3]`, the global batch.
-    labels: int `[b]`.
-    label_smoothing: of the loss.
+    batch: the global batch, as the task's transform gives it.
+    task: whose loss it is.
     optimizer: keyword arguments of `optim.adamw`, and `lr`.
     ema_momentum: share of the new weights in their average.
     fields: of the model, for `models.create_model`.
@@ -32,10 +32,9 @@ class JaxStep:
   def __init__(
     self,
     name: str,
-    images: np.ndarray,
-    labels: np.ndarray,
+    batch: Mapping[str, np.ndarray],
     *,
-    label_smoothing: float,
+    task: task_lib.Task,
     optimizer: dict[str, Any],
     ema_momentum: float,
     fields: dict[str, Any],
@@ -55,9 +54,8 @@ class JaxStep:
       schedule=schedule,
       ema_momentum=functools.partial(optim.ema_momentum, momentum=ema_momentum),
     )
-    task = classify.Classify(label_smoothing=label_smoothing)
     self._state = experiment.initial_state(model, task, recipe, layout)
-    self._batch = layout.put_batch({"images": images, "labels": labels})
+    self._batch = layout.put_batch(dict(batch))
     step = functools.partial(
       steps.train_step,
       frozen={},
@@ -111,9 +109,31 @@ class JaxStep:
 
 def random_batch(
   size: int, batch: int, num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """uint8 images `[b, h, w, 3]` and int32 labels `[b]`, the same every time."""
+) -> dict[str, np.ndarray]:
+  """`images` uint8 `[b, h, w, 3]`, `labels` int32 `[b]`; always the same."""
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
   labels = rng.integers(0, num_classes, (batch,)).astype(np.int32)
-  return images, labels
+  return {"images": images, "labels": labels}
+
+
+def random_boxes(
+  size: int, batch: int, num_classes: int
+) -> dict[str, np.ndarray]:
+  """Images with seven boxes each, COCO's mean, of 100 places, as in training.
+
+  Returns:
+    As `DetectTransform.spec` says; always the same.
+  """
+  rng = np.random.default_rng(0)
+  places, there = 100, 7
+  corner = rng.uniform(0, 0.6, (batch, places, 2))
+  sides = rng.uniform(0.05, 0.4, (batch, places, 2))
+  valid = np.broadcast_to(np.arange(places) < there, (batch, places))
+  classes = rng.integers(0, num_classes, (batch, places))
+  return {
+    "images": rng.integers(0, 256, (batch, size, size, 3), np.uint8),
+    "boxes": np.concatenate([corner, corner + sides], -1).astype(np.float32),
+    "classes": classes.astype(np.int32),
+    "valid": valid.astype(np.float32),
+  }

@@ -35,7 +35,8 @@ def _model(name: str, output_stride: int) -> Any:
 @functools.cache
 def _answers(name: str, size: int, output_stride: int, output: str) -> Any:
   model, images = _model(name, output_stride), verify.built_in_images(size)
-  return verify.answers_of_jax(model, images, output)
+  options = contract.Options(size=size, output=output)
+  return verify.answers_of_jax(model, images, options)
 
 
 def try_export(
@@ -49,7 +50,9 @@ def try_export(
       model,
       format,
       options,
-      metadata.describe(model, options, crop, name=name),
+      metadata.describe(
+        model, options, crop.preprocessing(), task="classify", name=name
+      ),
       images,
       # Others than those that are compared.
       verify.built_in_images(options.size, seed=1)

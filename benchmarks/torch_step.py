@@ -1,12 +1,102 @@
-"""The train step of `steps.py` in PyTorch, on timm's net, to compare with."""
+"""The train step of `steps.py` in PyTorch, on others' nets, to compare with."""
 
+from collections.abc import Callable, Mapping
 import contextlib
+import dataclasses
 import importlib
 import os
 import time
 from typing import Any
 
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a step is made of.
+
+  Attributes:
+    net: in PyTorch.
+    batch: of arrays, the images as uint8 `[b, h, w, 3]`.
+    loss: the loss of the net, or of what compiling made of it, for images as
+      floats in [0, 1], channels first, and the rest of the batch.
+  """
+
+  net: Any
+  batch: Mapping[str, np.ndarray]
+  loss: Callable[[Any, Any, Mapping[str, Any]], Any]
+
+
+def classification(
+  name: str,
+  batch: Mapping[str, np.ndarray],
+  *,
+  num_classes: int,
+  dropout: float,
+  classifier_dropout: float,
+  label_smoothing: float,
+) -> Work:
+  """MobileViT of that name by timm, with smoothed cross-entropy.
+
+  Args:
+    name: of the model, such as `"mobilevit_s"`.
+    batch: `images` and `labels`.
+    num_classes: outputs of the classifier.
+    dropout: rate in the transformer blocks.
+    classifier_dropout: rate before the classifier.
+    label_smoothing: of the loss.
+  """
+  torch: Any = importlib.import_module("torch")
+  timm: Any = importlib.import_module("timm")
+  net = timm.create_model(
+    name, num_classes=num_classes, drop_rate=classifier_dropout
+  )
+  for path, module in net.named_modules():
+    if path.endswith(("attn.proj_drop", "mlp.drop2")):
+      module.p = dropout
+  entropy = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+  def loss(net: Any, images: Any, rest: Mapping[str, Any]) -> Any:
+    return entropy(net(images).float(), rest["labels"].long())
+
+  return Work(net, batch, loss)
+
+
+def detection(batch: Mapping[str, np.ndarray], num_classes: int) -> Work:
+  """SSDLite on MobileNetV3-Large by torchvision, with its own loss.
+
+  Args:
+    batch: `images`, `boxes` as parts of the image, `classes` and `valid`.
+    num_classes: of objects.
+  """
+  torch: Any = importlib.import_module("torch")
+  models: Any = importlib.import_module("torchvision.models.detection")
+  size = batch["images"].shape[1]
+  net = models.ssdlite320_mobilenet_v3_large(
+    weights=None, weights_backbone=None, num_classes=num_classes + 1
+  )
+  # As large as ours are, and no time lost on resizing.
+  net.transform.fixed_size = (size, size)
+  targets = [
+    {
+      "boxes": torch.from_numpy(boxes[valid > 0] * size),
+      # The background comes first there.
+      "labels": torch.from_numpy(classes[valid > 0] + 1).long(),
+    }
+    for boxes, classes, valid in zip(
+      *(batch[name] for name in ("boxes", "classes", "valid")), strict=True
+    )
+  ]
+
+  def loss(net: Any, images: Any, rest: Mapping[str, Any]) -> Any:
+    del rest
+    on_device = [
+      {name: value.to(images.device) for name, value in target.items()}
+      for target in targets
+    ]
+    return sum(net(list(images), on_device).values())
+
+  return Work(net, {"images": batch["images"]}, loss)
 
 
 class TorchStep:
@@ -17,14 +107,8 @@ class TorchStep:
   float32 products in TF32, as JAX's are by default.
 
   Args:
-    name: of the model, such as `"mobilevit_s"`.
-    images: uint8 `[b, h, w, 3]`.
-    labels: int `[b]`.
-    num_classes: outputs of the classifier.
-    dropout: rate in the transformer blocks.
-    classifier_dropout: rate before the classifier.
+    work: net, batch and loss.
     dtype: `"float32"` or `"bfloat16"`.
-    label_smoothing: of the loss.
     optimizer: keyword arguments of AdamW.
     ema_momentum: share of the new weights in their average.
     compiled: through `torch.compile`.
@@ -32,22 +116,15 @@ class TorchStep:
 
   def __init__(
     self,
-    name: str,
-    images: np.ndarray,
-    labels: np.ndarray,
+    work: Work,
     *,
-    num_classes: int,
-    dropout: float,
-    classifier_dropout: float,
     dtype: str,
-    label_smoothing: float,
     optimizer: dict[str, Any],
     ema_momentum: float,
     compiled: bool = False,
   ):
     # By name, so that a type checker without PyTorch has nothing to miss.
     torch: Any = importlib.import_module("torch")
-    timm: Any = importlib.import_module("timm")
     self._torch = torch
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
     if self._device == "cuda":
@@ -55,22 +132,21 @@ class TorchStep:
     else:
       # As many as XLA takes: the cores that `taskset` leaves us.
       torch.set_num_threads(len(os.sched_getaffinity(0)))
-    net = timm.create_model(
-      name, num_classes=num_classes, drop_rate=classifier_dropout
-    )
-    for path, module in net.named_modules():
-      if path.endswith(("attn.proj_drop", "mlp.drop2")):
-        module.p = dropout
-    net = net.to(self._device, memory_format=torch.channels_last).train()
+    net = work.net.to(self._device, memory_format=torch.channels_last).train()
     self._params = list(net.parameters())
     self._ema = [param.detach().clone() for param in self._params]
     self._ema_momentum = ema_momentum
     self._optimizer = torch.optim.AdamW(self._params, fused=True, **optimizer)
-    self._loss = torch.nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    self._images = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(
+    self._loss = work.loss
+    batch = dict(work.batch)
+    images = np.moveaxis(batch.pop("images"), -1, 1).copy()
+    self._images = torch.from_numpy(images).to(
       self._device, memory_format=torch.channels_last
     )
-    self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
+    self._rest = {
+      name: torch.from_numpy(value).to(self._device)
+      for name, value in batch.items()
+    }
     self._autocast = contextlib.nullcontext()
     if dtype == "bfloat16":
       self._autocast = torch.autocast(self._device, torch.bfloat16)
@@ -86,8 +162,7 @@ class TorchStep:
     """Makes `steps` updates and waits for the last."""
     for _ in range(steps):
       with self._autocast:
-        logits = self._net(self._images.float() / 255)
-      loss = self._loss(logits.float(), self._labels)
+        loss = self._loss(self._net, self._images.float() / 255, self._rest)
       self._optimizer.zero_grad()
       loss.backward()
       self._optimizer.step()

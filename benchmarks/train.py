@@ -8,6 +8,12 @@ The step is the trainer's: forward, backward, AdamW, EMA, on random images
 that are already on the device. `--against=timm` makes the same step in
 PyTorch (channels last), in the same process, in alternating rounds. Both take
 the cores they may run on: `taskset -c 0` in front compares one core.
+
+    python -m benchmarks train --task=detect --variant=xxs --size=320 \
+      --batch=32 --against=torchvision
+
+makes the step of a detector, matching and mining included, beside that of
+torchvision's SSDLite on MobileNetV3-Large.
 """
 
 import argparse
@@ -25,19 +31,30 @@ from benchmarks import timing
 from mobilevit_jax import models
 from mobilevit_jax import summary
 from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import detect
+from mobilevit_jax.tasks import task as task_lib
 
-NUM_CLASSES = 1000
+# Of each task, as ImageNet and COCO have them.
+NUM_CLASSES = {"classify": 1000, "detect": 80}
+# What each can be compared with: packages that are needed.
+AGAINST = {
+  "timm": ("torch", "timm"),
+  "torchvision": ("torch", "torchvision"),
+}
+_OPPONENTS = {"classify": "timm", "detect": "torchvision"}
 # The recipe of configs/imagenet.py, at a constant rate.
 RECIPE: dict[str, Any] = {
-  "label_smoothing": 0.1,
   "optimizer": {"lr": 2e-4, "weight_decay": 0.01},
   "ema_momentum": 5e-4,
 }
+_SMOOTHING = 0.1  # of a classifier's labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of the sub-command."""
   add = parser.add_argument
+  add("--task", default="classify", choices=tuple(NUM_CLASSES))
   add("--variant", default="s", help="short or full name")
   add("--size", type=int, default=256, help="pixels")
   add("--batch", type=int, default=32, help="global batch")
@@ -47,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--dropout", type=float, help="in the blocks; default: the variant's")
   add("--steps", type=int, default=3, help="in a round")
   add("--rounds", type=int, default=5)
-  add("--against", choices=("timm",), help="compare with it")
+  add("--against", choices=tuple(AGAINST), help="compare with it")
   add("--compile", action="store_true", help="torch.compile too")
   add("--out", type=pathlib.Path, help="JSON file to write")
 
@@ -64,34 +81,49 @@ def _check(args: argparse.Namespace) -> None:
     raise ValueError("--compile is PyTorch's: add --against=timm")
   if args.against is None:
     return
+  if args.against != _OPPONENTS[args.task]:
+    raise ValueError(
+      f"--against={args.against}: --task={args.task} is compared with "
+      f"{_OPPONENTS[args.task]}"
+    )
   missing = [
-    name for name in ("torch", "timm") if not importlib.util.find_spec(name)
+    name for name in AGAINST[args.against] if not importlib.util.find_spec(name)
   ]
   if missing:
     raise ValueError(
-      f"--against=timm needs {' and '.join(missing)}: pip install "
+      f"--against={args.against} needs {' and '.join(missing)}: pip install "
       "-r requirements-parity.txt"
     )
   # JAX would otherwise take most of a GPU's memory before PyTorch starts.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   if len(jax.devices()) > 1:
     raise ValueError(
-      f"--against=timm compares one device, and here are {len(jax.devices())}:"
-      " set CUDA_VISIBLE_DEVICES=0"
+      f"--against={args.against} compares one device, and here are "
+      f"{len(jax.devices())}: set CUDA_VISIBLE_DEVICES=0"
     )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
   """Compiles, runs and returns what the JSON says."""
   name = models.full_name(args.variant)
-  fields = {
-    "num_classes": NUM_CLASSES,
-    "classifier_dropout": models.family_of(name).backbone.classifier_dropout,
+  num_classes = NUM_CLASSES[args.task]
+  fields: dict[str, Any] = {
+    "num_classes": num_classes,
     "dropout": args.dropout,
     "bn_groups": args.bn_groups,
     "depthwise": args.depthwise,
     "dtype": args.dtype,
   }
+  task: task_lib.Task
+  if args.task == "detect":
+    fields["head"] = "ssdlite"
+    task = detect.Detect(num_classes)
+    batch = jax_step.random_boxes(args.size, args.batch, num_classes)
+  else:
+    rate = models.family_of(name).backbone.classifier_dropout
+    fields["classifier_dropout"] = rate
+    task = classify.Classify(label_smoothing=_SMOOTHING)
+    batch = jax_step.random_batch(args.size, args.batch, num_classes)
   if args.dropout is None:
     fields["dropout"] = getattr(models.VARIANTS[name], "dropout", 0.0)
   if args.batch % (args.bn_groups * len(jax.devices())):
@@ -100,8 +132,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
       f"{len(jax.devices())} device(s)"
     )
   macs = summary.forward_macs(name, args.size, args.size, **fields)
-  images, labels = jax_step.random_batch(args.size, args.batch, NUM_CLASSES)
-  ours = jax_step.JaxStep(name, images, labels, fields=fields, **RECIPE)
+  ours = jax_step.JaxStep(name, batch, task=task, fields=fields, **RECIPE)
   details: dict[str, dict[str, Any]] = {
     "jax": {
       "compile_seconds": ours.compile_seconds,
@@ -112,11 +143,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
   }
   run = {"jax": ours.run}
   if args.against:
-    kinds = {"timm_eager": False}
+    kinds = {f"{args.against}_eager": False}
     if args.compile:
-      kinds["timm_compiled"] = True
+      kinds[f"{args.against}_compiled"] = True
     for kind, compiled in kinds.items():
-      theirs = _torch_step(name, images, labels, fields, compiled)
+      theirs = _torch_step(args.against, name, batch, fields, compiled)
       run[kind] = theirs.run
       details[kind] = {
         "device": theirs.device_name(),
@@ -157,9 +188,10 @@ def _setting(
   args: argparse.Namespace, name: str, fields: dict[str, Any]
 ) -> dict[str, Any]:
   packages = ["jax", "jaxlib", "flax", "optax"]
-  packages += ["torch", "timm"] if args.against else []
+  packages += AGAINST.get(args.against, ())
   return {
     "model": name,
+    "task": args.task,
     "size": args.size,
     "batch": args.batch,
     **fields,
@@ -177,27 +209,30 @@ def _setting(
 
 
 def _torch_step(
-  name: str, images: Any, labels: Any, fields: Any, compiled: bool
+  against: str, name: str, batch: Any, fields: Any, compiled: bool
 ):
   from benchmarks import torch_step  # PyTorch only where asked for
 
-  keys = ("num_classes", "dropout", "classifier_dropout", "dtype")
+  if against == "torchvision":
+    work = torch_step.detection(batch, fields["num_classes"])
+  else:
+    work = torch_step.classification(
+      name,
+      batch,
+      num_classes=fields["num_classes"],
+      dropout=fields["dropout"],
+      classifier_dropout=fields["classifier_dropout"],
+      label_smoothing=_SMOOTHING,
+    )
   return torch_step.TorchStep(
-    name,
-    images,
-    labels,
-    compiled=compiled,
-    **{key: fields[key] for key in keys},
-    **RECIPE,
+    work, dtype=fields["dtype"], compiled=compiled, **RECIPE
   )
 
 
 def readable(result: dict[str, Any]) -> list[str]:
   """The result in a line for each contestant, and one for each ratio."""
   lines = []
-  for kind in ("jax", "timm_eager", "timm_compiled"):
-    if kind not in result:
-      continue
+  for kind in ("jax", *result["ratio"]):
     each = result[kind]
     line = (
       f"{kind}: {result['model']} {result['dtype']} {result['batch']} x "

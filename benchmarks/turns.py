@@ -42,12 +42,31 @@ class Case:
     return "cpu" if self.threads == 1 else "wall"
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What a worker is given.
+
+  Attributes:
+    path: of the file.
+    size: image side, in pixels.
+    suppression: arguments of `nms.Suppression` for what runs after the file;
+      None for nothing.
+    python: the interpreter that has the engine.
+  """
+
+  path: pathlib.Path
+  size: int
+  suppression: Mapping[str, Any] | None = None
+  python: str = sys.executable
+
+
 class _Worker:
   """A process of `infer_worker`."""
 
-  def __init__(self, case: Case, path: pathlib.Path, size: int):
-    script = [sys.executable, "-P", infer_worker.__file__]
-    arguments = [case.engine, str(path), str(size), str(case.threads)]
+  def __init__(self, case: Case, job: Job):
+    script = [job.python, "-P", infer_worker.__file__]
+    arguments = [case.engine, str(job.path), str(job.size), str(case.threads)]
+    arguments.append(json.dumps(job.suppression))
     self._process = subprocess.Popen(
       [*script, *arguments],
       stdin=subprocess.PIPE,
@@ -80,24 +99,20 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _workers(
-  cases: Mapping[Case, pathlib.Path], size: int
-) -> Iterator[dict[Case, _Worker]]:
+def _workers(cases: Mapping[Case, Job]) -> Iterator[dict[Case, _Worker]]:
   with contextlib.ExitStack() as stack:
     workers = {}
-    for case, path in cases.items():
-      workers[case] = _Worker(case, path, size)
+    for case, job in cases.items():
+      workers[case] = _Worker(case, job)
       stack.callback(workers[case].stop)
       workers[case].run(2)  # alone, while it gets ready
     yield workers
 
 
-def measure(
-  cases: Mapping[Case, pathlib.Path], size: int, rounds: int
-) -> dict[Case, list[Sample]]:
+def measure(cases: Mapping[Case, Job], rounds: int) -> dict[Case, list[Sample]]:
   """A sample of each case in each round."""
   samples: dict[Case, list[Sample]] = {case: [] for case in cases}
-  with _workers(cases, size) as workers:
+  with _workers(cases) as workers:
     times = {}
     for case, worker in workers.items():
       seconds = statistics.median(worker.run(3)["wall"])

@@ -273,9 +273,9 @@ def _checked(config: config_lib.Config) -> config_lib.Config:
   return config
 
 
-def kind_of(head: str) -> TaskKind:
+def task_of(head: str) -> str:
   """The first task that trains a head, by its name in `models.HEADS`."""
-  return next(kind for kind in TASKS.values() if head in kind.heads)
+  return next(name for name, kind in TASKS.items() if head in kind.heads)
 
 
 def build_evaluation(

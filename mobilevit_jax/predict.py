@@ -95,7 +95,8 @@ class Predictor:
     self.class_names = labels_lib.class_names(
       labels, found, fields["num_classes"]
     )
-    self._kind = experiment.kind_of(fields.get("head", "classifier"))
+    task = experiment.task_of(fields.get("head", "classifier"))
+    self._kind = experiment.TASKS[task]
     if size is None and not found.crop:
       size = self._kind.size
     self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)

@@ -144,13 +144,12 @@ def test_weights_go_out_and_come_back(family_name, dialect, tmp_path):
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning:ResourceWarning")
 @pytest.mark.parametrize("format", formats.FORMATS)
 def test_is_exported_in_every_precision(model, format):
   for package in ("ai_edge_litert", "onnx", "onnxruntime", "coremltools"):
     pytest.importorskip(package)
   images = verify.built_in_images(SIZE)
-  expected = verify.answers_of_jax(model, images)
+  expected = verify.answers_of_jax(model, images, contract.Options())
   row = formats.FORMATS[format]
   # StableHLO takes long: there the one with more rounding has to do.
   first = -1 if format == "stablehlo" else 0
@@ -167,7 +166,7 @@ def test_is_exported_in_every_precision(model, format):
     found = row.run(content, pixels, options)
     comparison = verify.compare(model, found, expected, options)
     if precision in verify.TOLERANCE:
-      verify.check(comparison, precision)
+      verify.check(comparison, options)
     else:
       error = found["logits"] - expected["logits"]
       assert np.linalg.norm(error) < 0.2 * np.linalg.norm(expected["logits"])

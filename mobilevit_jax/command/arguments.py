@@ -64,9 +64,18 @@ def export() -> argparse.ArgumentParser:
     help="RGB images: float32 in [0, 1], or uint8 pixels",
   )
   what = parser.add_mutually_exclusive_group()
-  what.add_argument("--output", help="such as logits or probabilities")
+  what.add_argument(
+    "--output",
+    help="logits or probabilities; of a segmenter logits or mask; of a "
+    "detector boxes, which has their scores too",
+  )
   what.add_argument(
     "--features", action="store_true", help="the five stages, for a backbone"
+  )
+  add(
+    "--nms",
+    action="store_true",
+    help="of a detector in ONNX: suppress overlapping boxes in the file",
   )
   add("--batch", help="images at a time, or 'any'")
   add("--labels", help="file of class names, or tfds:NAME")
@@ -83,7 +92,8 @@ def export() -> argparse.ArgumentParser:
     nargs="+",
     type=pathlib.Path,
     metavar="IMAGE_OR_FOLDER",
-    help="for int8, a few hundred images of the training set",
+    help="for int8, a few hundred images of the training set, never of those "
+    "that the file is judged on; by default 256 of the run's own",
   )
   add(
     "--attention",

@@ -8,11 +8,14 @@ one that differs is not written, and the exit code is 1.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import dataclasses
 import sys
+from typing import Any
 
 import numpy as np
 
+from mobilevit_jax import experiment
 from mobilevit_jax import files
 from mobilevit_jax import models
 from mobilevit_jax.command import arguments
@@ -22,7 +25,9 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.export import litert
 from mobilevit_jax.export import metadata
+from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
+from mobilevit_jax.export import views
 from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
@@ -44,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> None:
   format = formats.FORMATS[args.format]
-  if (args.calibration_images is not None) != (args.precision == "int8"):
-    raise ValueError(
-      "--precision=int8 needs --calibration_images, and nothing else does"
-    )
+  if args.calibration_images is not None and args.precision != "int8":
+    raise ValueError("--calibration_images is for --precision=int8 alone")
   if args.layer_errors < 0:
     raise ValueError(f"--layer_errors={args.layer_errors} must be from 0 up")
   if args.out.suffix != format.suffix:
@@ -55,28 +58,30 @@ def _export(args: argparse.Namespace) -> None:
   files.check_free(args.out, args.force)  # before anything takes its time
   found = source_lib.read(args.weights, which=args.which)
   fields = io.find_model(found)
-  stride = args.output_stride or fields.get("output_stride", 32)
+  more: dict[str, Any] = {}
+  if args.output_stride is not None:
+    more["output_stride"] = args.output_stride
   model = io.build_model(
-    found,
-    variant=args.variant,
-    dtype="float32",
-    depthwise="auto",
-    output_stride=stride,
+    found, variant=args.variant, dtype="float32", depthwise="auto", **more
   )
   if (head := models.head_of(model)) not in blocks.HEADS:
     raise ValueError(
       f"{args.weights} has the head {head!r}, and files are written of "
       f"{', '.join(blocks.HEADS)}"
     )
-  dialect = names.detect(found.tensors)
-  crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
+  task = experiment.task_of(head)
+  view = _view(args, found, experiment.TASKS[task])
   usual = next(iter(model.head.OUTPUTS))  # of a classifier, logits
+  suppression = None
+  if "boxes" in model.head.OUTPUTS:
+    suppression = _suppression(found)
   options = contract.Options(
     precision=args.precision,
-    size=crop.size,
+    size=view.size,
     batch=_batch(args.batch, format),
     input=args.input,
     output="features" if args.features else args.output or usual,
+    nms=(suppression or nms.Suppression()) if args.nms else None,
     **({} if args.attention is None else {"attention": args.attention}),
   )
   formats.check_options(args.format, options, model)
@@ -84,16 +89,18 @@ def _export(args: argparse.Namespace) -> None:
   if not args.features:
     count = model.head.num_classes
     labels = labels_lib.class_names(args.labels, found, count)
-  images, calibration = _images(args, crop)
+  images, calibration, of_run = _images(args, found, view)
   name = fields["name"]
   document = metadata.describe(
     model,
     options,
-    crop,
+    view.preprocessing(),
+    task=task,
     name=name,
     found=found,
     labels=labels,
-    output_stride=stride,
+    nms=suppression,
+    output_stride=model.backbone.output_stride,
   )
   result = formats.export(
     model, args.format, options, document, images, calibration
@@ -102,8 +109,14 @@ def _export(args: argparse.Namespace) -> None:
     format.write(result.content, temporary)
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
-  print(f"  crop: shorter side {crop.resize} px, centre {crop.size} px", end="")
-  print(f" ({crop.preset})")
+  print(f"  {_preparation(view.preprocessing())}")
+  protocol = ((found.config or {}).get("task") or {}).get("protocol", "stretch")
+  if protocol != "stretch":
+    print(f"  (the run was evaluated with protocol={protocol!r}, which has")
+    print("  images of many shapes; a file has one)")
+  if calibration is not None:
+    whose = "the run's training set" if of_run else "--calibration_images"
+    print(f"  calibrated on {len(calibration)} images of {whose}")
   _report(result, options)
   if args.layer_errors and calibration is not None:
     inputs = verify.as_input(calibration, options)
@@ -113,20 +126,60 @@ def _export(args: argparse.Namespace) -> None:
       print(f"  {item.error:8.5f}  {item.layer}")
 
 
+def _view(
+  args: argparse.Namespace,
+  found: source_lib.Source,
+  kind: experiment.TaskKind,
+) -> views.View:
+  """How the run's own evaluation shows images, or as the flags say."""
+  size = args.size
+  if size is None and not found.crop:
+    size = kind.size
+  dialect = names.detect(found.tensors)
+  crop = presets.choose(dialect, found.crop, preset=args.preset, size=size)
+  fields = kind.view(crop)
+  if args.preset is not None and not fields:
+    raise ValueError(
+      f"--preset={args.preset} is a classifier's crop; here images are "
+      "stretched to a square"
+    )
+  return views.View(kind.transform(**fields), crop.size)
+
+
+def _suppression(found: source_lib.Source) -> nms.Suppression:
+  """As the run evaluates, or as we do by default."""
+  own = (found.config or {}).get("task") or {}
+  known = {field.name for field in dataclasses.fields(nms.Suppression)}
+  return nms.Suppression(**{k: v for k, v in own.items() if k in known})
+
+
 def _images(
-  args: argparse.Namespace, crop: presets.Crop
-) -> tuple[np.ndarray, np.ndarray | None]:
-  """What to compare the file on, and what to calibrate it on."""
-  calibration = None
+  args: argparse.Namespace, found: source_lib.Source, view: views.View
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
+  """What to compare the file on, what to calibrate it on, and if a run's."""
+  calibration, of_run = None, False
   if args.calibration_images is not None:
-    calibration = verify.read_images(args.calibration_images, crop)
+    calibration = view.of_files(args.calibration_images)
+  elif args.precision == "int8":
+    of_run = True
+    calibration = view.of_source(views.training_source(found))
   if args.verify_images is not None:
-    images = verify.read_images(args.verify_images, crop)
+    images = view.of_files(args.verify_images)
   elif calibration is not None:
     images = calibration
   else:
-    images = verify.built_in_images(crop.size)
-  return images, calibration
+    images = verify.built_in_images(view.size)
+  return images, calibration, of_run
+
+
+def _preparation(how: Mapping[str, Any]) -> str:
+  """A line for a person on the metadata's `preprocessing`."""
+  if how["resize"] == "crop":
+    return (
+      f"crop: shorter side {how['shorter_side']} px, centre {how['size']} px "
+      f"({how['preset']})"
+    )
+  return f"images are stretched to {how['size']} x {how['size']} px"
 
 
 def _batch(text: str | None, format: formats.Format) -> int | None:
@@ -155,8 +208,13 @@ def _report(result: formats.Export, options: contract.Options) -> None:
   line = f"largest difference from JAX: {comparison.difference:.2g}"
   if allowed is not None:
     line += f" (allowed: {allowed:g})"
+  what = (
+    "same class and place of boxes"
+    if options.output == "boxes"
+    else ("same class")
+  )
   print(
-    f"  {line}; same class: {comparison.agreement:.1%} of "
+    f"  {line}; {what}: {comparison.agreement:.1%} of "
     f"{comparison.images} images"
   )
 

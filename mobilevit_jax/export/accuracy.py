@@ -1,169 +1,280 @@
-"""Prints what eight bits cost: top-1 of LiteRT files beside float32's.
+"""Scores the very files that ship: top-1, mean IoU or mAP on images of yours.
 
-    python -m mobilevit_jax.export.accuracy --weights=WORKDIR --data=digits
+    python -m mobilevit_jax.export.accuracy FILE... --config=WORKDIR
+    python -m mobilevit_jax.export.accuracy FILE... --data=folder \
+      --data_dir=PHOTOS
 
-Calibrates on images of the training split and counts on the held-out one.
+A .tflite, .onnx or .zip file is run in its own engine on the held-out images of
+a run (or of a configuration), or of `--data`. What it does, its classes, how
+images are prepared and how boxes are suppressed is read from the file itself;
+the metric is the one of the task's evaluation.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
+import pathlib
 import sys
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from mobilevit_jax import config as config_lib
+from mobilevit_jax import experiment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
-from mobilevit_jax.data.transforms import classify
-from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
-from mobilevit_jax.export import litert
+from mobilevit_jax.export import formats
+from mobilevit_jax.export import metadata
+from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
-from mobilevit_jax.export.litert import quantise
-from mobilevit_jax.weights import io
-from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.export import views
+from mobilevit_jax.run import stop
+from mobilevit_jax.tasks import classify
+from mobilevit_jax.tasks import task as task_lib
 
-Row = dict[str, Any]
-# Files to compare; the first is what the others are held against.
-_FILES: dict[str, tuple[contract.Precision, contract.Attention]] = {
-  "fp32": ("fp32", "float"),
-  "int8, attention int8": ("int8", "int8"),
-  "int8, attention float": ("int8", "float"),
-  "int8-dynamic": ("int8-dynamic", "float"),
+Rows = dict[str, np.ndarray]
+_BATCH = 32  # images at a time
+# Of the sets whose held-out split is not called "val" (ours) or "validation"
+# (TFDS's).
+_HELD_OUT = {
+  "digits": "test",
+  "ade20k": "validation",
+  "coco_voc21": "val2017",
+  "pet_masks": "test",
 }
-_EVAL_SPLITS = {"digits": "test", "folder": "val"}
 
 
-def load_images(
-  source: examples.Source, count: int | None, crop: presets.Crop
-) -> tuple[np.ndarray, np.ndarray]:
-  """`count` images spread evenly over the source, or all, and their labels.
+class Shipped:
+  """An exported file, by what it says of itself.
 
-  Returns:
-    uint8 `[n, size, size, 3]` and int32 `[n]`.
+  Attributes:
+    name: of the file.
+    size: in bytes.
+    document: its metadata.
+    task: whose meter judges it.
+    view: how images are prepared for it.
   """
+
+  def __init__(self, path: pathlib.Path):
+    """Raises ValueError or OSError for a file that can't be run here."""
+    found = [f for f in formats.FORMATS.values() if f.suffix == path.suffix]
+    runnable = [f.suffix for f in formats.FORMATS.values() if f.engine]
+    if not found or found[0].engine is None:
+      raise ValueError(f"{path} must end in {', '.join(runnable)}")
+    content = path.read_bytes()
+    self.name, self.size = path.name, len(content)
+    self.document = metadata.read(found[0].metadata(content), str(path))
+    if self.document["task"] not in experiment.TASKS:
+      raise ValueError(
+        f"{path} answers with {self.document['task']}, which have no metric"
+      )
+    kind = experiment.TASKS[self.document["task"]]
+    self.task = kind.make(None, self.document["num_classes"])
+    how = self.document["preprocessing"]
+    fields = {}
+    if how["resize"] == "crop":
+      fields = {"preset": how["preset"], "resize_size": how["shorter_side"]}
+    self.view = views.View(kind.transform(**fields), how["size"])
+    self._engine = found[0].engine(content)
+
+  def check_classes(self, source: examples.Source) -> str | None:
+    """What to say of names that differ, if anything.
+
+    Raises:
+      ValueError: for images of other classes, or of the same in another order.
+    """
+    own, theirs = self.document["labels"], source.class_names
+    count = self.document["num_classes"]
+    if count < len(theirs):
+      raise ValueError(
+        f"{self.name} has {count} classes, and {source.name} {len(theirs)}"
+      )
+    if own is None or tuple(own[: len(theirs)]) == tuple(theirs):
+      return None
+    if sorted(own) == sorted(theirs):
+      raise ValueError(
+        f"{self.name} and {source.name} have their classes in another order: "
+        f"{', '.join(own)}; {', '.join(theirs)}"
+      )
+    place = next(i for i, name in enumerate(theirs) if own[i] != name)
+    return (
+      f"{self.name}: class {place} is {own[place]!r}, in the data "
+      f"{theirs[place]!r}; counted as the same"
+    )
+
+  def answers(self, images: np.ndarray) -> contract.Outputs:
+    """What the file answers to uint8 `[n, size, size, 3]`."""
+    options = contract.Options(input=self.document["input"]["type"])
+    batch = self.document["input"]["shape"][0]
+    inputs = verify.as_input(images, options)
+    return contract.in_batches(self._engine, inputs, batch or len(images))
+
+  def rows(self, batch: Mapping[str, np.ndarray]) -> Rows:
+    """What the meter needs: `Task.outputs`, of the file's answers."""
+    found = self.answers(batch["images"])
+    if "boxes" in found:
+      return found if "classes" in found else self._suppressed(found)
+    if "mask" in found:
+      return {"classes": found["mask"]}
+    ((name, values),) = found.items()
+    if values.ndim == 4:
+      return {"classes": np.argmax(values, -1).astype(np.uint8)}
+    if name == "probabilities":
+      values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    logits, labels = jnp.asarray(values), jnp.asarray(batch["labels"])
+    return {
+      "rank": np.asarray(classify.rank(logits, labels)),
+      "loss": np.asarray(classify.cross_entropy(logits, labels)),
+    }
+
+  def _suppressed(self, found: contract.Outputs) -> Rows:
+    """Detections, padded, by the function that runs on a phone."""
+    fields = dict(self.document["nms"])
+    del fields["in_file"]
+    how = nms.Suppression(**fields)
+    count = len(found["boxes"])
+    rows = {
+      "boxes": np.zeros((count, how.most, 4), np.float32),
+      "scores": np.zeros((count, how.most), np.float32),
+      "classes": np.zeros((count, how.most), np.int32),
+    }
+    for index in range(count):
+      kept = nms.suppress(found["boxes"][index], found["scores"][index], how)
+      for values, own in zip(rows.values(), kept, strict=True):
+        values[index, : len(own)] = own
+    return rows
+
+
+def score(
+  file: Shipped, source: examples.Source, count: int | None = None
+) -> dict[str, float]:
+  """The task's metrics of a file, on `count` images spread evenly, or all."""
   total = len(source)
   count = min(count or total, total)
   ids = np.arange(count) * total // count
+  size = file.view.size
+  plan = [
+    pipeline.EvalBatch(size, ids[first : first + _BATCH])
+    for first in range(0, count, _BATCH)
+  ]
+  meter = file.task.meter(source)
   batches = pipeline.eval_batches(
-    sources.Subset(source, ids, source.name),
-    classify.ClassifyTransform(
-      preset=crop.preset, resize_size=crop.resize_size
-    ),
-    size=crop.size,
-    batch=count,
+    source, file.view.transform, size=size, batch=_BATCH, plan=plan
   )
   with batches:
-    batch = next(batches)
-  return batch["images"], batch["labels"]
+    for batch in batches:
+      real = batch.pop("batch_mask") > 0
+      batch = {name: value[real] for name, value in batch.items()}
+      found = file.rows(batch)
+      del batch["images"]
+      meter.add({**batch, **found})
+  meter.merge(lambda rows: rows)
+  return meter.result()
 
 
-def compare(
-  model: Any,
-  size: int,
-  calibration: np.ndarray,
-  images: np.ndarray,
-  labels: np.ndarray,
-) -> list[Row]:
-  """A row a file: its name, size in bytes, top-1 and distance from float32.
-
-  `same` is the share of images that keep float32's class, `error` the relative
-  error of the logits; the images are uint8.
-  """
-  rows, exact = [], None
-  for name, (precision, attention) in _FILES.items():
-    options = contract.Options(precision, size=size, attention=attention)
-    data = litert.build(
-      model, options, "", verify.as_input(calibration, options)
-    )
-    inputs = verify.as_input(images, options)
-    logits = litert.run(data, inputs, options)["logits"]
-    exact = logits if exact is None else exact
-    classes = np.argmax(logits, -1)
-    rows.append(
-      {
-        "file": name,
-        "bytes": len(data),
-        "top1": float(np.mean(classes == labels)),
-        "same": float(np.mean(classes == np.argmax(exact, -1))),
-        "error": quantise.relative_error(logits, exact),
-      }
-    )
-  return rows
-
-
+@stop.in_one_line("accuracy", "it only reads")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
-  args = _parser().parse_args(argv)
+  args, fields = _parser().parse_known_args(argv)
   try:
-    _main(args)
-  except (ValueError, OSError) as error:
+    if unknown := [f for f in fields if not f.startswith("--config.")]:
+      raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
+    _main(args, fields)
+  except (config_lib.UserError, ValueError, OSError) as error:
     print(f"accuracy: {error}", file=sys.stderr)
     return 1
   return 0
 
 
-def _main(args: argparse.Namespace) -> None:
-  for name in ("calibration", "images"):
-    value = getattr(args, name)
-    if value is not None and value < 1:
-      raise ValueError(f"--{name}={value} must be at least 1")
-  found = source_lib.read(args.weights, which=args.which)
-  model = io.build_model(found, dtype="float32")
-  dialect = names.detect(found.tensors)
-  crop = presets.choose(dialect, found.crop, preset=args.preset, size=args.size)
-  split = args.eval_split or _EVAL_SPLITS.get(args.data, "validation")
-  train, held_out = (
-    sources.make_source(args.data, part, data_dir=args.data_dir, prepare=False)
-    for part in (args.train_split, split)
-  )
-  calibration, _ = load_images(train, args.calibration, crop)
-  images, labels = load_images(held_out, args.images, crop)
-  rows = compare(model, crop.size, calibration, images, labels)
-  errors: list[quantise.LayerError] = []
-  if args.layers:
-    options = contract.Options("int8", size=crop.size)
-    inputs = verify.as_input(calibration, options)
-    errors = litert.layer_errors(model, options, inputs)
+def _main(args: argparse.Namespace, fields: Sequence[str]) -> None:
+  if args.images is not None and args.images < 1:
+    raise ValueError(f"--images={args.images} must be at least 1")
+  files = [Shipped(path) for path in args.files]
+  if len({file.document["task"] for file in files}) > 1:
+    raise ValueError("the files are of different tasks: give one task's")
+  source = _source(args, fields)
+  for file in files:
+    if (note := file.check_classes(source)) is not None:
+      print(f"accuracy: {note}", file=sys.stderr)
+  results = [
+    {
+      "file": file.name,
+      "bytes": file.size,
+      "precision": file.document["precision"],
+      **score(file, source, args.images),
+    }
+    for file in files
+  ]
   if args.json:
-    layers = {item.layer: item.error for item in errors}
-    print(json.dumps({"files": rows, "layers": layers}, indent=1))
+    print(json.dumps(results, indent=1))
     return
-  print(f"{len(images)} images of {held_out.name} at {crop.size} px, ", end="")
-  print(f"calibrated on {len(calibration)} of {train.name}")
-  print(f"{'LiteRT file':<22} {'MB':>6} {'top-1':>7} {'same':>7} {'error':>7}")
-  for row in rows:
+  count = min(args.images or len(source), len(source))
+  print(f"{count} of {len(source)} images of {source.name}")
+  _print(files[0].task, results)
+
+
+def _print(task: task_lib.Task, results: Sequence[Mapping[str, Any]]) -> None:
+  width = max(4, *(len(row["file"]) for row in results))
+  titles = "".join(f" {name:>{_width(name)}}" for name in task.shown)
+  print(f"{'file':<{width}} {'precision':<12} {'MB':>6}{titles}")
+  for row in results:
+    values = "".join(f" {row[name]:{_width(name)}.4f}" for name in task.shown)
+    megabytes = row["bytes"] / 1e6
     print(
-      f"{row['file']:<22} {row['bytes'] / 1e6:6.2f} {row['top1']:7.2%} "
-      f"{row['same']:7.2%} {row['error']:7.4f}"
+      f"{row['file']:<{width}} {row['precision']:<12} {megabytes:6.2f}{values}"
     )
-  if errors:
-    print("\nerror of the logits with one layer alone in int8, the worst first")
-  for item in errors[: args.layers]:
-    print(f"  {item.error:8.5f}  {item.layer}")
+
+
+def _width(name: str) -> int:
+  return max(len(name), 7)
+
+
+def _source(args: argparse.Namespace, fields: Sequence[str]) -> examples.Source:
+  """The held-out images of a run, of a configuration, or of `--data`."""
+  if (args.config is None) == (args.data is None):
+    raise ValueError("give --config or --data")
+  if args.data is not None:
+    usual = "val" if args.data in sources.SOURCES else "validation"
+    split = args.split or _HELD_OUT.get(args.data, usual)
+    name, folder = args.data, args.data_dir
+  else:
+    data = _config(args.config, fields)["data"]
+    name, split = data["name"], args.split or data["eval_split"]
+    folder = args.data_dir or data["dir"]
+  return sources.make_source(name, split, data_dir=folder, prepare=False)
+
+
+def _config(name: str, fields: Sequence[str]) -> Mapping[str, Any]:
+  """A run's record, or a configuration's file with fields set."""
+  path = pathlib.Path(name)
+  if path.is_dir():
+    if fields:
+      raise ValueError(f"{' '.join(fields)}: {name} is a run, as it was")
+    path /= config_lib.CONFIG_FILE
+    return json.loads(path.read_text(encoding="utf-8"))
+  return config_lib.read(name, fields).to_dict()
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m mobilevit_jax.export.accuracy",
-    description="Prints the top-1 of int8 LiteRT files beside float32's.",
+    description="Prints top-1, mean IoU or mAP of exported files.",
   )
   add = parser.add_argument
-  add("--weights", required=True, help="file, folder, hf://owner/name, workdir")
-  add("--which", choices=source_lib.WHICH, default="auto")
-  add("--data", required=True, help="digits, folder, or a TFDS name")
+  add("files", metavar="FILE", nargs="+", type=pathlib.Path)
+  add(
+    "--config",
+    help="a run's folder, or a configuration's file with its argument: the "
+    "data is theirs; --config.FIELD=VALUE sets a field of the latter",
+  )
+  add("--data", help="instead: digits, folder, masks, coco_json, a TFDS name")
   add("--data_dir", help="the folder, or where TFDS sets lie")
-  add("--train_split", default="train", help="to calibrate on")
-  add("--eval_split", help="to count on")
-  add("--size", type=int, help="image side in pixels")
-  add("--preset", choices=presets.PRESETS)
-  add("--calibration", type=int, default=256, help="how many images")
+  add("--split", help="to judge on; by default the held-out one")
   add("--images", type=int, help="how many; by default all")
-  add("--layers", type=int, default=0, help="print so many of the worst layers")
-  add("--json", action="store_true")
+  add("--json", action="store_true", help="all numbers, as JSON")
   return parser
 
 

@@ -6,10 +6,14 @@ import importlib
 import math
 from typing import Any, Literal
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from mobilevit_jax.export import nms as nms_lib
 from mobilevit_jax.models.net import Net
+from mobilevit_jax.tasks import ssd
 
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8")
@@ -17,6 +21,8 @@ Attention = Literal["int8", "float"]
 ATTENTION: tuple[Attention, ...] = ("int8", "float")
 Input = Literal["float32", "uint8"]
 Outputs = dict[str, np.ndarray]
+# From images as a file takes them, as many as it takes, to its answers.
+Engine = Callable[[np.ndarray], Outputs]
 
 # What GPU delegates take: more axes, or control flow, and they refuse a graph.
 MAX_RANK = 4
@@ -34,6 +40,8 @@ class Options:
     input: `"float32"` in [0, 1], or `"uint8"` pixels.
     output: one of the head's `OUTPUTS`, or `"features"`, the stages.
     attention: type of attention's two products in an int8 file.
+    nms: what the file itself suppresses overlapping boxes by; None leaves that
+      to who runs it.
   """
 
   precision: Precision = "fp32"
@@ -42,6 +50,7 @@ class Options:
   input: Input = "float32"
   output: str = "logits"
   attention: Attention = "int8"
+  nms: nms_lib.Suppression | None = None
 
   @property
   def shape(self) -> tuple[int, int, int, int]:
@@ -70,11 +79,51 @@ class ExportError(ValueError):
   """A file that isn't as it must be, and so isn't written."""
 
 
-def outputs(net: Net, images: jax.Array, output: str) -> dict[str, jax.Array]:
+def outputs(
+  net: Net, images: jax.Array, options: Options
+) -> dict[str, jax.Array]:
   """What a net's file answers, by name, to images in [0, 1]; see `Options`."""
-  if output == "features":
+  if options.output == "features":
     return net.features(images)
-  return {output: net.head.OUTPUTS[output](net(images))}
+  found = net.head.OUTPUTS[options.output](net(images))
+  if not isinstance(found, dict):
+    return {options.output: found}
+  if options.nms is None:
+    return found
+  kept = ssd.detect(
+    found["boxes"],
+    found["scores"],
+    threshold=options.nms.threshold,
+    per_class=options.nms.per_class,
+    most_iou=options.nms.nms_iou,
+    most=options.nms.most,
+  )
+  return kept._asdict()
+
+
+def function(
+  model: Net, options: Options
+) -> tuple[Callable[..., dict[str, jax.Array]], Any]:
+  """What a file of uint8 images computes, `run(state, images)`; and the state.
+
+  The model runs as it is.
+  """
+  graphdef, state = nnx.split(model)
+
+  def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
+    images = images.astype(jnp.float32) / 255
+    return outputs(nnx.merge(graphdef, state), images, options)
+
+  return run, state
+
+
+def output_types(
+  model: Net, options: Options
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape and type of each output, for as many images as `Options.shape`."""
+  run, state = function(model, options)
+  images = jax.ShapeDtypeStruct(options.shape, jnp.uint8)
+  return jax.eval_shape(run, state, images)
 
 
 def check_graph(findings: Findings, forbidden: set[str]) -> Findings:
@@ -99,9 +148,7 @@ def library(name: str, package: str, format: str) -> Any:
     ) from error
 
 
-def in_batches(
-  run: Callable[[np.ndarray], Outputs], images: np.ndarray, batch: int | None
-) -> Outputs:
+def in_batches(run: Engine, images: np.ndarray, batch: int | None) -> Outputs:
   """Runs `images` so many at a time; the last ones are filled up with zeros."""
   batch = batch or _CHUNK
   count = math.ceil(len(images) / batch) * batch

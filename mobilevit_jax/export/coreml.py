@@ -5,11 +5,14 @@ ranks are checked, and it says itself that its answers were not compared.
 """
 
 import collections
+from collections.abc import Iterator, Mapping
 import contextlib
+import gc
 import io
 import pathlib
 import tempfile
 from typing import Any
+import warnings
 import zipfile
 
 from mobilevit_jax.export import blocks
@@ -36,21 +39,49 @@ def build(model: Net, options: contract.Options, metadata: str) -> bytes:
     return blocks.write(model, ops, ops.input(x, pixels=pixels), options.output)
 
   inputs = [ct.ImageType("images", shape)] if pixels else None
-  precision = {"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}
-  with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+  with tempfile.TemporaryDirectory() as name, _quiet():
+    folder = pathlib.Path(name)
     package = ct.convert(
       coreml_graph.program(shape, write),
       inputs=inputs,
       convert_to="mlprogram",
       minimum_deployment_target=ct.target.iOS16,
-      compute_precision=precision[options.precision],
+      compute_precision=_compute_precision(ct, options),
       skip_model_load=True,
+      # Else one that stays until this process ends.
+      package_dir=str(folder / "first.mlpackage"),
     )
-  package.user_defined_metadata[METADATA] = metadata
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name) / "net.mlpackage"
-    package.save(str(folder))
-    return _zip(folder)
+    package.user_defined_metadata[METADATA] = metadata
+    path = folder / "net.mlpackage"
+    package.save(str(path))
+    return _zip(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without progress bars, and without what coremltools leaves behind.
+
+  It opens a temporary folder that nothing closes (9.0, `converters/mil/
+  converter.py`), which Python tells as a ResourceWarning when it clears it
+  away; here, before anybody else's code runs.
+  """
+  with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)
+    yield
+    gc.collect()
+
+
+def _compute_precision(ct: Any, options: contract.Options) -> Any:
+  """Boxes and their scores stay in float32 where the rest is in float16."""
+  if options.precision == "fp32":
+    return ct.precision.FLOAT32
+
+  def half(op: Any) -> bool:
+    return not any(
+      output.name.startswith(("boxes", "scores")) for output in op.outputs
+    )
+
+  return ct.transform.FP16ComputePrecision(op_selector=half)
 
 
 def _zip(folder: pathlib.Path) -> bytes:
@@ -68,6 +99,26 @@ def read(content: bytes) -> Any:
   with zipfile.ZipFile(io.BytesIO(content)) as archive:
     model.ParseFromString(archive.read("Data/com.apple.CoreML/model.mlmodel"))
   return model
+
+
+def described(document: Mapping[str, Any]) -> dict[str, Any]:
+  """A file's document, where CoreML's own types differ from the others'."""
+  outputs = {
+    name: {
+      **value,
+      "type": "int32" if value["type"] == "uint8" else value["type"],
+    }
+    for name, value in document.get("outputs", {}).items()
+  }
+  images = dict(document.get("input", {}))
+  if images.get("type") == "uint8":
+    images["layout"] = "image"
+  return {**document, "input": images, "outputs": outputs}
+
+
+def metadata(content: bytes) -> str:
+  """Our document in a package; empty where there is none."""
+  return read(content).description.metadata.userDefined[METADATA]
 
 
 def inspect(content: bytes) -> contract.Findings:

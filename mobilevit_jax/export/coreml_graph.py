@@ -107,6 +107,29 @@ class CoreMLOps(ChannelsFirst):
     """See `Ops.mask`; int32, since CoreML answers with no bytes."""
     return self._mb.reduce_argmax(x=x, axis=1, keep_dims=False, name=name)
 
+  def join(self, parts, axis, name):
+    """See `Ops.join`."""
+    return self._mb.concat(values=list(parts), axis=axis, name=name)
+
+  def exp(self, x, name):
+    """See `Ops.exp`."""
+    return self._mb.exp(x=x, name=name)
+
+  def affine(self, x, scale, shift, name):
+    """See `Ops.affine`."""
+    last = name if shift is None else f"{name}/product"
+    x = self._mb.mul(x=x, y=np.asarray(scale, np.float32)[None], name=last)
+    if shift is None:
+      return x
+    return self._mb.add(x=x, y=np.asarray(shift, np.float32)[None], name=name)
+
+  def tail(self, x, name):
+    """See `Ops.tail`."""
+    b, n, k = x.shape
+    return self._mb.slice_by_size(
+      x=x, begin=[0, 0, 1], size=[b, n, k - 1], name=name
+    )
+
   def pool(self, x, name):
     """See `Ops.pool`."""
     return self._mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name=name)

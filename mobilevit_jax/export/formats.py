@@ -29,8 +29,12 @@ class Format:
     run: content, images and options to outputs, in the format's own engine;
       None where that can't run here.
     inspect: looks into the content; raises ExportError for what mustn't be.
+    metadata: the document in a file's content, empty where there is none.
+    engine: content to what answers any number of images, in this process; None
+      as of `run`.
     open_batch: whether the number of images can be left open.
     precisions: that it can be written in.
+    nms: whether a file can suppress overlapping boxes by itself.
     write: writes the content at a path.
   """
 
@@ -38,8 +42,11 @@ class Format:
   build: Callable[..., bytes]
   run: Callable[[bytes, np.ndarray, contract.Options], contract.Outputs] | None
   inspect: Callable[[bytes], contract.Findings]
+  metadata: Callable[[bytes], str]
+  engine: Callable[[bytes], contract.Engine] | None
   open_batch: bool = False
   precisions: tuple[contract.Precision, ...] = ("fp32", "fp16")
+  nms: bool = False
   write: Callable[[bytes, pathlib.Path], object] = lambda content, path: (
     path.write_bytes(content)
   )
@@ -47,18 +54,41 @@ class Format:
 
 FORMATS = {
   "stablehlo": Format(
-    ".zip", stablehlo.build, stablehlo.run, stablehlo.inspect, open_batch=True
+    ".zip",
+    stablehlo.build,
+    stablehlo.run,
+    stablehlo.inspect,
+    stablehlo.metadata,
+    stablehlo.engine,
+    open_batch=True,
   ),
   "litert": Format(
     ".tflite",
     litert.build,
     litert.run,
     litert.inspect,
+    litert.metadata,
+    litert.engine,
     precisions=contract.PRECISIONS,
   ),
-  "onnx": Format(".onnx", onnx.build, onnx.run, onnx.inspect, open_batch=True),
+  "onnx": Format(
+    ".onnx",
+    onnx.build,
+    onnx.run,
+    onnx.inspect,
+    onnx.metadata,
+    onnx.engine,
+    open_batch=True,
+    nms=True,
+  ),
   "coreml": Format(
-    ".mlpackage", coreml.build, None, coreml.inspect, write=coreml.write
+    ".mlpackage",
+    coreml.build,
+    None,
+    coreml.inspect,
+    coreml.metadata,
+    None,
+    write=coreml.write,
   ),
 }
 
@@ -93,6 +123,15 @@ def check_options(name: str, options: contract.Options, model: Net) -> None:
     raise ValueError(f"--batch=any: the batch of {name} files is fixed")
   if options.batch is not None and options.batch < 1:
     raise ValueError(f"--batch={options.batch} must be at least 1, or 'any'")
+  if options.nms is not None:
+    if options.output != "boxes":
+      raise ValueError("--nms is for detectors' boxes, and this file has none")
+    if not format.nms:
+      having = [n for n, f in FORMATS.items() if f.nms]
+      raise ValueError(
+        f"--nms needs --format={' or '.join(having)}; beside a file of {name} "
+        "run mobilevit_jax/export/nms.py"
+      )
   smallest = models.family_of(model).smallest
   if options.size < smallest:
     raise ValueError(f"--size={options.size} must be at least {smallest}")
@@ -134,7 +173,9 @@ def export(
   """
   check_options(name, options, model)
   format = FORMATS[name]
-  document = document | {"verified": format.run is not None}
+  document = document | {"file": name, "verified": format.run is not None}
+  if name == "coreml":
+    document = coreml.described(document)
   more = []
   if calibration is not None:
     more = [verify.as_input(calibration, options)]
@@ -146,7 +187,7 @@ def export(
     return Export(content, findings, None)
   found = format.run(content, verify.as_input(images, options), options)
   if expected is None:
-    expected = verify.answers_of_jax(model, images, options.output)
+    expected = verify.answers_of_jax(model, images, options)
   comparison = verify.compare(model, found, expected, options)
-  verify.check(comparison, options.precision)
+  verify.check(comparison, options)
   return Export(content, findings, comparison)

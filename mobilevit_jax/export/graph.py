@@ -80,6 +80,21 @@ def project(module: Any, ops: Ops, x: Tensor, y: Tensor, name: str) -> Tensor:
   return ops.add(x, y, f"{name}/residual") if module.residual else y
 
 
+def write_depthwise(module: Any, ops: Ops, x: Tensor, name: str) -> Tensor:
+  """A module's `depthwise` convolution with its norm, without activation."""
+  conv = module.depthwise
+  kernel, bias = array(conv.kernel), array(module.norm.bias)
+  return ops.conv(
+    x,
+    kernel,
+    bias,
+    f"{name}/conv",
+    stride=conv.stride,
+    dilation=conv.dilation,
+    groups=kernel.shape[-1],
+  )
+
+
 def _conv_norm_act(
   module: Any, conv: Any, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
@@ -107,7 +122,7 @@ def array(value: Any) -> np.ndarray:
 
 
 def affine(
-  linear: layers.Linear | layers.Conv,
+  linear: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Kernel `[in, out]` and bias `[out]`, also of a 1x1 convolution."""
   kernel = array(linear.kernel)

@@ -1,6 +1,7 @@
 """What a file says about itself: a JSON document."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -10,41 +11,41 @@ import numpy as np
 
 from mobilevit_jax import __version__
 from mobilevit_jax import models
-from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import nms as nms_lib
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.models.net import public_name
 from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
 
-# How each preset makes the shorter side; see `presets`.
-_INTERPOLATION = {
-  "cvnets": "bilinear, no antialiasing",
-  "hf": "bilinear, antialiasing",
-  "timm": "bicubic, antialiasing",
-}
+# Of the document; a reader refuses another.
+FORMAT = 1
 
 
 def describe(
   model: Net,
   options: contract.Options,
-  crop: presets.Crop,
+  preprocessing: Mapping[str, Any],
   *,
+  task: str,
   name: str,
   found: source_lib.Source | None = None,
   labels: Sequence[str] | None = None,
+  nms: nms_lib.Suppression | None = None,
   **more: Any,
 ) -> dict[str, Any]:
-  """The document.
+  """The document; docs/on_device.md says what its entries mean.
 
   Args:
     model: that is exported.
     options: of the file.
-    crop: of the images that the model is evaluated on.
+    preprocessing: of images, see `data.transforms.Portable`.
+    task: a key of `experiment.TASKS`.
     name: of the variant, such as `"mobilevit_s"`.
     found: where the weights came from.
     labels: class names.
-    **more: entries of a format.
+    nms: of a detector, how its boxes are suppressed, in the file or after it.
+    **more: further entries.
   """
   tensors = trees.flat_model(model)
   weights = {
@@ -60,33 +61,57 @@ def describe(
         digest = hashlib.file_digest(file, "sha256")
       weights["file_sha256"] = digest.hexdigest()
   document = {
+    "format": FORMAT,
     "producer": f"mobilevit_jax {__version__}",
     "model": name,
     "variant": models.short_name(name),
-    "image_size": options.size,
     "precision": options.precision,
+    "task": "features" if options.output == "features" else task,
     "input": {
       "name": "images",
       "type": options.input,
       "layout": "NHWC",
+      "shape": [options.batch, *options.shape[1:]],
       "channels": "RGB",
       "range": [0, 255] if options.input == "uint8" else [0, 1],
       "normalisation": "none",
     },
-    # To size the shorter side, then the centre of it, as evaluation does.
-    "crop": {
-      "preset": crop.preset,
-      "resize": crop.resize,
-      "size": crop.size,
-      "interpolation": _INTERPOLATION[crop.preset],
+    "preprocessing": dict(preprocessing),
+    "outputs": {
+      key: {
+        "type": value.dtype.name,
+        "shape": [options.batch, *value.shape[1:]],
+      }
+      for key, value in contract.output_types(model, options).items()
     },
-    "output": options.output,
     "weights": weights,
   }
   if options.output != "features":
     document["num_classes"] = model.head.num_classes
     document["labels"] = list(labels) if labels is not None else None
+    if nms is not None:
+      fields = dataclasses.asdict(nms)
+      document["nms"] = {"in_file": options.nms is not None, **fields}
   return document | more
+
+
+def read(text: str, name: str) -> dict[str, Any]:
+  """A file's document.
+
+  Args:
+    text: as it stands in the file; empty where there is none.
+    name: of the file, for messages.
+
+  Raises:
+    ValueError: for a file without one of the present format.
+  """
+  document = json.loads(text) if text else {}
+  if document.get("format") != FORMAT:
+    raise ValueError(
+      f"{name} doesn't say how it is used as this version of mobilevit_jax "
+      "writes it; export it again"
+    )
+  return document
 
 
 def tensors_hash(tensors: Mapping[str, Any]) -> str:

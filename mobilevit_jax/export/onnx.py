@@ -18,26 +18,41 @@ def build(model: Net, options: contract.Options, metadata: str) -> bytes:
     half=options.precision == "fp16", batch=options.batch
   )
   x = ops.input(options.shape, pixels=options.input == "uint8")
-  return ops.serialize(blocks.write(model, ops, x, options.output), metadata)
+  outputs = blocks.write(model, ops, x, options.output)
+  if options.nms is not None:
+    outputs = ops.suppress(**outputs, how=options.nms, name="nms")
+  return ops.serialize(outputs, metadata)
+
+
+def engine(data: bytes, *, threads: int = 1) -> contract.Engine:
+  """The engine on a CPU, with the file."""
+  onnxruntime = contract.library("onnxruntime", "onnxruntime", "onnx")
+  settings = onnxruntime.SessionOptions()
+  settings.intra_op_num_threads = threads
+  session = onnxruntime.InferenceSession(
+    data, settings, providers=["CPUExecutionProvider"]
+  )
+  names = [output.name for output in session.get_outputs()]
+
+  def answer(images: np.ndarray) -> contract.Outputs:
+    results = session.run(names, {"images": images})
+    return dict(zip(names, results, strict=True))
+
+  return answer
 
 
 def run(
   data: bytes, images: np.ndarray, options: contract.Options
 ) -> contract.Outputs:
   """What the engine answers for any number of images."""
-  onnxruntime = contract.library("onnxruntime", "onnxruntime", "onnx")
-  settings = onnxruntime.SessionOptions()
-  settings.intra_op_num_threads = 1
-  session = onnxruntime.InferenceSession(
-    data, settings, providers=["CPUExecutionProvider"]
-  )
-  names = [output.name for output in session.get_outputs()]
+  return contract.in_batches(engine(data), images, options.batch)
 
-  def batch(images: np.ndarray) -> contract.Outputs:
-    results = session.run(names, {"images": images})
-    return dict(zip(names, results, strict=True))
 
-  return contract.in_batches(batch, images, options.batch)
+def metadata(data: bytes) -> str:
+  """Our document in a file; empty where there is none."""
+  model = onnx_graph.library().load_from_string(data)
+  entries = {entry.key: entry.value for entry in model.metadata_props}
+  return entries.get("mobilevit_jax", "")
 
 
 def inspect(data: bytes) -> contract.Findings:

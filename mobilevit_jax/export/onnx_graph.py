@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilevit_jax.export import contract
+from mobilevit_jax.export import nms
 from mobilevit_jax.export.ops import ChannelsFirst
 
 OPSET = 18  # the first whose Resize takes axes
@@ -189,6 +190,123 @@ class OnnxOps(ChannelsFirst):
     y = self._op("ArgMax", [x], shape, f"{name}/index", axis=1, keepdims=0)
     to = self._kinds[name] = self._onnx.TensorProto.UINT8
     return self._op("Cast", [y], shape, name, to=to)
+
+  def join(self, parts, axis, name):
+    """See `Ops.join`."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return self._op("Concat", parts, shape, name, axis=axis)
+
+  def exp(self, x, name):
+    """See `Ops.exp`."""
+    return self._op("Exp", [x], x.shape, name)
+
+  def affine(self, x, scale, shift, name):
+    """See `Ops.affine`."""
+    for kind, part, value in (("Mul", "scale", scale), ("Add", "shift", shift)):
+      if value is not None:
+        values = self._constant(
+          np.asarray(value, np.float32)[None], f"{name}/{part}"
+        )
+        last = name if part == "shift" or shift is None else f"{name}/product"
+        x = self._op(kind, [x, values], x.shape, last)
+    return x
+
+  def tail(self, x, name):
+    """See `Ops.tail`."""
+    b, n, k = x.shape
+    ends = [
+      self._constant(np.array([value], np.int64), f"{name}/{part}")
+      for part, value in (("begin", 1), ("end", k), ("axis", 2))
+    ]
+    return self._op("Slice", [x, *ends], (b, n, k - 1), name)
+
+  def suppress(
+    self, boxes: Ref, scores: Ref, how: nms.Suppression, name: str
+  ) -> dict[str, Ref]:
+    """The detections of boxes `[b, n, 4]` and scores `[b, n, k]`.
+
+    As `nms.suppress` gives them, in fixed shapes: of those after the last the
+    score is 0. `NonMaxSuppression` sees each class of each image as an image of
+    its own, because its candidates are that class's surest.
+
+    Returns:
+      `boxes` `[b, most, 4]`, `scores` and `classes` (int32) `[b, most]`.
+    """
+    b, n, k = scores.shape
+    top, most = min(how.per_class, n), how.most
+    most = min(most, k * top)
+
+    def number(value: Any, label: str) -> str:
+      return self._constant(np.asarray(value), f"{name}/{label}")
+
+    by_class = self.transpose(scores, (0, 2, 1), f"{name}/by_class")
+    (best, place) = self._top(by_class, top, (b, k, top), f"{name}/candidates")
+    place = self.reshape(place, (-1, k * top, 1), f"{name}/places")
+    own = self._op(
+      "GatherND", [boxes, place], (b, k * top, 4), f"{name}/own", batch_dims=1
+    )
+    chosen = self._op(
+      "NonMaxSuppression",
+      [
+        self.reshape(own, (-1, top, 4), f"{name}/images"),
+        self.reshape(best, (-1, 1, top), f"{name}/image_scores"),
+        number([top], "top"),
+        number(np.array([how.nms_iou], np.float32), "iou"),
+        number(np.array([how.threshold], np.float32), "threshold"),
+      ],
+      (b * k * top, 3),
+      f"{name}/chosen",
+    )
+    # Rows of image and class, 0, place: back to a mask of the candidates.
+    pairs = self._op(
+      "Gather",
+      [chosen, number([0, 2], "columns")],
+      (b * k * top, 2),
+      f"{name}/pairs",
+      axis=1,
+    )
+    flat = self.reshape(best, (-1, top), f"{name}/flat")
+    shape = self._op("Shape", [flat], (2,), f"{name}/shape")
+    nothing = self._op("ConstantOfShape", [shape], flat.shape, f"{name}/none")
+    kept = self._op(
+      "ScatterND",
+      [
+        nothing,
+        pairs,
+        self._op("GatherND", [flat, pairs], (b * k * top,), f"{name}/kept"),
+      ],
+      flat.shape,
+      f"{name}/scattered",
+    )
+    kept = self.reshape(kept, (-1, k * top), f"{name}/rows")
+    score, index = self._top(kept, most, (b, most), f"{name}/most")
+    label = self._op(
+      "Div", [index, number(top, "width")], (b, most), f"{name}/label"
+    )
+    to = self._onnx.TensorProto.INT32
+    classes = self._op("Cast", [label], (b, most), f"{name}/classes", to=to)
+    self._kinds[classes.name] = to
+    index = self.reshape(index, (-1, most, 1), f"{name}/index")
+    final = self._op(
+      "GatherND", [own, index], (b, most, 4), f"{name}/final", batch_dims=1
+    )
+    ends = [number(np.float32(value), f"edge/{value}") for value in (0, 1)]
+    final = self._op("Clip", [final, *ends], (b, most, 4), f"{name}/boxes")
+    return {"boxes": final, "scores": score, "classes": classes}
+
+  def _top(
+    self, x: Ref, count: int, shape: Sequence[int], name: str
+  ) -> tuple[Ref, Ref]:
+    """The largest of the last axis, and their places."""
+    number = self._constant(np.array([count], np.int64), f"{name}/count")
+    names = [f"{name}/values", f"{name}/indices"]
+    self._nodes.append(
+      self._onnx.helper.make_node(
+        "TopK", [x.name, number], names, name=name, axis=-1
+      )
+    )
+    return Ref(names[0], tuple(shape)), Ref(names[1], tuple(shape))
 
   def pool(self, x, name):
     """See `Ops.pool`."""

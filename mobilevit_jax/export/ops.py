@@ -129,6 +129,26 @@ class Ops(abc.ABC):
     """`[b, h, w]`: the channel of a map with the largest value, as integers."""
     raise NotImplementedError(name)
 
+  # What follows only detectors have, in float32 whatever the file is of.
+
+  def join(self, parts: Sequence[Tensor], axis: int, name: str) -> Tensor:
+    """Plain tensors one after another along an axis. Not for maps."""
+    raise NotImplementedError(name)
+
+  def exp(self, x: Tensor, name: str) -> Tensor:
+    """`e ** x`."""
+    raise NotImplementedError(name)
+
+  def affine(
+    self, x: Tensor, scale: np.ndarray, shift: np.ndarray | None, name: str
+  ) -> Tensor:
+    """`x * scale + shift`, by constants of x's shape without the batch."""
+    raise NotImplementedError(name)
+
+  def tail(self, x: Tensor, name: str) -> Tensor:
+    """`[b, n, k]` without the first of the last axis."""
+    raise NotImplementedError(name)
+
   # What follows only MobileNetV3 has, a yardstick; a format may do without.
 
   def hard_swish(self, x: Tensor, name: str) -> Tensor:

@@ -131,9 +131,23 @@ def _program(model: Net, options: contract.Options):
       images = images / 255
     weights = {path: kept[path].astype(jnp.float32) for path in paths}
     net = nnx.merge(graphdef, trees.replace(tree, weights))
-    return contract.outputs(net, images, options.output)
+    return contract.outputs(net, images, options)
 
   return jax.jit(run)
+
+
+def engine(data: bytes) -> contract.Engine:
+  """JAX, where it runs by default, with the file's program."""
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    program = export.deserialize(bytearray(archive.read(PROGRAM)))
+  call = jax.jit(program.call)
+  return lambda images: jax.tree.map(np.asarray, call(images))
+
+
+def metadata(data: bytes) -> str:
+  """Our document in a file."""
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    return archive.read(METADATA).decode()
 
 
 def run(

@@ -1,26 +1,26 @@
 """A file's answers beside those of the model in JAX."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
-import pathlib
-from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax.data.sources import files
-from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.export import contract
 from mobilevit_jax.models.net import Net
 
 # Largest difference from JAX's logits.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+# Likewise of boxes' edges, as parts of the image.
+BOXES = {"fp32": 1e-3, "fp16": 1e-2, "int8-dynamic": 2e-2, "int8": 2e-2}
 # Least share of images that keep their class, where numbers have eight bits.
 MIN_AGREEMENT = 0.9
-# A folder may hold a million; these are enough to see an error.
-MAX_IMAGES = 256
+_MIN_BOXES = 0.99  # of float32's boxes: two may be equally sure
+# Boxes of an image that are held to be objects: of at least this score, and the
+# surest ones in any case.
+_OBJECT, _SUREST = 0.3, 10
+_DETECTION = ("boxes", "classes", "scores")  # what it is made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Comparison:
     images: how many were compared.
     difference: the largest, of logits or log-probabilities; of features, as a
       share of the stage's largest value where that is above 1; of classes, the
-      share of those that differ.
+      share of those that differ; of detections, of their scores.
     agreement: share of images, or of their pixels, whose likeliest class is
-      JAX's; of features, by the model's own classifier.
+      JAX's; of features, by the model's own classifier; of boxes, the share of
+      an image's surest ones that have JAX's class and place.
   """
 
   images: int
@@ -49,31 +50,11 @@ def built_in_images(size: int, count: int = 8, seed: int = 0) -> np.ndarray:
   return coarse[:, index][:, :, index]
 
 
-def read_images(
-  paths: Sequence[pathlib.Path], crop: presets.Crop
-) -> np.ndarray:
-  """uint8 `[n, size, size, 3]` of the images under `paths`, cropped.
-
-  Of more than `MAX_IMAGES`, so many, evenly spread over their sorted names.
-
-  Raises:
-    ValueError, OSError: if one can't be read, or there is none.
-  """
-  found = files.find_images(paths)
-  count = min(len(found), MAX_IMAGES)
-  chosen = [found[i * len(found) // count] for i in range(count)]
-  source = files.FileSource(chosen)  # it refuses what is no regular file
-  images = [source[index].image for index in range(count)]
-  return np.stack(
-    [crop(image, str(path)) for image, path in zip(images, chosen, strict=True)]
-  )
-
-
 def answers_of_jax(
-  model: Net, images: np.ndarray, output: str = "logits"
+  model: Net, images: np.ndarray, options: contract.Options
 ) -> contract.Outputs:
   """What a file of uint8 images has to answer; the model runs as it is."""
-  run, state = _function(model, output)
+  run, state = contract.function(model, options)
   compiled = jax.jit(run)
 
   def batch(images: np.ndarray) -> contract.Outputs:
@@ -84,25 +65,11 @@ def answers_of_jax(
   return contract.in_batches(batch, images, None)
 
 
-def _function(
-  model: Net, output: str
-) -> tuple[Callable[..., dict[str, jax.Array]], Any]:
-  graphdef, state = nnx.split(model)
-
-  def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
-    images = images.astype(jnp.float32) / 255
-    return contract.outputs(nnx.merge(graphdef, state), images, output)
-
-  return run, state
-
-
 def check_shapes(
   model: Net, found: Mapping[str, tuple[int, ...]], options: contract.Options
 ) -> None:
   """Raises ExportError unless a file's outputs have the shapes of JAX's."""
-  run, state = _function(model, options.output)
-  images = jax.ShapeDtypeStruct(options.shape, jnp.uint8)
-  answers = jax.eval_shape(run, state, images)
+  answers = contract.output_types(model, options)
   expected = {name: value.shape for name, value in answers.items()}
   if found != expected:
     raise contract.ExportError(f"the outputs are {found}, not {expected}")
@@ -126,6 +93,12 @@ def compare(
     raise contract.ExportError(
       f"the outputs are {', '.join(found)}, not {', '.join(expected)}"
     )
+  for name, value in expected.items():
+    _check_array(found[name], value)
+  if options.nms is not None:
+    return _compare_detections(found, expected, options.precision)
+  if "boxes" in expected:
+    return _compare_boxes(found, expected, options.precision)
   difference = max(
     _difference(found[name], value, options.output)
     for name, value in expected.items()
@@ -134,6 +107,55 @@ def compare(
     *(_classes(model, each, options.output) for each in (found, expected))
   )
   return Comparison(len(same), difference, float(np.mean(same)))
+
+
+def _compare_boxes(
+  found: contract.Outputs,
+  expected: contract.Outputs,
+  precision: contract.Precision,
+) -> Comparison:
+  """Of every anchor the scores; of the surest the class and the place."""
+  difference = _difference(found["scores"], expected["scores"], "probabilities")
+  scores = expected["scores"].max(-1)
+  order = np.argsort(-scores, axis=1)
+  rank = np.argsort(order, axis=1)
+  chosen = (rank < _SUREST) | (scores >= _OBJECT)
+  if precision == "fp32":
+    chosen[:] = True
+  same = found["scores"].argmax(-1) == expected["scores"].argmax(-1)
+  # (The sides of what is no object may be many images long.)
+  apart = np.abs(found["boxes"] - expected["boxes"])
+  apart = (apart / np.maximum(np.abs(expected["boxes"]), 1)).max(-1)
+  same &= apart <= BOXES[precision]
+  shares = [np.mean(own[mask]) for own, mask in zip(same, chosen, strict=True)]
+  return Comparison(len(shares), difference, float(np.mean(shares)))
+
+
+def _compare_detections(
+  found: contract.Outputs,
+  expected: contract.Outputs,
+  precision: contract.Precision,
+) -> Comparison:
+  """Of JAX's detections those that the file has too, and their scores."""
+  difference, shares = 0.0, []
+  rows = zip(
+    *(answers[name] for answers in (expected, found) for name in _DETECTION),
+    strict=True,
+  )
+  for boxes, classes, scores, other_boxes, other_classes, other_scores in rows:
+    same = np.equal.outer(classes, other_classes)
+    same &= np.logical_and.outer(scores > 0, other_scores > 0)
+    apart = np.abs(boxes[:, None] - other_boxes).max(-1)
+    same &= apart <= BOXES[precision]
+    # Cut at the image's edges, two boxes may be in one place.
+    apart = np.where(same, np.abs(np.subtract.outer(scores, other_scores)), 2)
+    nearest = apart.min(1)
+    difference = max([difference, *nearest[nearest < 2].tolist()])
+    most = max(np.count_nonzero(scores), np.count_nonzero(other_scores), 1)
+    missing = np.count_nonzero(scores) - np.count_nonzero(nearest < 2)
+    extra = max(np.count_nonzero(other_scores) - np.count_nonzero(scores), 0)
+    shares.append(1 - max(missing, extra) / most)
+  return Comparison(len(shares), difference, float(np.mean(shares)))
 
 
 def _classes(model: Net, answers: contract.Outputs, output: str) -> np.ndarray:
@@ -147,13 +169,16 @@ def _classes(model: Net, answers: contract.Outputs, output: str) -> np.ndarray:
   return np.argmax(scores, -1)
 
 
-def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
+def _check_array(found: np.ndarray, expected: np.ndarray) -> None:
   if found.shape != expected.shape:
     raise contract.ExportError(
       f"an output has the shape {list(found.shape)}, not {list(expected.shape)}"
     )
   if not np.all(np.isfinite(found)):
     raise contract.ExportError("the file answers NaN or infinity")
+
+
+def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
   if np.issubdtype(found.dtype, np.integer):
     return float(np.mean(found != expected))
   scale = 1.0
@@ -167,17 +192,20 @@ def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
   return float(np.max(np.abs(found - expected))) / scale
 
 
-def check(comparison: Comparison, precision: contract.Precision) -> None:
+def check(comparison: Comparison, options: contract.Options) -> None:
   """Raises ExportError if a file is too far from JAX for its precision."""
+  precision = options.precision
   allowed = TOLERANCE.get(precision)
-  if allowed is not None:
-    if comparison.difference > allowed:
-      raise contract.ExportError(
-        f"differs from JAX by {comparison.difference:.2g} on "
-        f"{comparison.images} images; {precision} may by {allowed:g}"
-      )
-  elif comparison.agreement < MIN_AGREEMENT:
+  if allowed is not None and comparison.difference > allowed:
+    raise contract.ExportError(
+      f"differs from JAX by {comparison.difference:.2g} on "
+      f"{comparison.images} images; {precision} may by {allowed:g}"
+    )
+  # Logits that are near have their classes; boxes are judged by themselves.
+  judged = allowed is None or options.output == "boxes"
+  least = _MIN_BOXES if precision == "fp32" else MIN_AGREEMENT
+  if judged and comparison.agreement < least:
     raise contract.ExportError(
       f"agrees with JAX on {comparison.agreement:.1%} of "
-      f"{comparison.images} images; {precision} has to on {MIN_AGREEMENT:.0%}"
+      f"{comparison.images} images; {precision} has to on {least:.0%}"
     )

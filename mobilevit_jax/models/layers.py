@@ -83,9 +83,7 @@ class Conv(nnx.Module):
     if kernel.shape[0] == self.stride == 1:
       return dw.pointwise_conv(x, kernel, kind=self.kind)
     if self.stride == 1 and self.dilation > 2:
-      return dw.dilated_conv(
-        x, kernel, dilation=self.dilation, kind=self.kind
-      )
+      return dw.dilated_conv(x, kernel, dilation=self.dilation, kind=self.kind)
     pad = kernel.shape[0] // 2 * self.dilation
     return lax.conv_general_dilated(
       x,

@@ -29,10 +29,11 @@ class Net(nnx.Module):
   parts from the image on, and `channels`, the widths of its stages.
 
   A head has `head(features, train, rngs)`; `LAYERS`; `num_classes`; `OUTPUTS`,
-  what exported files can answer, each by a function of what it returns, the
-  usual one first; `CLASSIFIERS`, its parts whose shapes follow the number of
-  classes; `count_classes`, from the lengths of its biases, by their paths in
-  the head, to the number of classes; and `FROZEN`, its parts that belong to a
+  what exported files can answer, each by a function of what it returns to an
+  array or to arrays by name, the usual one first; `CLASSIFIERS`, its parts
+  whose shapes follow the number of classes; `count_classes`, from the lengths
+  of its biases, by their paths in the head, to the number of classes; and
+  `FROZEN`, its parts that belong to a
   frozen backbone. If there are any, it takes `frozen` as the net does, and
   keeps them still by itself. It may have `init(shapes, seed)`, its own first
   weights, where they are not drawn by the family's rules; `BACKBONE`, fields of

@@ -122,10 +122,8 @@ class Detect(task.WithoutArrays):
 
     The surest come first; a score of 0 stands for no detection.
     """
-    out = model(batch["images"])
     found = ssd.detect(
-      ssdlite.SSDLite.OUTPUTS["boxes"](out),
-      ssdlite.SSDLite.OUTPUTS["scores"](out),
+      **ssdlite.decoded(model(batch["images"])),
       threshold=self.threshold,
       per_class=self.per_class,
       most_iou=self.nms_iou,

@@ -40,6 +40,7 @@ class Source:
     labels: class names, where the source has them.
     model: arguments of `create_model`, where it is a run of ours.
     crop: how the run is evaluated: arguments of `data.presets.Crop`.
+    config: of the run, as its folder remembers it.
     file: that holds the tensors, where it is a single one.
     which: of a run, the weights: "ema", "raw" or "best".
     step: of a run, that of the checkpoint.
@@ -50,6 +51,7 @@ class Source:
   labels: tuple[str, ...] | None = None
   model: dict[str, Any] | None = None
   crop: dict[str, Any] | None = None
+  config: dict[str, Any] | None = None
   file: pathlib.Path | None = None
   which: str | None = None
   step: int | None = None
@@ -272,6 +274,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     labels,
     fields,
     _crop(config),
+    config,
     which=which,
     step=step,
   )

@@ -88,6 +88,19 @@ def _identity(x):
   return x
 
 
+def _exp(x):
+  return jnp.exp(x)
+
+
+def _slice_by_size(x, begin, size):
+  return lax.slice(x, begin, np.add(begin, size))
+
+
+def _reduce_argmax(x, axis, keep_dims):
+  assert not keep_dims
+  return jnp.argmax(x, int(axis)).astype(jnp.int32)
+
+
 def _concat(values, axis, interleave=False):
   assert not interleave
   return jnp.concatenate(values, axis)

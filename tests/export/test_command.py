@@ -90,15 +90,17 @@ def test_the_file_says_what_it_is(weights, tmp_path, capsys, suffix, read):
   found = read(out)
   assert found["labels"] == LABELS
   assert found["model"] == "mobilevit_xxs"
-  assert found["image_size"] == 64
+  assert found["input"]["shape"][1:] == [64, 64, 3]
   assert found["input"]["range"] == [0, 255]
   assert found["input"]["normalisation"] == "none"
-  assert found["output"] == "probabilities"
-  assert found["crop"] == {
+  assert found["outputs"].keys() == {"probabilities"}
+  assert found["preprocessing"] == {
+    "resize": "crop",
     "preset": "cvnets",
-    "resize": 72,
+    "shorter_side": 72,
     "size": 64,
-    "interpolation": "bilinear, no antialiasing",
+    "interpolation": "bilinear",
+    "antialias": False,
   }
   digest = hashlib.sha256(weights.read_bytes()).hexdigest()
   tensors = metadata.tensors_hash(safetensors.numpy.load_file(weights))
@@ -154,7 +156,8 @@ def test_eight_bits_are_judged_by_the_classes(model, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("name", "more", "message"),
   (
-    ("out.tflite", ["--precision=int8"], "int8 needs --calibration_images"),
+    ("out.tflite", ["--precision=int8"], "name some by --calibration_images"),
+    ("out.onnx", ["--nms"], "--nms is for detectors' boxes"),
     ("out.onnx", ["--precision=int8-dynamic"], "needs --format=litert"),
     ("out.tflite", ["--batch=any"], "--batch=any: the batch of litert files"),
     ("out.tflite", ["--batch=0"], "--batch=0 must be at least 1"),

@@ -1,8 +1,6 @@
 """CoreML packages, read back and computed by MIL's documentation."""
 
-import gc
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -20,17 +18,8 @@ pytestmark = [
   # coremltools' and those of what it imports.
   pytest.mark.filterwarnings("ignore::DeprecationWarning"),
   pytest.mark.filterwarnings("ignore::FutureWarning"),
-  pytest.mark.filterwarnings("ignore:Implicitly cleaning:ResourceWarning"),
 ]
 pytest.importorskip("coremltools")
-
-
-@pytest.fixture(autouse=True)
-def clean():
-  """Ends coremltools' temporary folders here, not in somebody else's test."""
-  yield
-  with warnings.catch_warnings(action="ignore"):
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +45,7 @@ def test_the_package_computes_what_jax_does(
   images = verify.built_in_images(96, options.batch)
   content = coreml.build(model, options, "{}")
   found = mil_reference.run(content, _input(images, options), tmp_path)
-  expected = verify.answers_of_jax(model, images, options.output)
+  expected = verify.answers_of_jax(model, images, options)
   assert verify.compare(model, found, expected, options).difference < tolerance
   findings = coreml.inspect(content)
   assert findings.rank == 4
@@ -72,8 +61,39 @@ def test_the_package_of_v2_computes_what_jax_does(tmp_path):
   images = verify.built_in_images(96, 1)
   content = coreml.build(net, options, "{}")
   found = mil_reference.run(content, _input(images, options), tmp_path)
-  expected = verify.answers_of_jax(net, images)
+  expected = verify.answers_of_jax(net, images, options)
   assert verify.compare(net, found, expected, options).difference < 1e-4
+
+
+@pytest.mark.parametrize(
+  ("head", "output", "precision"),
+  (
+    ("deeplabv3", "logits", "fp32"),
+    ("deeplabv3", "mask", "fp32"),
+    ("ssdlite", "boxes", "fp16"),
+  ),
+)
+def test_packages_of_heads_compute_what_jax_does(
+  tmp_path, head, output, precision
+):
+  fields = {"output_stride": 16, "aspp_width": 32, "aligned": True}
+  net = random_model(
+    "mobilevit_xxs", head=head, **(fields if head == "deeplabv3" else {})
+  )
+  options = contract.Options(precision, size=96, output=output)
+  images = verify.built_in_images(96, 1)
+  content = coreml.build(net, options, '{"a": 1}')
+  assert coreml.metadata(content) == '{"a": 1}'
+  verify.check_shapes(net, coreml.inspect(content).outputs, options)
+  found = mil_reference.run(content, _input(images, options), tmp_path)
+  expected = verify.answers_of_jax(net, images, options)
+  comparison = verify.compare(net, found, expected, options)
+  verify.check(comparison, options)
+  if output == "boxes":  # decoded in float32, where the rest is float16's
+    assert {value.dtype.name for value in found.values()} == {"float32"}
+    assert comparison.difference > 1e-6
+    casts = coreml.inspect(content).operators["cast"]
+    assert casts >= 3  # to where decoding and softmax begin
 
 
 def _input(images, options):

@@ -1,8 +1,5 @@
 """Segmenters in LiteRT, ONNX and StableHLO, beside the net in JAX."""
 
-import gc
-import warnings
-
 import numpy as np
 import pytest
 
@@ -56,7 +53,6 @@ def test_a_size_that_the_stride_does_not_divide_is_refused(model):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning:ResourceWarning")
 @pytest.mark.parametrize("output", ("logits", "mask"))
 def test_coreml_has_the_outputs_and_their_shapes(model, output):
   pytest.importorskip("coremltools")
@@ -66,5 +62,3 @@ def test_coreml_has_the_outputs_and_their_shapes(model, output):
   shape = (1, 64, 64, 7) if output == "logits" else (1, 64, 64)
   assert result.findings.outputs == {output: shape}
   assert result.comparison is None  # it runs on Apple's systems alone
-  with warnings.catch_warnings(action="ignore"):
-    gc.collect()  # coremltools' temporary folders, not in another's test

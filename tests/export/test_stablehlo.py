@@ -33,7 +33,7 @@ def test_one_program_for_all_platforms_and_any_batch():
   assert findings.operators["convolution"] == 35
   images = verify.built_in_images(96, 3)
   found = stablehlo.run(content, images, options)
-  expected = verify.answers_of_jax(model, images)
+  expected = verify.answers_of_jax(model, images, options)
   comparison = verify.compare(model, found, expected, options)
   assert 0 < comparison.difference < 2e-2
 

@@ -19,7 +19,8 @@ def model():
 
 
 def _expected(model, output):
-  return verify.answers_of_jax(model, verify.built_in_images(32, 6), output)
+  options = contract.Options(output=output)
+  return verify.answers_of_jax(model, verify.built_in_images(32, 6), options)
 
 
 def _compare(model, found, expected, output):

@@ -79,3 +79,16 @@ class Shaped(Transform, Protocol):
   def keeps_aspect(self) -> bool:
     """Whether shapes differ at all: it may be a setting."""
     ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+  """A transform whose evaluation can be repeated on a phone or in a browser."""
+
+  def preprocessing(self, size: int) -> dict[str, Any]:
+    """What is done to an image before a net of fixed `size` sees it.
+
+    As JSON's values, for the metadata of exported files; docs/on_device.md
+    says what they mean.
+    """
+    ...

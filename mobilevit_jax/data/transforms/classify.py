@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -114,3 +115,8 @@ class ClassifyTransform:
       "images": crop(example.image, example.name),
       "labels": example.target.get("label", -1),
     }
+
+  def preprocessing(self, size: int) -> dict[str, Any]:
+    """The centre crop; see `transforms.Portable`."""
+    crop = presets.Crop(self.preset, size, self.resize_size)
+    return crop.preprocessing()

@@ -19,6 +19,7 @@ from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.transforms import Arrays
 from mobilevit_jax.data.transforms import geometry
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import Spec
 
 PHOTOMETRIC = ("none", "v01", "main")
@@ -154,6 +155,10 @@ class DetectTransform:
     pixels = augment.decode(example.image, example.name)
     part = (0, 0, *pixels.shape[:2])
     return {"images": geometry.Affine.crop(part, size, size).pixels(pixels)}
+
+  def preprocessing(self, size: int) -> dict[str, Any]:
+    """The same; see `transforms.Portable`."""
+    return presets.stretch(size)
 
 
 def ssd_crop(

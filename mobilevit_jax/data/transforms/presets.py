@@ -24,6 +24,12 @@ PRESETS = ("cvnets", "timm", "hf")
 # No net is used at more; an image of it takes 200 MB as float32.
 MAX_SIZE = 4096
 
+# How each makes the shorter side, and whether it smooths where that shrinks.
+_INTERPOLATION = {
+  "cvnets": ("bilinear", False),
+  "hf": ("bilinear", True),
+  "timm": ("bicubic", True),
+}
 _TIMM_CROP = 0.9  # `crop_pct` of its pretrained configurations
 # Longer images are cut first, as in `augment`: a line of pixels would else
 # become gigabytes, of which the crop takes a square.
@@ -89,11 +95,33 @@ class Crop:
     """What a transform of classification calls it, but for the size."""
     return {"preset": self.preset, "resize_size": self.resize_size}
 
+  def preprocessing(self) -> dict[str, Any]:
+    """See `transforms.Portable`."""
+    interpolation, antialias = _INTERPOLATION[self.preset]
+    return {
+      "resize": "crop",
+      "shorter_side": self.resize,
+      "size": self.size,
+      "interpolation": interpolation,
+      "antialias": antialias,
+      "preset": self.preset,
+    }
+
   def __call__(self, image: bytes | np.ndarray, name: str) -> np.ndarray:
     """`preprocess`, for errors of an image called `name`."""
     return preprocess(
       image, self.preset, self.size, resize_size=self.resize_size, name=name
     )
+
+
+def stretch(size: int) -> dict[str, Any]:
+  """The `transforms.Portable` of a whole image that becomes a square."""
+  return {
+    "resize": "stretch",
+    "size": size,
+    "interpolation": "bilinear",
+    "antialias": False,
+  }
 
 
 def choose(

@@ -15,6 +15,7 @@ from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.transforms import Arrays
 from mobilevit_jax.data.transforms import geometry
+from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import Size
 from mobilevit_jax.data.transforms import Spec
 
@@ -204,6 +205,13 @@ class SegmentTransform:
       height, width = size
     resized = cv2.resize(pixels, (width, height))
     return {"images": resize_aligned(resized, *size)}
+
+  def preprocessing(self, size: int) -> dict[str, Any]:
+    """The square of the protocol "stretch"; see `transforms.Portable`.
+
+    The other protocols have images of many shapes, and a file one.
+    """
+    return presets.stretch(size)
 
 
 def _short_side(h: int, w: int, size: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ FAMILIES = {
   "mobilevitv3_l2": mobilevit_v3,
   "mobilevitv3_v2": mobilevit_v3,
 }
-HEADS = {"classifier": heads}
+HEADS = {"classifier": heads, "deeplabv3": heads, "ssdlite": heads}
 
 
 def write(net: Net, ops: Ops, x: Tensor, output: str) -> dict[str, Tensor]:

@@ -86,14 +86,26 @@ def layer_errors(
   return quantise.layer_errors(single, ranges, some)
 
 
+def engine(data: bytes, *, threads: int = 1) -> contract.Engine:
+  """LiteRT with XNNPACK, with the file; its answers are copies."""
+  runner = flatbuffer.interpreter(data, threads).get_signature_runner()
+  return lambda images: runner(images=images)
+
+
 def run(
   data: bytes, images: np.ndarray, options: contract.Options
 ) -> contract.Outputs:
   """What the engine answers for any number of images."""
-  runner = flatbuffer.interpreter(data).get_signature_runner()
-  return contract.in_batches(
-    lambda batch: runner(images=batch), images, options.batch
-  )
+  return contract.in_batches(engine(data), images, options.batch)
+
+
+def metadata(data: bytes) -> str:
+  """Our document in a file; empty where there is none."""
+  model = read(data)
+  for entry in model.metadata or ():
+    if entry.name in (b"mobilevit_jax", "mobilevit_jax"):
+      return bytes(model.buffers[entry.buffer].data).decode()
+  return ""
 
 
 def read(data: bytes) -> Any:

@@ -42,12 +42,12 @@ def schema() -> Any:
   )
 
 
-def interpreter(data: bytes) -> Any:
-  """LiteRT's engine for a file, on one thread, so that answers repeat."""
+def interpreter(data: bytes, threads: int = 1) -> Any:
+  """LiteRT's engine for a file; on one thread its answers repeat."""
   module = contract.library(
     "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
   )
-  engine = module.Interpreter(model_content=data, num_threads=1)
+  engine = module.Interpreter(model_content=data, num_threads=threads)
   engine.allocate_tensors()
   return engine
 

@@ -24,6 +24,12 @@ _MOVES = ("PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
 # XNNPACK multiplies int8 matrices only if the second has its zero at 0.
 _SYMMETRIC = re.compile(r"/(key|value)/linear$")
 _MAX_BIAS = 2.0**30
+# A detector's decoding: boxes would land on a grid of pixels, and softmax is
+# slow in eight bits.
+_DECODING = re.compile(r"^(boxes|scores)/")
+# Last layers of eight bits whose results are not: their input's range is found
+# as it comes, as the classifier's.
+_LAST = re.compile(r"^predict/")
 
 
 class DynamicOps(LiteRTOps):
@@ -39,7 +45,9 @@ class DynamicOps(LiteRTOps):
 
   def __init__(self, select: Callable[[str], bool] | None = None):
     super().__init__()
-    self._select = select or (lambda name: True)
+    self._select = lambda name: (
+      not _DECODING.match(name) and (select is None or select(name))
+    )
 
   def weights(self, x, kernel, bias, name, *, axis):
     """See `LiteRTOps.weights`."""
@@ -135,7 +143,8 @@ class Int8Ops(DynamicOps):
 
   def conv(self, x, kernel, bias, name, **options):
     """See `Ops.conv`."""
-    return super().conv(self._chosen(x, name), kernel, bias, name, **options)
+    x = self._float(x) if _LAST.match(name) else self._chosen(x, name)
+    return super().conv(x, kernel, bias, name, **options)
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`; the classifier takes float32 and finds the range."""

@@ -171,6 +171,38 @@ class LiteRTOps(LiteRTFile, Ops):
     )
     return self.op("CAST", [y], shape, name, "CastOptions", kind="UINT8")
 
+  def join(self, parts, axis, name):
+    """See `Ops.join`."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return self.op(
+      "CONCATENATION", parts, shape, name, "ConcatenationOptions", axis=axis
+    )
+
+  def exp(self, x, name):
+    """See `Ops.exp`."""
+    return self.op("EXP", [x], x.shape, name, "ExpOptions")
+
+  def affine(self, x, scale, shift, name):
+    """See `Ops.affine`."""
+    for code, part, value in (("MUL", "scale", scale), ("ADD", "shift", shift)):
+      if value is not None:
+        values = self.constant(
+          np.asarray(value, np.float32)[None], f"{name}/{part}"
+        )
+        last = name if part == "shift" or shift is None else f"{name}/product"
+        x = self._binary(code, x, values, last)
+    return x
+
+  def tail(self, x, name):
+    """See `Ops.tail`."""
+    b, n, k = x.shape
+    begin = self.constant(np.array([0, 0, 1], np.int32), f"{name}/begin")
+    size = self.constant(np.array([b, n, k - 1], np.int32), f"{name}/size")
+    return self.op(
+      "SLICE", [x, begin, size], (b, n, k - 1), name, "SliceOptions"
+    )
+
   def _mean(self, x, axes, shape, name, keep):
     where = self.constant(np.array(axes, np.int32), f"{name}/axes")
     return self.op(

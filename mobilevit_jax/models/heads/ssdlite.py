@@ -90,6 +90,19 @@ def decode(offsets: Any, boxes: Any) -> jax.Array:
   return jnp.concatenate([centers - half, centers + half], axis=-1)
 
 
+def decoded(out: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """What each anchor says, of what the head gives.
+
+  Returns:
+    `boxes` `[b, n, 4]`, see `decode`; `scores` `[b, n, k]` of objects alone:
+    softmax over all classes, and the background dropped.
+  """
+  return {
+    "boxes": decode(out["offsets"], out["anchors"]),
+    "scores": jax.nn.softmax(out["logits"])[..., 1:],
+  }
+
+
 class Separable(nnx.Module):
   """Depthwise 3 x 3 and BatchNorm, then 1 x 1, BatchNorm and ReLU."""
 
@@ -153,21 +166,6 @@ class Filter(nnx.Module):
     return self.norm(self.depthwise(x), train)
 
 
-class Predict(nnx.Module):
-  """1 x 1 convolution with bias, in float32 or wider."""
-
-  def __init__(self, in_channels: int, out_channels: int, dtype: DTypeLike):
-    shape = (1, 1, in_channels, out_channels)
-    self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
-    self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
-    self.dtype = layers.at_least_float32(dtype)
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.kernel[...].astype(self.dtype)
-    y = dw.pointwise_conv(x.astype(self.dtype), kernel)
-    return y + self.bias[...].astype(self.dtype)
-
-
 class SSDLite(nnx.Module):
   """Six maps, and of each cell of each the offsets and classes of its anchors.
 
@@ -182,11 +180,7 @@ class SSDLite(nnx.Module):
   LAYERS = ("extra", "pool", "filters", "predict")
   CLASSIFIERS = ("predict",)
   FROZEN = ()
-  # Scores are of objects alone: softmax over all, and the background dropped.
-  OUTPUTS: ClassVar[dict[str, Any]] = {
-    "boxes": lambda out: decode(out["offsets"], out["anchors"]),
-    "scores": lambda out: jax.nn.softmax(out["logits"])[..., 1:],
-  }
+  OUTPUTS: ClassVar[dict[str, Any]] = {"boxes": decoded}
 
   def __init__(
     self,
@@ -215,7 +209,14 @@ class SSDLite(nnx.Module):
       for pair in zip((c4, c5, *EXTRA), (*PROJECTED, *EXTRA), strict=True)
     )
     self.predict = nnx.List(
-      Predict(width, count * (4 + num_classes + 1), dtype)
+      layers.Conv(
+        width,
+        count * (4 + num_classes + 1),
+        1,
+        use_bias=True,
+        kind=depthwise,
+        dtype=layers.at_least_float32(dtype),
+      )
       for width, count in zip(
         (*PROJECTED, *EXTRA, GLOBAL), PER_CELL, strict=True
       )

@@ -1,0 +1,1 @@
+"""A page that runs an exported file in a browser, and what serves it."""
