@@ -189,6 +189,14 @@ ALLOWED: dict[str, set[str]] = {
     "weights",
   },
   "export.litert": {"export", "models", "models.heads"},
+  "demo": {
+    "data",
+    "data.sources",
+    "data.transforms",
+    "export",
+    "files",
+    "weights",
+  },
   # What measures the package may use all of it. It is no part of it.
   "benchmarks": {"*"},
 }
