@@ -5,6 +5,8 @@ from collections.abc import Callable
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import demos
+from docs.generate import heads
 from docs.generate import training
 from mobilevit_jax.weights import teaching
 
@@ -29,11 +31,15 @@ PARTS: dict[str, Callable[..., str]] = {
   "config": configuration.reference,
   "config_changes": configuration.changes,
   "config_own": configuration.own_fields,
+  "demos": demos.links,
   "figure_block": architecture.block,
+  "figure_deeplabv3": heads.deeplabv3,
   "figure_learning_rate": training.learning_rate,
   "figure_sizes": training.sizes,
+  "figure_ssdlite": heads.ssdlite_levels,
   "figure_stages": architecture.stages,
   "figure_unfold": architecture.unfold,
+  "heads": heads.counts,
   "lengths": training.lengths,
   "models": architecture.sizes,
   "teaching": teaching_table,

@@ -84,8 +84,8 @@ def export() -> argparse.ArgumentParser:
     nargs="+",
     type=pathlib.Path,
     metavar="IMAGE_OR_FOLDER",
-    help="what to compare with JAX on; by default, those of "
-    "--calibration_images, or else coloured squares",
+    help="what to compare with JAX on; by default 64 of the calibration's, "
+    "or else coloured squares",
   )
   add(
     "--calibration_images",

@@ -22,8 +22,11 @@ NAMES = (
   "quickstart",
   "unfold_fold",
   "attention",
+  "separable_attention",
   "features",
   "finetune",
+  "segmentation",
+  "detection",
   "export",
   "training_curves",
 )
@@ -192,6 +195,25 @@ def test_attention(tmp_path):
 
 
 @pytest.mark.slow
+def test_separable_attention(tmp_path):
+  small = ["WEIGHTS = None", "MODEL = 'mobilevitv2_050'", "SIZE = 64"]
+  printed, figures = _run("separable_attention", small, tmp_path)
+  assert "stage4 (4, 4, 4) (4, 4)" in printed
+  lines = [line.split() for line in printed.splitlines()]
+  totals = {
+    (line[0], line[1]): (float(line[2]), float(line[4].replace(",", "")))
+    for line in lines
+    if len(line) == 6 and line[1].isdecimal()
+  }
+  small, large = (totals["mobilevit_s", side] for side in ("256", "512"))
+  assert large[0] / small[0] == pytest.approx(16, rel=0.01)
+  small, large = (totals["mobilevitv2_050", side] for side in ("256", "512"))
+  assert small[0] == large[0] == 0
+  assert large[1] / small[1] == pytest.approx(4, rel=0.01)
+  assert figures == 1
+
+
+@pytest.mark.slow
 def test_features(tmp_path):
   small = ["WEIGHTS = None", "SIZE = 64", "STAGES = ('stage3',)"]
   _, figures = _run("features", small, tmp_path)
@@ -207,6 +229,35 @@ def test_finetune(tmp_path):
   assert (run / "report" / "index.html").exists()
   assert "digits/even/" in printed  # and its classes
   assert figures == 1
+
+
+@pytest.mark.slow
+def test_segmentation(tmp_path):
+  small = [
+    # A net that compiles in seconds.
+    "from tests import tiny_segment_config",
+    "WEIGHTS, MODEL, SIZE, EPOCHS, IMAGES = None, 'tiny', 32, 2, 32",
+  ]
+  _, figures = _run("segmentation", small, tmp_path)
+  run = tmp_path / "notebooks" / "runs" / "segmentation"
+  assert "mean IoU" in (run / "report" / "index.html").read_text()
+  # Masks, two of the taps, curves, overlays.
+  assert figures == 5
+
+
+@pytest.mark.slow
+def test_detection(tmp_path):
+  pytest.importorskip("pycocotools")
+  small = [
+    "from tests import tiny_detect_config",
+    "WEIGHTS, MODEL, SIZE, EPOCHS, IMAGES = None, 'tiny_detect', 64, 2, 32",
+  ]
+  printed, figures = _run("detection", small, tmp_path)
+  assert "150 anchors at 64 px" in printed
+  run = tmp_path / "notebooks" / "runs" / "detection"
+  assert "average precision" in (run / "report" / "index.html").read_text()
+  # Anchors, matches, curves, boxes.
+  assert figures == 4
 
 
 @pytest.mark.slow
