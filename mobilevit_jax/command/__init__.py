@@ -16,6 +16,7 @@ import importlib
 import sys
 
 from mobilevit_jax.command import arguments
+from mobilevit_jax.run import stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,9 @@ COMMANDS: dict[str, Command] = {
   "models": Command(
     "mobilevit_jax.models.__main__", "list the nets, with published figures"
   ),
-  "demo": Command("mobilevit_jax.demo", "show a net at work in a browser"),
+  "demo": Command(
+    "mobilevit_jax.demo.__main__", "show a net at work in a browser"
+  ),
 }
 # Names of commands until 0.1.0.
 _MOVED = {"convert": "weights", "prepare_data": "data"}
@@ -63,6 +66,8 @@ _MOVED = {"convert": "weights", "prepare_data": "data"}
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command that the first argument names."""
+  if argv is None:
+    stop.begin()  # `python -m` has done that
   name, *rest = [*(sys.argv[1:] if argv is None else argv), ""][:-1] or ["-h"]
   if name in ("-h", "--help", "help"):
     print(usage())

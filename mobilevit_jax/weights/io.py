@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from mobilevit_jax import config
 from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import hf_config
@@ -59,7 +60,56 @@ def load_weights(
       f"head={head!r} is now called reset; head='reset' is reset='classifier', "
       "and head='keep' is reset='none'"
     )
+  return place(model, source_lib.read(source, which=which), reset=reset)
+
+
+def start(
+  model: models.Net,
+  seed: int,
+  *,
+  source: str | None = None,
+  which: source_lib.Which = "auto",
+  reset: Reset = "none",
+) -> tuple[models.Net, str]:
+  """The net that a run starts from, and in words where its weights are from.
+
+  Args:
+    model: abstract.
+    seed: of what no source gives.
+    source: see `load_weights`; None for random weights.
+    which: see `load_weights`.
+    reset: likewise; without a source it must be `"none"`.
+
+  Raises:
+    ValueError: if weights are to be kept and there are none; and as
+      `load_weights`.
+  """
+  if source is None and reset != "none":
+    # A recipe for weights that know something learns next to nothing from
+    # random ones, and does so without a word.
+    raise ValueError(
+      f"reset={reset!r} trains further from weights, and weights.source names "
+      "none. Set config.weights.source to weights (a file, a folder or "
+      "hf://owner/name) or to the workdir of another run; or train from random "
+      "weights, with configs/finetune.py:VARIANT,scratch, or elsewhere with "
+      "config.weights.reset=none"
+    )
+  net = models.initialize(model, seed)
+  if source is None:
+    return net, f"random, seed {seed}"
   found = source_lib.read(source, which=which)
+  net = place(net, found, reset=reset)
+  dialect, kept = (
+    names.detect(found.tensors),
+    "" if reset == "none" else (f"; the {reset} is random, seed {seed}"),
+  )
+  return net, f"{source} ({dialect}, {len(found.tensors)} tensors{kept})"
+
+
+def place(
+  model: Model, found: source_lib.Source, *, reset: Reset = "none"
+) -> Model:
+  """`load_weights` of what was read already."""
   own = trees.flat_model(model)
   values = decode(found.tensors, model, name=found.name, reset=reset)
   graphdef, state = nnx.split(model)
@@ -209,6 +259,8 @@ def _check_tensor(
     return [f"type: {key} is {value.dtype}, not floating point"]
   if not np.all(np.isfinite(value)):
     return [f"values: {key} holds NaN or infinity"]
+  if value.size and np.abs(value).max() > np.finfo(np.float32).max:
+    return [f"values: {key} holds numbers beyond float32's range"]
   if key.endswith(("running_var", "/var")) and np.any(value < 0):
     return [f"values: {key} holds negative variances"]
   return []
@@ -231,9 +283,18 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def find_model(found: source_lib.Source) -> dict[str, Any]:
-  """Arguments of `create_model` for a source: variant, head and classes."""
+  """Arguments of `create_model` for a source: variant, head and classes.
+
+  Raises:
+    config.ForeignFileError: if they can't be told.
+  """
   if found.model is not None:
     return found.model
+  with config.foreign(found.name):
+    return _find_model(found)
+
+
+def _find_model(found: source_lib.Source) -> dict[str, Any]:
   try:
     family, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)
@@ -282,7 +343,9 @@ def build_model(
     # The strict reading then lists what differs.
     fields["name"] = models.full_name(variant)
   model = models.abstract_model(**fields)
-  values = decode(found.tensors, model, name=found.name)
+  own = trees.flat_model(model)
+  decoded = decode(found.tensors, model, name=found.name)
+  values = {path: v.astype(own[path].dtype) for path, v in decoded.items()}
   graphdef, state = nnx.split(model)
   state = trees.replace(nnx.to_pure_dict(state), values)
   return nnx.merge(graphdef, jax.device_put(state))
