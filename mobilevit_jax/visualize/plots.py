@@ -285,12 +285,16 @@ def plot_classes(
   figure, axes = _grid(1, 2, width=3.6, height=2.8)
   picture, bars = axes[0]
   picture.imshow(features_lib.as_batch(image)[0])
-  bars.barh(names, probabilities[order], color="#0072b2")
-  for number, index in enumerate(order):
-    share = probabilities[index]
-    bars.text(share + 0.02, number, f"{share:.1%}", va="center")
+  shares = probabilities[order]
+  # By place: two classes may have the same name, as ImageNet's cranes.
+  bars.barh(range(len(names)), shares, color="#0072b2")
+  # Up to the longest bar: those of a thousand even classes are 0.1 %.
+  most = max(float(shares[0]), 1e-6)
+  for number, share in enumerate(shares):
+    bars.text(share + 0.02 * most, number, f"{share:.1%}", va="center")
   bars.invert_yaxis()
-  bars.set(xlim=(0, 1.25), xlabel="probability", xticks=[0, 0.5, 1])
+  bars.set(xlim=(0, 1.3 * most), xlabel="probability", xticks=[0, most])
+  bars.set_xticklabels(["0", f"{most:.1%}"])
   bars.set_yticks(range(len(names)), [_cut(name) for name in names])
   return figure
 

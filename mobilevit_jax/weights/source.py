@@ -17,6 +17,7 @@ from mobilevit_jax import files as own_files
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
+from mobilevit_jax.weights import teaching
 from mobilevit_jax.weights import trees
 
 WHICH = ("auto", "ema", "raw", "best")
@@ -58,9 +59,10 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
 
   Args:
     source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
-      with `model.safetensors`, `hf://owner/name[@revision]`, or a run's
-      workdir, local or `gs://`; its folders `best` and `checkpoints` stand for
-      the run, with the weights in them.
+      with `model.safetensors`, `hf://owner/name[@revision]`, `teaching:NAME`
+      (see `teaching.TEACHING`), or a run's workdir, local or `gs://`; its
+      folders `best` and `checkpoints` stand for the run, with the weights in
+      them.
     which: of a run, the averaged (`"ema"`) or the `"raw"` weights of its last
       step, or the averaged ones that evaluated `"best"`; `"auto"` is the best
       of a run that stops early, and the averaged ones of another.
@@ -74,6 +76,11 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
   name = os.fspath(source)
   if name.startswith(_HUB):
     return _read_folder(name, _download(name))
+  if name.startswith(teaching.PREFIX):
+    path, row = teaching.find(name)
+    tensors, metadata = files.read(path)
+    labels = _labels(name, {"id2label": _json(metadata)})
+    return Source(name, tensors, labels, crop=dict(row.crop), file=path)
   own_files.check_reachable(name)
   # The one kind that may be remote, and that must not go through pathlib,
   # which would make one slash of gs://'s two.
