@@ -17,13 +17,13 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help train test torture parity export demo matrix docs check format \
-  lock clean
+  lock endurance clean
 
 help: ## List the targets.
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
-	  awk -F '|' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	  awk -F '|' '{ printf "  %-9s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'variables: PYTHON=$(PYTHON) VENV=$(VENV) CONFIG=$(CONFIG)'
 	@echo '           WORKDIR=$(WORKDIR) KILLS=$(KILLS) ARGS="--config.seed=1"'
@@ -39,6 +39,9 @@ test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 torture: $(VENV)/.dev ## Kill a run of CONFIG at KILLS=20 moments, and compare.
 	KILLS=$(KILLS) TORTURE_CONFIG=$(CONFIG) $(BIN)/python -m pytest -n 0 -s \
 	  tests/test_torture.py $(ARGS)
+
+endurance: $(VENV)/.dev ## Run 20,000 steps, and print what they hold on to.
+	$(BIN)/python -m tests.endurance $(ARGS)
 
 # One thread each: torch's and XLA's pools would otherwise fight for the cores.
 parity: .venv-parity/.parity ## Compare with PyTorch, in .venv-parity (gigabytes).

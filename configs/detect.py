@@ -85,6 +85,7 @@ def get_config(arguments: str = "s") -> Any:
       "flip": 0.5,
       "most_boxes": 100,
       "bad_boxes": "clip",  # or "error"
+      "max_pixels": 100_000_000,  # larger images are refused
     }
   )
   name, train, held_out = _SETS[which]

@@ -103,6 +103,11 @@ FIELDS: dict[str, tuple[str, str]] = {
     "pixels",
     "shorter side before the crop; none: the preset's share of `size`",
   ),
+  "transform.max_pixels": (
+    "pixels",
+    "the most that an image may have: a larger one is refused by name, before "
+    "it is decoded",
+  ),
   "data.name": (
     "",
     "`folder`, `digits`, or the name of a TFDS set; with boxes `coco_json`, "
@@ -252,6 +257,11 @@ DETECT: dict[str, tuple[str, str]] = {
     "`clip` cuts boxes at the image's edges and leaves out what is then no "
     "box; `error` refuses them",
   ),
+  "transform.max_pixels": (
+    "pixels",
+    "the most that an image may have: a larger one is refused by name, before "
+    "it is decoded",
+  ),
 }
 # What configs/segment.py has in place of those, and more of the net.
 SEGMENT: dict[str, tuple[str, str]] = {
@@ -313,5 +323,10 @@ SEGMENT: dict[str, tuple[str, str]] = {
   "transform.multiple": (
     "pixels",
     "what evaluated sides are multiples of: it is the output stride",
+  ),
+  "transform.max_pixels": (
+    "pixels",
+    "the most that an image may have: a larger one is refused by name, before "
+    "it is decoded",
   ),
 }

@@ -167,6 +167,7 @@ def _recipe_of_v1(name: str, dropout: float) -> Any:
         # For evaluation; or "hf", "timm", for weights from there.
         "preset": "cvnets",
         "resize_size": config_dict.placeholder(int),  # None: the preset's
+        "max_pixels": 100_000_000,  # larger images are refused
       },
       "data": {
         "name": "imagenet2012",

@@ -91,6 +91,7 @@ def get_config(arguments: str = "s") -> Any:
         "rotation": 0.0,
         "protocol": config.task.get_ref("protocol"),
         "multiple": config.model.get_ref("output_stride"),
+        "max_pixels": 100_000_000,  # larger images are refused
       }
     )
   config.weights.reset = "head"

@@ -1,6 +1,9 @@
 """MobileViT in JAX/Flax: model, recipe, data and trainer."""
 
+import sys
 from typing import Any, TYPE_CHECKING
+
+from mobilevit_jax.run import stop
 
 if TYPE_CHECKING:
   from mobilevit_jax.models import create_model
@@ -9,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VARIANTS", "create_model", "load_weights"]
 __version__ = "0.2.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m`, which is still finding its module
+  stop.begin()
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,38 @@ class ConfigError(UserError, ValueError):
   """A configuration that can't be run."""
 
 
+class ForeignFileError(UserError, ValueError):
+  """A file from elsewhere that can't be used; the message names it."""
+
+
+@contextlib.contextmanager
+def foreign(name: object) -> Iterator[None]:
+  """Turns whatever reading a file from elsewhere raises into one class.
+
+  Readers meet what nobody thought of: their libraries raise errors of a dozen
+  types. Only a missing file stays a `FileNotFoundError`.
+
+  Args:
+    name: of the file, which begins the message.
+
+  Raises:
+    ForeignFileError: in place of any other error.
+  """
+  try:
+    yield
+  except (ForeignFileError, FileNotFoundError):
+    raise
+  except UserError as error:  # it says whose it is
+    raise ForeignFileError(str(error)) from error
+  except Exception as error:
+    reason = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+      reason = error.strerror
+    if not reason.startswith(str(name)):
+      reason = f"{name}: {reason}"
+    raise ForeignFileError(reason) from error
+
+
 def need(module: str, extra: str, what: str) -> None:
   """Says which extra of the package something takes, where it is not there.
 
@@ -277,7 +309,8 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
     workdir: the run's folder, which may hold nothing yet.
 
   Returns:
-    A line for each field outside `config.model` that differs.
+    A line for each field outside `config.model` that differs, or one on a file
+    that is damaged.
 
   Raises:
     ConfigError: if the checkpoints there are of another version of this
@@ -286,7 +319,13 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
   path = epath.Path(workdir) / CONFIG_FILE
   if not path.exists():
     return []
-  old = json.loads(path.read_text())
+  try:
+    old = json.loads(path.read_bytes())
+    if not isinstance(old, dict):
+      raise ValueError("it holds no object")
+  except (OSError, ValueError, RecursionError) as error:
+    # The checkpoints are what counts, and are checked by themselves.
+    return [f"{path} can't be read, and is written anew: {error}"]
   check_version(old, workdir)
   old, new = flat(old), flat(new)
   lines = [

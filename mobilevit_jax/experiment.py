@@ -195,6 +195,7 @@ class Experiment:
       fits=getattr(self.task, "fits", None),
       on_bad_image=self.loading["on_bad_image"],
       progress=True,
+      max_pixels=self.evaluation.transform.max_pixels,
     )
 
   def costs(self) -> tuple[dict[int, int], float | None]:

@@ -53,6 +53,33 @@ def write_text(path: epath.PathLike, text: str) -> None:
     part.write_text(text)
 
 
+def read_lines(path: epath.PathLike) -> list[str]:
+  """Lines of a text file, whatever bytes it holds; none if it isn't there.
+
+  A line ends with a newline alone, so that a record is not cut by what else
+  Unicode counts as one.
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    return []
+  text = path.read_bytes().decode("utf-8", "backslashreplace")
+  return [line for line in text.split("\n") if line]
+
+
+def printable(text: str) -> str:
+  """A text for a terminal: one line, in which nothing is a command to it.
+
+  Names of files and classes are others' to choose: they may hold newlines,
+  escape sequences, and bytes that are no UTF-8.
+  """
+  return "".join(
+    mark
+    if mark.isprintable()
+    else mark.encode("unicode_escape").decode("ascii")
+    for mark in text
+  )
+
+
 def append_text(path: epath.Path, text: str) -> None:
   """Adds to the end of a file, which need not exist."""
   if is_local(path):

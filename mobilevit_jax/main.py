@@ -18,6 +18,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from mobilevit_jax import config as config_lib
+from mobilevit_jax.run import stop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A name, or a file")
 _WORKDIR = flags.DEFINE_string(
@@ -33,6 +34,7 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 
 
+@stop.in_one_line("main", "what the run saved is whole; start again to go on")
 def _run(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
   if not flags.FLAGS["verbosity"].present:
@@ -46,7 +48,6 @@ def _run(unused_argv: list[str]) -> int:
   from mobilevit_jax import report
   from mobilevit_jax import train
   from mobilevit_jax.run import distributed
-  from mobilevit_jax.run import stop
 
   try:
     distributed.initialize(
@@ -58,9 +59,6 @@ def _run(unused_argv: list[str]) -> int:
     train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     if _CONFIG.value.report:
       report.after_training(_WORKDIR.value)
-  except stop.Stopped as stopped:
-    print(stopped, file=sys.stderr)
-    return stopped.exit_code
   except (config_lib.UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return distributed.leave(1)

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 from typing import Any
@@ -28,6 +29,7 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import sharding
+from mobilevit_jax.run import stop
 from mobilevit_jax.tasks import task as task_lib
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
@@ -156,6 +158,7 @@ def _why(setup: experiment.Evaluation, index: int) -> str:
   return f"{setup.source.place(index)[0]}: it could not be read a moment ago"
 
 
+@stop.in_one_line("predict", "files that were written are whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 if any image could not be read."""
   args = arguments.predict().parse_args(argv)
@@ -164,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   def report(message: str) -> None:
     failures.append(message)
     print(f"predict: {message}", file=sys.stderr)
+
+  def report_image(message: str) -> None:
+    report(writer.printable(message))
 
   try:
     _check_counts(size=args.size, batch=args.batch, top=args.top)
@@ -181,8 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     if args.coco is not None and not hasattr(predictor.task, "coco_results"):
       raise ValueError(f"--coco={args.coco} needs weights of a detector")
-    for prediction in predictor(paths, batch=args.batch, report=report):
-      _show(prediction, predictor, args)
+    found = predictor(paths, batch=args.batch, report=report_image)
+    for prediction in found:
+      _show(prediction, predictor, args, report_image)
       if args.coco is not None:
         task: Any = predictor.task  # not every one has these results
         results += task.coco_results(
@@ -204,18 +211,25 @@ def _check_counts(**counts: int | None) -> None:
 
 
 def _show(
-  prediction: Prediction, predictor: Predictor, args: argparse.Namespace
+  prediction: Prediction,
+  predictor: Predictor,
+  args: argparse.Namespace,
+  report: Callable[[str], None],
 ) -> None:
   """Prints what is seen, and draws it where that is asked for."""
   task, class_names = predictor.task, predictor.class_names
   top = task.describe(prediction.outputs, class_names, args.top)
+  if any(math.isnan(entry[task.score]) for entry in top):
+    report(f"{prediction.name}: the net's answer is not a number")
+    return
   if args.json:
     # One object a line, so that a reader need not wait for the end.
     print(json.dumps({"image": prediction.name, "top": top}), flush=True)
   else:
-    print(prediction.name)
+    print(writer.printable(prediction.name))
     for entry in top:
-      print(f"  {entry[task.score]:7.2%}  {entry['label']}", flush=True)
+      label = writer.printable(entry["label"])
+      print(f"  {entry[task.score]:7.2%}  {label}", flush=True)
   if args.draw is not None:
     # With its old ending in the name, so that a.jpg and a.png don't meet.
     name = f"{pathlib.PurePath(prediction.name).name}.png"
@@ -225,9 +239,15 @@ def _show(
       data = pathlib.Path(prediction.name).read_bytes()
       pixels = augment.decode(data, prediction.name)
       mask = task.picture(prediction.outputs, pixels.shape[:2])
-      mask.save(args.draw / f"{name.removesuffix('.png')}.mask.png")
-    picture = task.draw(pixels, prediction.outputs, class_names)
-    Image.fromarray(picture).save(args.draw / name)
+      _save(mask, args.draw / f"{name.removesuffix('.png')}.mask.png")
+    names = [*map(writer.printable, class_names)]
+    picture = task.draw(pixels, prediction.outputs, names)
+    _save(Image.fromarray(picture), args.draw / name)
+
+
+def _save(picture: Image.Image, path: pathlib.Path) -> None:
+  with writer.whole(path, force=True) as part:
+    picture.save(part, format="PNG")
 
 
 if __name__ == "__main__":

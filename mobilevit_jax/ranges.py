@@ -215,6 +215,8 @@ RULES: dict[str, Rule] = {
   "transform.most_boxes": whole(1, 10**5),
   "transform.bad_boxes": one_of("clip", "error"),
   "transform.preset": one_of(*presets.PRESETS),
+  # Of 65,535 a side, which is the most that a JPEG can have.
+  "transform.max_pixels": whole(1, 2**32),
   "transform.resize_size": optional(whole(1, 2 * presets.MAX_SIZE)),
   "data.name": TEXT,
   "data.dir": optional(TEXT),

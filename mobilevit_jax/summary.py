@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from mobilevit_jax import models
 from mobilevit_jax.command import arguments
+from mobilevit_jax.run import stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +229,7 @@ def format_table(layers: Sequence[Layer]) -> str:
   return "\n".join([*lines, "", kinds])
 
 
+@stop.in_one_line("summary", "it writes nothing")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
   args = arguments.summary().parse_args(argv)

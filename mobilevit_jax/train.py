@@ -80,7 +80,7 @@ def train_and_evaluate(
       config_lib.save(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = writer_lib.Writer(workdir, enabled=is_first)
+    writer = writer_lib.Writer(workdir, enabled=is_first, say=bar.say)
     stack.callback(writer.close)
     ledger = bad_images.Ledger(
       run.source,
@@ -182,12 +182,17 @@ def _loop(
   began = writer.note_start(start)
   frozen = run.layout.replicate(run.task.frozen)
   compiled = {}
+  # After a signal there is nothing to save yet.
+  go_on = functools.partial(tools.signals.before_step, start, num_steps)
   if start < num_steps:
-    compiled = distributed.together(lambda: _compile_steps(run, state, frozen))
+    compiled = distributed.together(
+      lambda: _compile_steps(run, state, frozen, go_on)
+    )
   begin = time.monotonic()
   bar.say("compiling the evaluation")
   evaluator.compile()
   bar.say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
+  go_on()
 
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
@@ -281,12 +286,17 @@ def _loop(
 
 
 def _compile_steps(
-  run: experiment.Experiment, state: steps.TrainState, frozen: Any
+  run: experiment.Experiment,
+  state: steps.TrainState,
+  frozen: Any,
+  go_on: Callable[[], None],
 ) -> dict[tuple[int, int], Callable[..., Any]]:
   """One train step compiled for each (size, batch) of the plan.
 
   What is compiled ahead of time can't be recompiled: another shape is an
   error. The state is donated, so that it is held in memory once.
+
+  A shape may take half a minute, so `go_on` may end it after each.
   """
   graphdef = steps.split(run.model)[0]
   step = functools.partial(
@@ -312,6 +322,7 @@ def _compile_steps(
       f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
       f"in {time.monotonic() - begin:.1f} s"
     )
+    go_on()
   return compiled
 
 

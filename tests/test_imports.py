@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.check",  # before a run begins
     "evaluate",
     "experiment",
+    "files",  # what a terminal may be given
     "run",
     "steps",
     "summary",  # FLOPs of a step, for utilisation
@@ -104,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "files",
   },
   "data.__main__": {  # a door, which no worker imports
+    "run",  # how a command ends
     "config",
     "data",  # whether images have boxes
     "data.check",
@@ -126,9 +128,9 @@ ALLOWED: dict[str, set[str]] = {
   "files": set(),
   # The public names, then the commands. Others import a command's room only
   # for what it adds up or draws.
-  "": {"models", "weights"},
+  "": {"models", "run", "weights"},  # a command's first Ctrl-C is of `run`
   # Names the others by strings: nothing is loaded before it is asked for.
-  "command": {"command.arguments"},
+  "command": {"command.arguments", "run"},
   "command.arguments": set(),
   "command.configs": {"config"},
   "models.__main__": {  # a door
@@ -136,7 +138,7 @@ ALLOWED: dict[str, set[str]] = {
     "models",
     "summary",
   },
-  "summary": {"command.arguments", "config", "models", "models.heads"},
+  "summary": {"command.arguments", "config", "models", "models.heads", "run"},
   "visualize": {"models"},
   "predict": {
     "command.arguments",

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
+import safetensors.numpy
 
 from mobilevit_jax import create_model
 from mobilevit_jax import predict
@@ -107,6 +108,67 @@ def test_only_regular_files_are_read(capsys, weights, folder):
   )
   assert (code, len(found)) == (1, 1)
   assert err.count("is not a regular file\n") == 2
+
+
+def test_odd_names_are_printed_without_what_terminals_obey(
+  capsys, weights, folder, tmp_path
+):
+  (folder / "._0.png").write_bytes(b"what macOS adds")
+  (folder / ".cache").mkdir()
+  (folder / ".cache" / "0.png").write_bytes((folder / "0.png").read_bytes())
+  for name in (b"\xff\x1b[31m.png", b"new\nline.png"):
+    path = folder / os.fsdecode(name)
+    path.write_bytes((folder / "0.png").read_bytes())
+  labels = tmp_path / "labels.json"
+  labels.write_text(json.dumps([f"\x1b[2J{i}\n" for i in range(CLASSES)]))
+  code = predict.main(
+    [
+      f"--weights={weights}",
+      f"--labels={labels}",
+      "--size=64",
+      "--top=1",
+      f"--draw={tmp_path / 'drawn'}",
+      str(folder),
+    ]
+  )
+  printed = capsys.readouterr()
+  assert (code, printed.err) == (0, "")
+  assert "\x1b" not in printed.out
+  assert len(printed.out.splitlines()) == 2 * 7
+  assert "\\udcff\\x1b[31m.png" in printed.out
+  assert "\\x1b[2J" in printed.out
+  assert len([*(tmp_path / "drawn").iterdir()]) == 7
+
+
+def test_answer_that_is_no_number_is_an_error(capsys, weights, folder):
+  tensors = safetensors.numpy.load_file(weights)
+  tensors["head.fc.weight"] = np.full_like(tensors["head.fc.weight"], 3e38)
+  path = folder / "large.safetensors"
+  safetensors.numpy.save_file(tensors, path)
+  code, found, err = run(
+    capsys, f"--weights={path}", "--size=64", "--json", folder / "0.png"
+  )
+  assert (code, found) == (1, [])
+  assert "0.png: the net's answer is not a number\n" in err
+
+
+@pytest.mark.parametrize("name", ["none", "list", "fields", "model", "bytes"])
+def test_strange_run_is_one_line(capsys, folder, name):
+  run_folder = folder / "run"
+  (run_folder / "checkpoints").mkdir(parents=True)
+  content = {
+    "none": b'{"version": "0.2.0", "model": {"name": "mobilevit_xxs", '
+    b'"num_classes": 6}}',
+    "list": b"[]",
+    "fields": b'{"version": "0.2.0", "early_stop": 3}',
+    "model": b'{"version": "0.2.0", "model": {"name": ["x"], "depth": {}}}',
+    "bytes": b"\xff",
+  }[name]
+  (run_folder / "config.json").write_bytes(content)
+  code, found, err = run(capsys, f"--weights={run_folder}", folder / "0.png")
+  assert (code, found) == (1, [])
+  assert err.startswith("predict: ") and err.count("\n") == 1
+  assert str(run_folder) in err
 
 
 def test_pictures_are_drawn_for_every_image(capsys, weights, folder, tmp_path):

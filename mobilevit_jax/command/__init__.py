@@ -16,6 +16,7 @@ import importlib
 import sys
 
 from mobilevit_jax.command import arguments
+from mobilevit_jax.run import stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,8 @@ _MOVED = {"convert": "weights", "prepare_data": "data"}
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command that the first argument names."""
+  if argv is None:
+    stop.begin()  # `python -m` has done that
   name, *rest = [*(sys.argv[1:] if argv is None else argv), ""][:-1] or ["-h"]
   if name in ("-h", "--help", "help"):
     print(usage())

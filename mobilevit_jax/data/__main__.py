@@ -26,6 +26,7 @@ from typing import Any
 
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
+from mobilevit_jax.run import stop
 
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
 
@@ -34,6 +35,7 @@ _COMMANDS = ("prepare", "convert", "verify", "check", "show")
 _TFDS_COMMANDS = ("prepare", "convert", "verify")
 
 
+@stop.in_one_line("data", "what was finished is whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 for a set that isn't sound."""
   words = [*(sys.argv[1:] if argv is None else argv)]
@@ -48,11 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in _TFDS_COMMANDS:
       config_lib.need("tensorflow_datasets", "tfds", f"data {words[0]}")
     return args.run(args)
-  except KeyboardInterrupt:
-    print("data: interrupted", file=sys.stderr)
-    return 130
   except (ValueError, OSError) as error:
-    print(f"data: {error}", file=sys.stderr)
+    print(f"data: {files.printable(str(error))}", file=sys.stderr)
     return 1
 
 
@@ -106,7 +105,7 @@ def _verify(args: argparse.Namespace) -> int:
   faults = 0
   for found in verify.verify(args.path, sample=args.sample):
     for fault in found.faults:
-      print(f"broken: {fault}")
+      print(files.printable(f"broken: {fault}"))
     print(
       f"{found.split}: {found.num_images} images in {found.num_files} files, "
       f"{found.num_decoded} decoded, {len(found.faults)} broken",
@@ -146,7 +145,7 @@ def _check(args: argparse.Namespace) -> int:
     task: Any = kind.make(None, 1)
     size, fits = size or kind.size, task.fits
   report = check.check_splits(splits, size=size, progress=True, fits=fits)
-  print("\n".join(report.lines()))
+  print("\n".join(map(files.printable, report.lines())))
   if refusal := report.refusal():
     raise ValueError(refusal)
   return 0

@@ -14,6 +14,11 @@ import cv2
 import numpy as np
 
 from mobilevit_jax.data import examples
+from mobilevit_jax.data import headers
+
+# The largest image that is decoded, in pixels: 300 MB as RGB. Cameras reach it,
+# photographs to learn from are a hundredth of it.
+MAX_PIXELS = 100_000_000
 
 # The centre crop takes 256 of 288 pixels, whatever the size (paper, 4.1).
 EVAL_RESIZE = 288 / 256
@@ -46,7 +51,9 @@ def example_rng(seed: int, epoch: int, example_id: int) -> np.random.Generator:
   return np.random.Generator(bits)
 
 
-def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
+def decode(
+  image: bytes | np.ndarray, name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
   """Decodes one image.
 
   JPEG and PNG become 8-bit RGB: grey is repeated, 16-bit keeps the high byte,
@@ -58,22 +65,30 @@ def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
   Args:
     image: the encoded file, or pixels.
     name: what to call the example in an error.
+    max_pixels: the most that an encoded image may have, by its header.
 
   Returns:
     uint8 [h, w, 3], RGB.
 
   Raises:
-    examples.ImageError: if it is empty, truncated or no image.
+    examples.ImageError: if it is empty, truncated, too large or no image.
   """
   if isinstance(image, np.ndarray):
     return _check_pixels(image, name)
   if not image:
     raise examples.ImageError(f"{name}: the image is empty (0 bytes)")
-  data = np.frombuffer(image, np.uint8)
+  size = headers.size(image)
+  if size is not None and size[0] * size[1] > max_pixels:
+    raise examples.ImageError(
+      f"{name}: it has {size[1]} x {size[0]} pixels, more than the "
+      f"{max_pixels} that are decoded (config.transform.max_pixels)"
+    )
   try:
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    pixels = None
+    if size is not None and not headers.is_cut(image):
+      data = np.frombuffer(image, np.uint8)
+      pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
   except cv2.error as error:
-    # Raised, for instance, for a header that claims too many pixels.
     raise examples.ImageError(
       f"{name}: cannot be decoded: {error.err}"
     ) from error

@@ -21,6 +21,7 @@ import grain
 import numpy as np
 
 from mobilevit_jax import config
+from mobilevit_jax.data import handover
 from mobilevit_jax.data import transforms
 
 Batch = dict[str, np.ndarray]
@@ -40,8 +41,10 @@ class BatchIterator(Iterator[Batch]):
   the memory they share; it is safe at any time, and more than once.
   """
 
-  def __init__(self, dataset: grain.IterDataset):
-    """Starts loading; see `train_batches` and `eval_batches`."""
+  def __init__(
+    self, dataset: grain.IterDataset, place: handover.Place | None = None
+  ):
+    """Starts loading; `place` is where workers put batches, and is closed."""
     iterator = iter(dataset)
     # Grain starts its workers at the first `next`. They inherit the blocked
     # signals of this thread, so that a Ctrl-C or SIGTERM to the whole process
@@ -53,7 +56,9 @@ class BatchIterator(Iterator[Batch]):
     self._iterator = iterator
     self._workers: set[Any] = set()
     starter.shutdown(wait=False)
-    self._finalizer = weakref.finalize(self, _close, self._first, iterator)
+    self._finalizer = weakref.finalize(
+      self, _close, self._first, iterator, place
+    )
 
   def __next__(self) -> Batch:
     """The next batch.
@@ -66,7 +71,7 @@ class BatchIterator(Iterator[Batch]):
       raise ValueError("The iterator is closed.")
     try:
       if self._first is None:
-        return next(self._iterator)
+        return _taken(next(self._iterator))
       while not futures.wait([self._first], timeout=0.1).done:
         self._note_workers()
       self._note_workers()
@@ -77,7 +82,7 @@ class BatchIterator(Iterator[Batch]):
       raise WorkerError(self._lost()) from error
     if batch is None:
       raise StopIteration
-    return batch
+    return _taken(batch)
 
   def _note_workers(self) -> None:
     children = multiprocessing.active_children()
@@ -110,7 +115,11 @@ def _block_signals() -> None:
   signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def _first(iterator: Any) -> Batch | None:
+def _taken(batch: Batch | handover.Passed) -> Batch:
+  return batch.take() if isinstance(batch, handover.Passed) else batch
+
+
+def _first(iterator: Any) -> Batch | handover.Passed | None:
   try:
     return next(iterator, None)
   except flags.UnparsedFlagAccessError as error:
@@ -121,10 +130,14 @@ def _first(iterator: Any) -> Batch | None:
     ) from error
 
 
-def _close(first: futures.Future, iterator: Any) -> None:
+def _close(
+  first: futures.Future, iterator: Any, place: handover.Place | None
+) -> None:
   # Grain's iterators are not for two threads at once.
   futures.wait([first])
   iterator.close()
+  if place is not None:
+    place.close()
 
 
 class LoadRows:
@@ -230,10 +243,9 @@ def iterate(
   if num_threads is None:
     num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
   load_rows = LoadRows(num_threads)
-  dataset = grain.MapDataset.range(elements.start, elements.stop).map(
-    _Parcel(lambda element: load(int(element), load_rows))
-  )
+  dataset = grain.MapDataset.range(elements.start, elements.stop)
   if not num_workers:
+    dataset = dataset.map(lambda element: load(int(element), load_rows))
     # OpenCV's own threads would only get in the way of ours.
     cv2.setNumThreads(0)
     # Two batches are in work at once, so that none of the image threads idles
@@ -243,10 +255,13 @@ def iterate(
       prefetch_buffer_size=prefetch_batches,
     )
     return BatchIterator(dataset.to_iter_dataset(ahead))
-  # Python starts this helper at the first spawn, and then unblocks signals in
-  # the thread that did: too early for the workers, see `BatchIterator`. One
-  # that is killed while it starts leaves its parent writing to it forever.
-  resource_tracker.ensure_running()
+  handover.remove_leftovers()
+  place = handover.Place()
+  folder = place.path
+  dataset = dataset.map(
+    _Parcel(lambda element: handover.put(folder, load(int(element), load_rows)))
+  )
+  _start_tracker()
   none_ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return BatchIterator(
     dataset.to_iter_dataset(none_ahead).mp_prefetch(
@@ -254,8 +269,30 @@ def iterate(
         num_workers=num_workers, per_worker_buffer_size=prefetch_batches
       ),
       worker_init_fn=_start_worker,
-    )
+    ),
+    place,
   )
+
+
+def _start_tracker() -> None:
+  """Starts Python's helper that removes what killed processes shared.
+
+  Python would start it at the first spawn, and then unblock signals in the
+  thread that did: too early for the workers, see `BatchIterator`. One that is
+  killed while it starts leaves its parent writing to it forever. What it
+  removes after a run was stopped is nothing to warn of.
+  """
+  name = "PYTHONWARNINGS"
+  before = os.environ.get(name)
+  quiet = "ignore:resource_tracker:UserWarning"
+  os.environ[name] = f"{before},{quiet}" if before else quiet
+  try:
+    resource_tracker.ensure_running()
+  finally:
+    if before is None:
+      del os.environ[name]
+    else:
+      os.environ[name] = before
 
 
 def _start_worker(unused_index: int, unused_count: int) -> None:

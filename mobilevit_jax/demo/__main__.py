@@ -18,8 +18,10 @@ import tempfile
 
 from mobilevit_jax import files
 from mobilevit_jax.demo import server
+from mobilevit_jax.run import stop
 
 
+@stop.in_one_line("demo", "a folder is there whole, or as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where there is nothing to show."""
   args = _parser().parse_args(argv)

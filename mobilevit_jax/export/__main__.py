@@ -29,6 +29,7 @@ from mobilevit_jax.export import metadata
 from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
 from mobilevit_jax.export import views
+from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
@@ -37,6 +38,7 @@ from mobilevit_jax.weights import source as source_lib
 _COMPARED = 64  # images of the calibration that are compared with JAX
 
 
+@stop.in_one_line("export", "the file is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
   args = arguments.export().parse_args(argv)

@@ -31,6 +31,7 @@ from mobilevit_jax.export import metadata
 from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
 from mobilevit_jax.export import views
+from mobilevit_jax.run import stop
 from mobilevit_jax.tasks import classify
 from mobilevit_jax.tasks import task as task_lib
 
@@ -174,6 +175,7 @@ def score(
   return meter.result()
 
 
+@stop.in_one_line("accuracy", "it only reads")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command."""
   args, fields = _parser().parse_known_args(argv)

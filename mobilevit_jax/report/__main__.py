@@ -12,9 +12,11 @@ import sys
 
 from mobilevit_jax.command import arguments
 from mobilevit_jax.report import document
+from mobilevit_jax.run import stop
 from mobilevit_jax.run.checkpoint import CheckpointError
 
 
+@stop.in_one_line("report", "the run is untouched, and its report whole")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where the report can't be made."""
   args = arguments.report().parse_args(argv)

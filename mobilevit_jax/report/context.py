@@ -12,6 +12,7 @@ import ml_collections
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
+from mobilevit_jax import files
 from mobilevit_jax import steps
 from mobilevit_jax.tasks import task as task_lib
 from mobilevit_jax.weights import io
@@ -98,9 +99,15 @@ def read(
   found = source_lib.read(workdir, which=which)
   config = json.loads((folder / config_lib.CONFIG_FILE).read_text())
   fields: Any = ml_collections.ConfigDict(config, type_safe=False)
-  fields.data.dir = data_dir or fields.data.dir
-  fields.data.num_workers = 0  # which need flags that a command has parsed
-  setup, *_ = experiment.build_evaluation(fields, prepare=False)
+  try:
+    fields.data.dir = data_dir or fields.data.dir
+    fields.data.num_workers = 0  # which need flags that a command has parsed
+    setup, *_ = experiment.build_evaluation(fields, prepare=False)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise config_lib.ForeignFileError(
+      f"{folder / config_lib.CONFIG_FILE} lacks a field, or has one of another "
+      f"kind: {str(error).splitlines()[0]}"
+    ) from error
   params, stats = setup.layout.replicate(steps.split(io.build_model(found))[1:])
   names = found.labels or setup.source.class_names
   numbers = range(len(names), config["model"]["num_classes"])
@@ -120,12 +127,10 @@ def read(
 
 def _lines(path: epath.Path, number: str) -> Iterator[Record]:
   """The file's whole lines; a run that was killed may leave half of one."""
-  if not path.exists():
-    return
-  for line in path.read_text().splitlines():
+  for line in files.read_lines(path):
     try:
       record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
       continue
     if isinstance(record, dict) and _is_number(record.get(number)):
       yield record

@@ -57,7 +57,8 @@ def thumbnail(source: examples.Source, index: int) -> Picture:
 def pixels(source: examples.Source, index: int) -> np.ndarray:
   """An image of a source, uint8 `[h, w, 3]`, RGB."""
   example = source[index]
-  return augment.decode(example.image, example.name)
+  # It was evaluated, so it is within the run's own limit of pixels.
+  return augment.decode(example.image, example.name, max_pixels=2**32)
 
 
 def shrink(image: np.ndarray, side: int = _SIDE) -> np.ndarray:

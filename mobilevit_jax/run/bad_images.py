@@ -1,6 +1,7 @@
 """What a run tells of the broken images that it replaced."""
 
 from collections.abc import Callable
+import contextlib
 import json
 
 from etils import epath
@@ -43,10 +44,11 @@ class Ledger:
     self._source, self._transform = source, transform
     self._path, self._gather = path, gather
     self._new: list[int] | None = None
-    lines: list[str] = []
-    if path is not None and path.exists():
-      lines = path.read_text().splitlines()
-    self._lines = {int(json.loads(line)["id"]): line for line in lines}
+    self._lines: dict[int, str] = {}
+    for line in [] if path is None else files.read_lines(path):
+      # What is damaged is found again, with the image.
+      with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        self._lines[int(json.loads(line)["id"])] = line
 
   def add(self, bad_ids: np.ndarray | None) -> None:
     """Takes a batch's `bad_ids`: -1 where an image is fine."""

@@ -9,12 +9,14 @@ import sys
 import jax
 import tqdm
 
+from mobilevit_jax import files
+
 
 def say(text: str) -> None:
   """A line on standard output, from the first process alone."""
   if jax.process_index() == 0:
     # It takes a bar away first, and draws it again below.
-    tqdm.tqdm.write(text, file=sys.stdout)
+    tqdm.tqdm.write(files.printable(text), file=sys.stdout)
     sys.stdout.flush()
 
 

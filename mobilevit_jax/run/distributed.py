@@ -146,7 +146,9 @@ def from_first(work: Callable[[], str]) -> str:
   text = together(work if jax.process_index() == 0 else str)
   if jax.process_count() == 1:
     return text
-  return gather(np.frombuffer(text.encode(), np.uint8)).tobytes().decode()
+  # A file's name in it may be no UTF-8.
+  data = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
+  return gather(data).tobytes().decode(errors="surrogatepass")
 
 
 def is_cluster(environment: Mapping[str, str]) -> bool:

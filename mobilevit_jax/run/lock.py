@@ -28,6 +28,7 @@ BEAT_SECONDS = 10.0
 # Several signs of life: one may come late where storage or host is busy.
 WAIT_SECONDS = 60.0
 _SETTLE_SECONDS = 1.0  # two that start at once see who wrote last
+_TYPES = {"host": str, "process": int, "time": int | float}
 _PROC = pathlib.Path("/proc")
 
 
@@ -123,13 +124,15 @@ class Lock:
   def _read(self) -> dict[str, Any]:
     """Who holds the folder; empty for nobody, and for half a file."""
     try:
-      content = json.loads(self._path.read_text())
-      return content if {"host", "process", "time"} <= content.keys() else {}
-    except (OSError, ValueError, AttributeError):
+      content = json.loads(self._path.read_bytes())
+      sound = all(isinstance(content[name], t) for name, t in _TYPES.items())
+      return content if sound else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return {}
 
   def _who(self, other: Mapping[str, Any]) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other["time"]))
+    at = min(max(other["time"], 0), 2**32)  # whatever the file says
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
     host = str(other["host"]).partition(" ")[0]
     return (
       f"process {other['process']} on {host}, whose last sign of life was at "

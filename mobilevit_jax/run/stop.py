@@ -1,25 +1,137 @@
-"""SIGTERM and Ctrl-C as a request to save and stop after the current step."""
+"""Signals: what Ctrl-C does to a command, and how a run stops and is saved.
+
+A command ends by Ctrl-C in one line that says what is safe, with exit code 130:
+its `main` is decorated with `in_one_line`, and whatever starts the process
+calls `begin` first. A run takes SIGTERM and the first Ctrl-C as a request to
+save and stop after the current step.
+"""
 
 from collections.abc import Callable
+import functools
+import io
 import os
 import signal
+import sys
 import types
-from typing import Any
+from typing import Any, ParamSpec
+
+_P = ParamSpec("_P")
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit code, as shells report it
+
+
+class _Interrupts:
+  """Whether `begin` was called, what a Ctrl-C says, how many there were."""
+
+  begun = False
+  said = "interrupted before it began: nothing was changed"
+  count = 0
+
+
+def begin() -> None:
+  """Makes this process a command: call it before anything slow is imported.
+
+  From now on a first Ctrl-C interrupts as ever, and where nothing catches that
+  ends the process in one line; a second one does so at once.
+  """
+  _Interrupts.begun = True
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _interrupt)  # else it is ignored, by nohup
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      # A file's name may hold any bytes, and is still to be printed.
+      stream.reconfigure(errors="backslashreplace")
+  before = sys.excepthook
+
+  def hook(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: types.TracebackType | None,
+  ) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+      _leave()
+    before(kind, error, trace)
+
+  sys.excepthook = hook
+  ignored = sys.unraisablehook
+
+  def unraisable(found: Any) -> None:
+    # Python goes on after one that hits a destructor or a callback.
+    if issubclass(found.exc_type, KeyboardInterrupt):
+      _leave()
+    ignored(found)
+
+  sys.unraisablehook = unraisable
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+  del number, frame
+  _Interrupts.count += 1
+  if _Interrupts.count > 1:
+    _leave()
+  raise KeyboardInterrupt
+
+
+def _leave() -> None:
+  """Ends the process: whatever it writes is whole or as before by design."""
+  print(_Interrupts.said, file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(INTERRUPTED)
+
+
+def in_one_line(
+  name: str, safe: str
+) -> Callable[[Callable[_P, int]], Callable[_P, int]]:
+  """Decorates a command's `main`: signals end it in a line, not a traceback.
+
+  Args:
+    name: of the command, which begins the line.
+    safe: what a user may rely on afterwards.
+  """
+
+  def decorate(main: Callable[_P, int]) -> Callable[_P, int]:
+    @functools.wraps(main)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
+      _Interrupts.said = f"{name}: interrupted; {safe}"
+      try:
+        return main(*args, **kwargs)
+      except KeyboardInterrupt:
+        if _Interrupts.begun:
+          _leave()  # now, as threads may be in the midst of something long
+        print(_Interrupts.said, file=sys.stderr, flush=True)
+        return INTERRUPTED
+      except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+
+    return run
+
+  return decorate
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
-  """A signal ended the run before its last step; it is saved.
+  """A signal ended the run before its last step; what there was is saved.
 
   Attributes:
     exit_code: 128 plus the signal's number, as shells report it: whoever
       started the run must be able to tell it from one that is done.
   """
 
-  def __init__(self, received: signal.Signals | None, step: int, steps: int):
+  def __init__(
+    self,
+    received: signal.Signals | None,
+    step: int,
+    steps: int,
+    *,
+    begun: bool = True,
+  ):
     received = received or signal.SIGTERM  # another process's signal
+    what = f"at step {step} of {steps}, which is saved"
+    if not begun:
+      what = f"before step {step + 1} of {steps}: nothing is lost"
     super().__init__(
-      f"stopped by {received.name} at step {step} of {steps}, which is saved; "
-      "run the same command again to continue"
+      f"stopped by {received.name} {what}; run the same command again to "
+      "continue"
     )
     self.exit_code = 128 + received
 
@@ -53,9 +165,19 @@ class StopSignals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
+  def before_step(self, step: int, steps: int) -> None:
+    """Raises `Stopped` after a signal, where there is nothing to save yet.
+
+    Several processes have to agree first, as they do after a step.
+    """
+    if self.received and self._alone:
+      raise Stopped(self.received, step, steps, begun=False)
+
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
-    del frame
+    before = self._before[signal.SIGINT]
     if self.received and number == signal.SIGINT:
+      if callable(before):
+        before(number, frame)  # a third one ends the process
       raise KeyboardInterrupt
     self.received = signal.Signals(number)
     self._notify(self.received.name)

@@ -4,7 +4,7 @@ Events are written by tensorboardX, since clu's writer and TensorBoard's own
 need TensorFlow, of more than a gigabyte, for nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib
 import json
 import math
@@ -83,14 +83,26 @@ class Writer:
   Args:
     workdir: the run's folder; events go to its `tensorboard`.
     enabled: False on all processes but the first: nothing is written.
+    say: takes a line on a file of the run that is damaged.
   """
 
-  def __init__(self, workdir: epath.PathLike, *, enabled: bool = True):
-    self._enabled = enabled
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    enabled: bool = True,
+    say: Callable[[str], None] = print,
+  ):
+    self._enabled, self._say = enabled, say
     if not enabled:
       return
     self._jsonl = epath.Path(workdir) / "metrics.jsonl"
-    self._events = _Events(epath.Path(workdir) / "tensorboard")
+    events = epath.Path(workdir) / "tensorboard"
+    self._events: _Events | None = None
+    if events.exists() and not events.is_dir():
+      say(f"warning: {events} is no folder: nothing is written for TensorBoard")
+    else:
+      self._events = _Events(events)
 
   def rewind(self, step: int) -> None:
     """Forgets what was written after step `step`, before it is redone.
@@ -100,9 +112,16 @@ class Writer:
     """
     if not self._enabled or not self._jsonl.exists():
       return
-    lines = self._jsonl.read_text().splitlines(keepends=True)
-    kept = "".join(line for line in lines if _is_before(line, step))
-    files.write_text(self._jsonl, kept)
+    lines = files.read_lines(self._jsonl)
+    steps = [_step(line) for line in lines]
+    # The last line may be half of one: the process was killed.
+    self._note_damage(self._jsonl, sum(found is None for found in steps[:-1]))
+    kept = [
+      line
+      for line, found in zip(lines, steps, strict=True)
+      if found is not None and found < (step, True)
+    ]
+    files.write_text(self._jsonl, "".join(f"{line}\n" for line in kept))
 
   def note_start(self, step: int) -> float:
     """Adds a start at `step` to `starts.jsonl`; returns the first one's time.
@@ -113,11 +132,19 @@ class Writer:
     if not self._enabled:
       return now
     path = self._jsonl.with_name("starts.jsonl")
-    lines = path.read_text().splitlines() if path.exists() else []
+    found = [(line, _time(line)) for line in files.read_lines(path)]
+    starts = [(line, time) for line, time in found if time is not None]
+    self._note_damage(path, len(found) - len(starts))
     command = shlex.join(sys.orig_argv)
-    lines.append(json.dumps({"time": now, "step": step, "command": command}))
-    files.write_text(path, "\n".join([*lines, ""]))
-    return float(json.loads(lines[0])["time"])
+    record = {"time": now, "step": step, "command": command}
+    starts.append((json.dumps(record), now))
+    files.write_text(path, "".join(f"{line}\n" for line, _ in starts))
+    return starts[0][1]
+
+  def _note_damage(self, path: epath.Path, count: int) -> None:
+    if count:
+      lines = "1 line" if count == 1 else f"{count} lines"
+      self._say(f"warning: {path}: left out {lines} that can't be read")
 
   def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
     """Records scalars.
@@ -136,23 +163,33 @@ class Writer:
     }
     record = {"step": step, "kind": kind, **values}
     files.append_text(self._jsonl, json.dumps(record, allow_nan=False) + "\n")
-    self._events.write(
-      step, {f"{kind}/{name}": value for name, value in scalars.items()}
-    )
+    if self._events is not None:
+      self._events.write(
+        step, {f"{kind}/{name}": value for name, value in scalars.items()}
+      )
 
   def close(self) -> None:
     """Completes the event file."""
-    if self._enabled:
+    if self._enabled and self._events is not None:
       self._events.close()
 
 
-def _is_before(line: str, step: int) -> bool:
+def _step(line: str) -> tuple[int, bool] | None:
+  """Of a line of `metrics.jsonl` its step, and whether of an evaluation."""
   try:
     record = json.loads(line)
-    at, kind = int(record["step"]), record["kind"]
-  except (ValueError, KeyError, TypeError):
-    return False  # the half line of a killed process
-  return at < step or (at == step and kind != "eval")
+    return int(record["step"]), record["kind"] == "eval"
+  except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    return None
+
+
+def _time(line: str) -> float | None:
+  """Of a line of `starts.jsonl`, in seconds since 1970."""
+  try:
+    time = float(json.loads(line)["time"])
+  except (ValueError, KeyError, TypeError, RecursionError):
+    return None
+  return time if math.isfinite(time) else None
 
 
 def duration(seconds: float) -> str:

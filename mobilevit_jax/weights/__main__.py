@@ -20,12 +20,14 @@ from mobilevit_jax import files
 from mobilevit_jax import models
 from mobilevit_jax.command import arguments
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.run import stop
 from mobilevit_jax.weights import hub
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import source as source_lib
 
 
+@stop.in_one_line("convert", "the output is as it was before")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where nothing was written."""
   args = arguments.weights().parse_args(argv)

@@ -2,23 +2,26 @@
 
 A file from elsewhere is hostile until read: sizes are checked before memory is
 taken, and nothing is unpickled but PyTorch's own files, by PyTorch, with
-`weights_only=True`. Every complaint is a ValueError that names the file.
+`weights_only=True`. Every complaint is a `config.ForeignFileError` that names
+the file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import contextlib
 import importlib
 import json
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 import zipfile
 import zlib
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from mobilevit_jax import config
 from mobilevit_jax import files
 
 Tensors = dict[str, np.ndarray]
@@ -27,42 +30,100 @@ Tensors = dict[str, np.ndarray]
 # much is no weights of ours, and a small zip archive can claim anything.
 MAX_BYTES = 2 << 30
 _MAX_HEADER = 10 << 20
-_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8}
-_TORCH_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_BFLOAT16 = np.dtype(jnp.bfloat16)
+_DTYPES = {
+  "F64": np.dtype("<f8"),
+  "F32": np.dtype("<f4"),
+  "F16": np.dtype("<f2"),
+  "BF16": _BFLOAT16,
+  "I64": np.dtype("<i8"),
+}
+# Where training programs put weights: the raw ones, and their averages.
+_RAW = ("state_dict", "model_state_dict", "model")
+_EMA = ("state_dict_ema", "ema_state_dict", "model_ema")
+# What DistributedDataParallel and torch.compile put before each name.
+_WRAPPERS = ("module.", "_orig_mod.")
 _SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin")
 
 
-def read(path: pathlib.Path) -> tuple[Tensors, dict[str, str]]:
-  """Tensors by name, and the file's own metadata.
+class Content(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    tensors: by name.
+    metadata: the file's own.
+    notes: what was chosen or changed while reading, a line each.
+  """
+
+  tensors: Tensors
+  metadata: dict[str, str]
+  notes: tuple[str, ...] = ()
+
+
+def read(path: pathlib.Path, *, which: str = "auto") -> Content:
+  """Reads a file.
+
+  Args:
+    path: the file.
+    which: of PyTorch's files that hold averaged weights beside the raw ones,
+      `"ema"` or `"raw"`; `"auto"` is the averaged ones.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is of no known kind, damaged, or not what it claims.
+    config.ForeignFileError: if it is of no known kind, damaged, or not what it
+      claims.
   """
   if not path.is_file():
     raise FileNotFoundError(f"{path}: there is no such file")
-  readers: dict[str, Callable[[pathlib.Path], Tensors]] = {
-    ".npz": _read_npz,
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".bin": _read_torch,
-  }
-  if path.suffix == ".safetensors":
-    return _read_safetensors(path)
-  if path.suffix not in readers:
-    raise ValueError(f"{path}: must end in one of {', '.join(_SUFFIXES)}")
-  return readers[path.suffix](path), {}
+  with config.foreign(path):
+    if path.suffix not in _SUFFIXES:
+      raise ValueError(f"{path}: must end in one of {', '.join(_SUFFIXES)}")
+    if path.suffix in (".pt", ".pth", ".bin"):
+      content = _read_torch(path, which)
+    elif which != "auto":
+      raise ValueError(
+        f"{path}: which={which!r} asks for one of several sets of weights, and "
+        "the file holds one"
+      )
+    elif path.suffix == ".npz":
+      content = Content(_read_npz(path), {})
+    else:
+      content = _read_safetensors(path)
+    if not content.tensors:
+      raise ValueError(f"{path}: holds no tensors")
+    for name in content.tensors:
+      if not name.isprintable():  # it will be in messages
+        raise ValueError(f"{path}: a tensor is called {name!r}")
+    return _without_prefix(content)
 
 
-def _read_safetensors(
-  path: pathlib.Path,
-) -> tuple[Tensors, dict[str, str]]:
+def _without_prefix(content: Content) -> Content:
+  """Without what wrappers of PyTorch put before every name."""
+  tensors, _, notes = content
+  for prefix in _WRAPPERS * 2:
+    if all(name.startswith(prefix) for name in tensors):
+      tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+      notes = (*notes, f"left {prefix!r} out of every tensor's name")
+  return content._replace(tensors=tensors, notes=notes)
+
+
+def _read_safetensors(path: pathlib.Path) -> Content:
   metadata = _check_header(path)
   try:
     # From memory: a mapped file that is cut short later ends the process.
-    return safetensors.numpy.load(path.read_bytes()), metadata
+    entries = safetensors.deserialize(path.read_bytes())
   except (safetensors.SafetensorError, ValueError) as error:
     raise ValueError(f"{path}: damaged safetensors file: {error}") from error
+  tensors = {}
+  for name, entry in entries:
+    data = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+    tensors[name] = _as_numpy(data.reshape(entry["shape"]))
+  return Content(tensors, metadata)
+
+
+def _as_numpy(value: np.ndarray) -> np.ndarray:
+  """Of bfloat16, which NumPy has not, the same values as float32."""
+  return value.astype(np.float32) if value.dtype == _BFLOAT16 else value
 
 
 def _check_header(path: pathlib.Path) -> dict[str, str]:
@@ -103,7 +164,7 @@ def _check_entry(name: str, entry: dict[str, Any]) -> None:
     )
   _check_shape(name, entry["shape"])
   start, end = entry["data_offsets"]
-  need = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]]
+  need = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
   if end - start != need:
     raise ValueError(
       f"{name} of shape {entry['shape']} needs {need} bytes, not {end - start}"
@@ -153,7 +214,7 @@ def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _read_torch(path: pathlib.Path) -> Tensors:
+def _read_torch(path: pathlib.Path, which: str) -> Content:
   try:
     torch = importlib.import_module("torch")  # an extra
   except ImportError as error:
@@ -165,18 +226,69 @@ def _read_torch(path: pathlib.Path) -> Tensors:
     content = torch.load(path, map_location="cpu", weights_only=True)
   # PyTorch answers bad files with errors of at least six unrelated types.
   except Exception as error:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise ValueError(
-      f"{path}: not a file of PyTorch weights: {str(error).splitlines()[0]}"
+      f"{path}: not a file of PyTorch weights: {reason}"
     ) from error
-  for key in _TORCH_WRAPPERS:
-    if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-      content = content[key]
   if not isinstance(content, Mapping):
     raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict")
-  others = [str(k) for k, v in content.items() if not torch.is_tensor(v)]
-  if others:
-    raise ValueError(f"{path}: not tensors: {', '.join(others)}")
-  return {str(key): value.numpy() for key, value in content.items()}
+  content, notes = _chosen(path, content, which)
+  total, tensors = 0, {}
+  for key, value in content.items():
+    if not torch.is_tensor(value):
+      others = [str(k) for k, v in content.items() if not torch.is_tensor(v)]
+      raise ValueError(f"{path}: not tensors: {', '.join(others)}")
+    kind = _kind_of_torch(torch, value)
+    if kind:
+      raise ValueError(f"{path}: {key} is {kind}: save it as a dense tensor")
+    # A view may repeat one number as often as it likes.
+    total += value.numel() * value.element_size()
+    if total > MAX_BYTES:
+      raise ValueError(f"{path}: holds more than {MAX_BYTES} bytes")
+    value = value.detach().resolve_conj().resolve_neg()
+    if value.dtype == torch.bfloat16:
+      value = value.float()
+    tensors[str(key)] = value.numpy()
+  return Content(tensors, {}, notes)
+
+
+def _kind_of_torch(torch: Any, value: Any) -> str:
+  """What keeps a tensor from being an array; empty where nothing does."""
+  if value.is_meta:
+    return "on the meta device, without values"
+  if value.is_quantized:
+    return "quantised"
+  return "" if value.layout == torch.strided else "sparse"
+
+
+def _chosen(
+  path: pathlib.Path, content: Mapping[Any, Any], which: str
+) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
+  """The weights in what a training program saved, and a note on a choice."""
+  found: dict[str, Mapping[Any, Any]] = {}
+  for name, keys in (("ema", _EMA), ("raw", _RAW)):
+    for key in keys:
+      if isinstance(content.get(key), Mapping):
+        found.setdefault(name, content[key])
+  if which not in ("auto", *found):
+    there = " and ".join(found) or "one set of"
+    raise ValueError(
+      f"{path}: which={which!r} is not in the file, which holds {there} weights"
+    )
+  if not found:
+    return content, ()
+  chosen = next(iter(found)) if which == "auto" else which
+  notes = ()
+  if len(found) > 1:
+    what = {"ema": "averaged (EMA)", "raw": "raw"}
+    other = "raw" if chosen == "ema" else "ema"
+    notes = (f"took its {what[chosen]} weights; which={other} takes the other",)
+  # timm's averages are those of a whole checkpoint.
+  inner = found[chosen]
+  for key in _RAW:
+    if isinstance(inner.get(key), Mapping):
+      inner = inner[key]
+  return inner, notes
 
 
 def write(

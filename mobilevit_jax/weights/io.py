@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from mobilevit_jax import config
 from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import hf_config
@@ -258,6 +259,8 @@ def _check_tensor(
     return [f"type: {key} is {value.dtype}, not floating point"]
   if not np.all(np.isfinite(value)):
     return [f"values: {key} holds NaN or infinity"]
+  if value.size and np.abs(value).max() > np.finfo(np.float32).max:
+    return [f"values: {key} holds numbers beyond float32's range"]
   if key.endswith(("running_var", "/var")) and np.any(value < 0):
     return [f"values: {key} holds negative variances"]
   return []
@@ -280,9 +283,18 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def find_model(found: source_lib.Source) -> dict[str, Any]:
-  """Arguments of `create_model` for a source: variant, head and classes."""
+  """Arguments of `create_model` for a source: variant, head and classes.
+
+  Raises:
+    config.ForeignFileError: if they can't be told.
+  """
   if found.model is not None:
     return found.model
+  with config.foreign(found.name):
+    return _find_model(found)
+
+
+def _find_model(found: source_lib.Source) -> dict[str, Any]:
   try:
     family, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)

@@ -38,10 +38,11 @@ def class_names(
 def _read_labels(labels: str) -> tuple[str, ...]:
   if labels.startswith(_TFDS):
     return _tfds_labels(labels.removeprefix(_TFDS))
-  text = pathlib.Path(labels).read_text(encoding="utf-8")
-  if labels.endswith(".json"):
-    return source_lib.check_labels(labels, json.loads(text))
-  return tuple(text.splitlines())
+  with config.foreign(labels):
+    text = pathlib.Path(labels).read_text(encoding="utf-8")
+    if labels.endswith(".json"):
+      return source_lib.check_labels(labels, json.loads(text))
+    return tuple(text.splitlines())
 
 
 def _tfds_labels(name: str) -> tuple[str, ...]:

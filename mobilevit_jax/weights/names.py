@@ -394,6 +394,19 @@ def _kinds(keys: Collection[str]) -> list[Kind]:
   return best
 
 
+def known(keys: Collection[str]) -> int:
+  """How many of the names are in some table."""
+  every = {
+    name
+    for heads in TABLES.values()
+    for rows in heads.values()
+    for row in rows
+    for dialect in DIALECTS
+    for name in row.names(dialect)
+  }
+  return len(every & {*keys})
+
+
 def closest(tensors: Mapping[str, np.ndarray], kind: Kind) -> tuple[float, str]:
   """The variant of the most similar shapes, after the share that it has."""
   family, head, dialect = kind

@@ -1,11 +1,13 @@
 """Where weights come from: files, folders, the Hub, runs of our own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import importlib
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 from etils import epath
@@ -17,12 +19,14 @@ from mobilevit_jax import files as own_files
 from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
+from mobilevit_jax.weights import names
 from mobilevit_jax.weights import teaching
 from mobilevit_jax.weights import trees
 
 WHICH = ("auto", "ema", "raw", "best")
 Which = str  # one of these
 _HUB = "hf://"
+_REMOTE = ("az", "gs", "s3")  # kinds of storage that may hold a run
 # Folders of a run that hold checkpoints, and the weights that they stand for.
 _FOLDERS = {"best": "best", "checkpoints": "ema"}
 
@@ -54,7 +58,12 @@ class Source:
   step: int | None = None
 
 
-def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
+def read(
+  source: str | os.PathLike[str],
+  *,
+  which: Which = "auto",
+  say: Callable[[str], None] | None = None,
+) -> Source:
   """Reads weights.
 
   Args:
@@ -65,43 +74,91 @@ def read(source: str | os.PathLike[str], *, which: Which = "auto") -> Source:
       them.
     which: of a run, the averaged (`"ema"`) or the `"raw"` weights of its last
       step, or the averaged ones that evaluated `"best"`; `"auto"` is the best
-      of a run that stops early, and the averaged ones of another.
+      of a run that stops early, and the averaged ones of another. Of a PyTorch
+      file that holds both, the averaged ones unless `"raw"`.
+    say: takes a line on what was chosen or changed; by default they go to
+      standard error.
 
   Raises:
     FileNotFoundError: if there is nothing.
-    ValueError: if it can't be read; the message says why.
+    config.ForeignFileError: if it can't be read; the message says why.
   """
   if which not in WHICH:
     raise ValueError(f"which={which!r} must be one of {', '.join(WHICH)}")
   name = os.fspath(source)
+  with config_lib.foreign(name):
+    found, notes = _read(name, which)
+    found, more = _with_prefix(found)
+  say = say or functools.partial(print, file=sys.stderr)
+  for note in (*notes, *more):
+    say(f"{name}: {note}")
+  return found
+
+
+def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
   if name.startswith(_HUB):
-    return _read_folder(name, _download(name))
+    return _read_folder(name, _download(name), which)
   if name.startswith(teaching.PREFIX):
     path, row = teaching.find(name)
-    tensors, metadata = files.read(path)
-    labels = _labels(name, {"id2label": _json(metadata)})
-    return Source(name, tensors, labels, crop=dict(row.crop), file=path)
+    content = files.read(path)
+    labels = _labels(name, {"id2label": _json(content.metadata)})
+    found = Source(
+      name, content.tensors, labels, crop=dict(row.crop), file=path
+    )
+    return found, ()
+  scheme, mark, _ = name.partition("://")
+  if mark and scheme not in _REMOTE:
+    raise ValueError(
+      f"{name}: {scheme}:// is not read from: download it, and give the file"
+    )
   own_files.check_reachable(name)
   # The one kind that may be remote, and that must not go through pathlib,
   # which would make one slash of gs://'s two.
-  workdir = epath.Path(name)
-  folder = _FOLDERS.get(workdir.name)
-  if folder and (workdir.parent / "checkpoints").exists():
-    workdir, which = workdir.parent, folder if which == "auto" else which
-  if (workdir / "checkpoints").exists():
-    return _read_workdir(name, workdir, which)
+  try:
+    workdir = epath.Path(name)
+    folder = _FOLDERS.get(workdir.name)
+    if folder and (workdir.parent / "checkpoints").exists():
+      workdir, which = workdir.parent, folder if which == "auto" else which
+    is_run = (workdir / "checkpoints").exists()
+  # Without its library, the network or rights: unrelated error types.
+  except Exception as error:
+    if not mark:
+      raise
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise ValueError(f"{name} can't be reached: {reason}") from error
+  if is_run:
+    return _read_workdir(name, workdir, which), ()
+  if mark:
+    raise FileNotFoundError(f"{name}: there is no run, or it can't be reached")
   path = pathlib.Path(name).expanduser()
   if path.is_dir():
-    return _read_folder(name, path)
-  tensors, metadata = files.read(path)
-  labels = _labels(name, {"id2label": _json(metadata)})
-  return Source(name, tensors, labels, file=path)
+    return _read_folder(name, path, which)
+  content = files.read(path, which=which)
+  labels = _labels(name, {"id2label": _json(content.metadata)})
+  return Source(name, content.tensors, labels, file=path), content.notes
+
+
+def _with_prefix(found: Source) -> tuple[Source, tuple[str, ...]]:
+  """A backbone of transformers saved alone has no model's name before it."""
+  stem = "conv_stem.convolution.weight"
+  if stem not in found.tensors:
+    return found, ()
+  options = [
+    {f"{prefix}.{key}": value for key, value in found.tensors.items()}
+    for prefix in ("mobilevit", "mobilevitv2")
+  ]
+  tensors = max(options, key=names.known)
+  note = (
+    "a net of transformers without a head: the head has to start anew "
+    "(weights.reset)"
+  )
+  return dataclasses.replace(found, tensors=tensors), (note,)
 
 
 def _json(metadata: dict[str, str]) -> Any:
   try:
     return json.loads(metadata.get("id2label", "null"))
-  except ValueError:
+  except (ValueError, RecursionError):
     return None
 
 
@@ -127,14 +184,17 @@ def _download(name: str) -> pathlib.Path:
   return pathlib.Path(folder)
 
 
-def _read_folder(name: str, folder: pathlib.Path) -> Source:
+def _read_folder(
+  name: str, folder: pathlib.Path, which: Which
+) -> tuple[Source, tuple[str, ...]]:
   file = folder / "model.safetensors"
-  tensors, metadata = files.read(file)
-  config = {"id2label": _json(metadata)}
+  content = files.read(file, which=which)
+  config = {"id2label": _json(content.metadata)}
   path = folder / "config.json"
   if path.is_file():
     config |= _read_json(name, path)
-  return Source(name, tensors, _labels(name, config), file=file)
+  labels = _labels(name, config)
+  return Source(name, content.tensors, labels, file=file), content.notes
 
 
 def _read_json(name: str, path: Any) -> dict[str, Any]:
@@ -156,7 +216,7 @@ def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
     try:
       by_id = {int(key): value for key, value in labels.items()}
       labels = [by_id[index] for index in range(len(by_id))]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         f"{name}: id2label must number its {len(labels)} classes from 0"
       ) from error
@@ -183,10 +243,19 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
   fields = {k: v for k, v in fields.items() if v is not None}
   if which == "auto":
-    early_stop = config.get("early_stop") or {}
-    stops_early = early_stop.get("patience") is not None
+    early_stop = config.get("early_stop")
+    stops_early = (
+      isinstance(early_stop, dict) and early_stop.get("patience") is not None
+    )
     which = "best" if stops_early else "ema"
-  params, stats = trees.split(models.abstract_model(**fields))
+  try:
+    params, stats = trees.split(models.abstract_model(**fields))
+  # The arguments may be of any type, and are passed on to every layer.
+  except Exception as error:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise ValueError(
+      f"{name}: config.json has a 'model' that can't be made: {reason}"
+    ) from error
   # On one device, whatever mesh the run was on.
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shapes = jax.tree.map(
@@ -207,7 +276,8 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   labels_file = workdir / "labels.json"
   labels = None
   if labels_file.exists():
-    labels = check_labels(name, json.loads(labels_file.read_text()))
+    with config_lib.foreign(f"{name}: {labels_file.name}"):
+      labels = check_labels(name, json.loads(labels_file.read_text()))
   return Source(
     name,
     {net.public_name(path): np.asarray(leaf) for path, leaf in flat.items()},
@@ -223,7 +293,8 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
 def _crop(config: dict[str, Any]) -> dict[str, Any]:
   """What of a run's configuration says how images are cropped."""
   transform, evaluation = (
-    config.get(name) or {} for name in ("transform", "eval")
+    section if isinstance(section := config.get(name), dict) else {}
+    for name in ("transform", "eval")
   )
   fields = {**transform, "size": evaluation.get("size")}
   kinds = {"preset": str, "size": int, "resize_size": int}

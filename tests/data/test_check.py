@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mobilevit_jax.data import __main__ as command
+from mobilevit_jax.data import augment
 from mobilevit_jax.data import check
 from mobilevit_jax.data import sources
 
@@ -81,6 +82,21 @@ def test_finds_broken_files_by_name(sound):
   # A run that stops at broken images had better not begin.
   strict = _check(sound, on_bad_image="error")
   assert len(strict.problems) == 2 and not strict.warnings
+
+
+def test_names_images_that_are_cut_and_go_on_with_something_else(sound):
+  path = sound / "train/cat/grey.jpg"
+  _write(path, _picture(7, 96, 96), cv2.IMWRITE_JPEG_QUALITY, 90)
+  noise = np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes()
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + noise)
+  assert augment.decode(path.read_bytes(), "grey").shape == (96, 96, 3)
+  report = _check(sound)
+  assert _counts(report) == {"damaged, but decoded": (1, 0)}
+  (warning,) = report.warnings
+  assert warning.startswith("1 image that can be decoded, though the file is")
+  assert "train/cat/grey.jpg" in warning
+  assert not _check(sound, max_pixels=96 * 96).problems
+  assert _counts(_check(sound, max_pixels=96 * 95))["broken"] == (1, 0)
 
 
 def test_finds_copies_within_across_and_against_classes(sound):

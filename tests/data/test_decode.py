@@ -1,4 +1,6 @@
 import io
+import struct
+import time
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
+from mobilevit_jax.data import headers
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -128,8 +131,80 @@ def test_what_is_no_image_is_named(data, message):
 def test_header_of_a_giant_image_is_named():
   data = bytearray(_encode(PICTURE, "PNG"))
   data[16:24] = (2**30).to_bytes(4, "big") * 2  # IHDR's width and height
-  with pytest.raises(examples.ImageError, match=r"^set#3: cannot be decoded"):
+  with pytest.raises(
+    examples.ImageError, match=r"^set#3: it has 1073741824 x 1073741824 pixels"
+  ):
     augment.decode(bytes(data), "set#3")
+
+
+@pytest.mark.parametrize("kind", ["progressive_jpeg", "palette_png", "webp"])
+def test_limit_of_pixels(kind):
+  data = _encode(PICTURE, "WEBP") if kind == "webp" else FILES[kind]
+  assert augment.decode(data, kind, max_pixels=24 * 40).shape == (24, 40, 3)
+  with pytest.raises(examples.ImageError) as refused:
+    augment.decode(data, "set#3", max_pixels=24 * 40 - 1)
+  assert str(refused.value) == (
+    "set#3: it has 40 x 24 pixels, more than the 959 that are decoded "
+    "(config.transform.max_pixels)"
+  )
+
+
+def test_size_is_that_of_a_jpeg_and_not_of_its_thumbnail():
+  # EXIF holds another JPEG, before the frame of this one.
+  exif = Image.Exif()
+  exif[0x9286] = _encode(PICTURE.resize((7, 5)), "JPEG")
+  data = _encode(PICTURE, "JPEG", exif=exif)
+  assert data.count(b"\xff\xd8\xff") == 2
+  assert headers.size(data) == (24, 40)
+  assert not headers.damage(data)
+
+
+def test_part_of_a_png_that_claims_gigabytes_takes_no_memory():
+  data = FILES["rgb_png"]
+  false = data[:33] + struct.pack(">I4s", 2**31 - 5, b"tEXt") + data[33:100]
+  begin = time.perf_counter()
+  with pytest.raises(examples.ImageError, match=r"^set#3: .* it is truncated"):
+    augment.decode(false, "set#3")
+  assert time.perf_counter() - begin < 0.5
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_sound_images_are_not_called_damaged(kind):
+  assert not headers.damage(FILES[kind])
+  assert not headers.damage(FILES[kind] + b"more, as cameras add")
+
+
+def _jpeg(**options):
+  """Large enough that its data can be cut in the midst."""
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+  return _encode(Image.fromarray(pixels), "JPEG", quality=90, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("rest", ["noise", "zeros", "text", "nothing"])
+def test_cut_jpeg_that_goes_on_with_something_else_is_damaged(options, rest):
+  data = _jpeg(**options)
+  noise = np.random.default_rng(1).integers(0, 256, 4000, np.uint8).tobytes()
+  more = {"noise": noise, "zeros": bytes(4000), "text": b"text " * 800}
+  cut = data[: int(0.6 * len(data))] + more.get(rest, b"")
+  assert headers.damage(cut)
+
+
+def test_restarts_of_a_jpeg_are_no_damage():
+  data = cv2.imencode(
+    ".jpg",
+    np.asarray(PICTURE),
+    [cv2.IMWRITE_JPEG_RST_INTERVAL, 1],
+  )[1].tobytes()
+  assert b"\xff\xd1" in data
+  assert not headers.damage(data)
+
+
+def test_spoilt_png_is_damaged():
+  data = bytearray(FILES["rgb_png"])
+  data[len(data) // 2] ^= 1
+  assert "another checksum" in headers.damage(bytes(data))
 
 
 def test_decode_takes_pixels():

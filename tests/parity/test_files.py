@@ -6,10 +6,12 @@ import pickle
 import numpy as np
 import pytest
 
+from mobilevit_jax import config
 from mobilevit_jax import create_model
 from mobilevit_jax.weights import __main__ as weights_command
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import source
 from mobilevit_jax.weights import trees
 
 torch = pytest.importorskip("torch")
@@ -39,6 +41,78 @@ def test_pytorch_files(model, tmp_path, ending, wrapper):
   expected = trees.flat_model(model)
   for name, value in trees.flat_model(loaded).items():
     np.testing.assert_array_equal(value, expected[name], name)
+
+
+@pytest.fixture(scope="module")
+def tensors(model, tmp_path_factory):
+  path = tmp_path_factory.mktemp("tensors") / "w.safetensors"
+  save_weights(model, path, to="cvnets")
+  return safetensors_torch.load_file(path)
+
+
+def test_parameters_and_bfloat16_are_read(model, tensors, tmp_path):
+  held = {
+    name: torch.nn.Parameter(value.bfloat16())
+    if value.is_floating_point()
+    else value
+    for name, value in tensors.items()
+  }
+  torch.save(held, tmp_path / "w.pt")
+  loaded = load_weights(create_model(NAME, num_classes=5), tmp_path / "w.pt")
+  expected = trees.flat_model(model)
+  for name, value in trees.flat_model(loaded).items():
+    rounded = expected[name].astype("bfloat16").astype("float32")
+    np.testing.assert_array_equal(value, rounded, name)
+
+
+def test_of_raw_and_averaged_weights_one_is_taken_and_said(
+  model, tensors, tmp_path, capsys
+):
+  path = tmp_path / "w.pth"
+  double = {
+    name: 2 * value if value.is_floating_point() else value
+    for name, value in tensors.items()
+  }
+  torch.save({"state_dict": double, "state_dict_ema": tensors}, path)
+  blank, stem = create_model(NAME, num_classes=5), "backbone/stem/norm/scale"
+  expected = np.asarray(trees.flat_model(model)[stem])
+  for which, factor in (("auto", 1), ("ema", 1), ("raw", 2)):
+    loaded = trees.flat_model(load_weights(blank, path, which=which))
+    np.testing.assert_array_equal(loaded[stem], factor * expected)
+    name = "raw" if which == "raw" else r"averaged (EMA)"
+    assert f"took its {name} weights" in capsys.readouterr().err
+  wrapped = {f"module.{name}": value for name, value in tensors.items()}
+  torch.save({"state_dict_ema": wrapped}, path)  # timm keeps its prefix
+  loaded = trees.flat_model(load_weights(blank, path))
+  np.testing.assert_array_equal(loaded[stem], expected)
+  with pytest.raises(ValueError, match="which='raw' is not in the file"):
+    load_weights(blank, path, which="raw")
+
+
+# Made when they are needed: torch warns of what it has deprecated.
+NO_ARRAYS = {
+  "holds no tensors": lambda: {},
+  "holds a NoneType": lambda: None,
+  "a is on the meta device": lambda: {"a": torch.empty(3, device="meta")},
+  "a is sparse": lambda: {"a": torch.eye(3).to_sparse()},
+  "a is quantised": lambda: {
+    "a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+  },
+  "holds more than": lambda: {"a": torch.zeros(1).expand(2**33)},
+  "not tensors: a": lambda: {"a": 3},
+  "a tensor is called": lambda: {"\x1b[2J": torch.zeros(1)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("message", NO_ARRAYS)
+def test_what_is_no_array_is_one_line(tmp_path, message):
+  path = tmp_path / "w.pt"
+  torch.save(NO_ARRAYS[message](), path)
+  with pytest.raises(config.ForeignFileError, match=message) as refused:
+    source.read(path)
+  assert str(refused.value).startswith(str(path))
+  assert "\n" not in str(refused.value)
 
 
 class Hostile:

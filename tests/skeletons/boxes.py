@@ -44,6 +44,8 @@ class Source:
 class Transform:
   """Everything is stretched to a square, the boxes by the same matrix."""
 
+  max_pixels = 10**8
+
   def spec(self, size, *, train):
     spec = {"images": ((size, size, 3), np.uint8)}
     truth = {"boxes": ((MOST, 4), np.float32), "valid": ((MOST,), np.float32)}

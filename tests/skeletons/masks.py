@@ -40,6 +40,8 @@ class Source:
 class Transform:
   """Everything is stretched to a square."""
 
+  max_pixels = 10**8
+
   def spec(self, size, *, train):
     spec = {"images": ((size, size, 3), np.uint8)}
     return spec | ({"masks": ((size, size), np.uint8)} if train else {})

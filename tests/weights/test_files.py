@@ -4,12 +4,15 @@ import io
 import struct
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from mobilevit_jax import create_model
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import trees
 
 NAME, CLASSES = "mobilevit_xxs", 7
 
@@ -68,8 +71,8 @@ HOSTILE = {
     "duplicate keys a",
   ),
   "type": (
-    safetensors_bytes(f'{{"a": {entry("[1]", 2, "BF16")}}}'.encode(), b"00"),
-    "a has type BF16",
+    safetensors_bytes(f'{{"a": {entry("[1]", 1, "F8_E5M2")}}}'.encode(), b"0"),
+    "a has type F8_E5M2",
   ),
 }
 
@@ -82,6 +85,82 @@ def test_hostile_safetensors(blank, tmp_path, kind):
   with pytest.raises(ValueError, match=message) as error:
     load_weights(blank, path)
   assert str(path) in str(error.value)
+
+
+def test_bfloat16_is_read(model, blank, timm_file):
+  tensors = safetensors.numpy.load_file(timm_file)
+  halves = {
+    key: value.astype(jnp.bfloat16) if value.dtype == np.float32 else value
+    for key, value in tensors.items()
+  }
+  safetensors.numpy.save_file(halves, timm_file)
+  assert b"BF16" in timm_file.read_bytes()
+  expected = trees.flat_model(model)
+  for path, value in trees.flat_model(load_weights(blank, timm_file)).items():
+    assert value.dtype == jnp.float32
+    rounded = expected[path].astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(value, rounded, path)
+
+
+def test_prefix_of_every_name_is_left_out(blank, timm_file, capsys):
+  tensors = safetensors.numpy.load_file(timm_file)
+  wrapped = {f"module.{key}": value for key, value in tensors.items()}
+  safetensors.numpy.save_file(wrapped, timm_file)
+  load_weights(blank, timm_file)
+  assert "left 'module.' out of every tensor's name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [NAME, "mobilevitv2_050"])
+def test_backbone_of_transformers_needs_another_head(name, tmp_path, capsys):
+  model = create_model(name, num_classes=CLASSES, seed=3)
+  path = tmp_path / "hf.safetensors"
+  save_weights(model, path, to="hf")
+  tensors = safetensors.numpy.load_file(path)
+  family = name.partition("_")[0]
+  alone = {
+    key.removeprefix(f"{family}."): value
+    for key, value in tensors.items()
+    if key.startswith(f"{family}.")
+  }
+  assert len(alone) == len(tensors) - 2
+  safetensors.numpy.save_file(alone, path)
+  with pytest.raises(ValueError, match=r"missing: classifier\.weight"):
+    load_weights(model, path)
+  assert "without a head" in capsys.readouterr().err
+  other = create_model(name, num_classes=3, seed=4)
+  loaded = trees.flat_model(load_weights(other, path, reset="classifier"))
+  for key, value in trees.flat_model(model).items():
+    if not key.startswith("head/classifier"):
+      np.testing.assert_array_equal(loaded[key], value, key)
+
+
+def test_numbers_beyond_float32_are_refused(blank, timm_file):
+  tensors = safetensors.numpy.load_file(timm_file)
+  large = tensors["stem.bn.bias"].astype(np.float64)
+  large[2] = 1e300
+  safetensors.numpy.save_file(tensors | {"stem.bn.bias": large}, timm_file)
+  with pytest.raises(ValueError, match=r"stem\.bn\.bias holds numbers beyond"):
+    load_weights(blank, timm_file)
+
+
+@pytest.mark.parametrize(
+  ("source", "message"),
+  [
+    (
+      "https://example.org/w.safetensors",
+      "https:// is not read from: download",
+    ),
+    ("s3://none/run", "s3://none/run"),
+    ("gs://none/run", "gs://none/run"),
+  ],
+)
+def test_sources_elsewhere(blank, monkeypatch, source, message):
+  def unreachable(*unused):
+    raise KeyError("s3")  # as where fsspec has no library for it
+
+  monkeypatch.setattr("etils.epath.gpath.PosixGPath.exists", unreachable)
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    load_weights(blank, source)
 
 
 def test_truncated_at_any_place(blank, timm_file):

@@ -14,6 +14,7 @@ from etils import epath
 import numpy as np
 
 from mobilevit_jax import files
+from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.check import boxes
 from mobilevit_jax.data.check import findings
@@ -105,6 +106,7 @@ def check_splits(
   on_bad_image: str = "replace",
   progress: bool = False,
   fits: boxes.Fits | None = None,
+  max_pixels: int = augment.MAX_PIXELS,
 ) -> Report:
   """Reads every image of the splits once.
 
@@ -114,11 +116,15 @@ def check_splits(
     on_bad_image: the run's policy; with "error" a broken image is a problem.
     progress: whether to show a bar on standard error, if that is a terminal.
     fits: which boxes the net's anchors match, where the images have boxes.
+    max_pixels: the most that an image may have to be decoded.
 
   Returns:
     What was found.
   """
-  scans = [scan.scan(source, progress=progress) for source in splits.values()]
+  scans = [
+    scan.scan(source, progress=progress, max_pixels=max_pixels)
+    for source in splits.values()
+  ]
   names = tuple(splits)
   class_names = next(iter(splits.values())).class_names
   boxed = boxes.find(dict(zip(names, scans, strict=True)), fits, size)

@@ -34,6 +34,7 @@ class Findings:
     self._index = np.concatenate([np.arange(length) for length in lengths])
     self._all = np.concatenate([one.records for one in scans])
     usable = self._usable = self._all["usable"]
+    self._damaged = usable & self._all["damaged"]
     # Copies, found by the first of each group of equal pixels.
     _, first, group = np.unique(
       self._all["pixels"], return_index=True, return_inverse=True
@@ -68,6 +69,7 @@ class Findings:
     """A count for each split of everything that was looked for."""
     masks = {
       "broken": ~self._usable,
+      "damaged, but decoded": self._damaged,
       "copies of a file in the split": self._same_files,
       "same pixels in another file": self._copies & ~self._same_files,
       f"same pixels as one in {self._names[0]}": self._leaked,
@@ -129,6 +131,13 @@ class Findings:
     copies = self._copies & ~mixed
     total = f"of {len(mixed)} images with a side under"
     for mask, key, text in (
+      (
+        self._damaged,
+        "",
+        f"{number(self._damaged.sum(), 'image')} that can be decoded, though "
+        "the file is cut or spoilt, and may be grey in part (look at each, and "
+        "replace it)",
+      ),
       (
         self._leaked,
         "pixels",

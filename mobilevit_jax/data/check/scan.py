@@ -6,6 +6,7 @@ from concurrent import futures
 import dataclasses
 import hashlib
 import os
+import threading
 
 import cv2
 import numpy as np
@@ -13,13 +14,15 @@ import tqdm
 
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
+from mobilevit_jax.data import headers
 
-# What is kept of an image: 45 bytes, so a million images are 45 MB. Hashes of
+# What is kept of an image: 46 bytes, so a million images are 46 MB. Hashes of
 # 64 bits make a chance match among them as likely as 1 in 40 million.
 _RECORD = np.dtype(
   [
     ("label", np.int32),  # -1 where it can't be known
     ("usable", np.bool_),
+    ("damaged", np.bool_),  # though it may be decoded
     ("height", np.int32),
     ("width", np.int32),
     ("grey", np.bool_),
@@ -54,25 +57,33 @@ class Scan:
   classes: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def scan(source: examples.Source, *, progress: bool = False) -> Scan:
+def scan(
+  source: examples.Source,
+  *,
+  progress: bool = False,
+  max_pixels: int = augment.MAX_PIXELS,
+) -> Scan:
   """Reads and decodes every image once, on all cores.
 
-  Memory holds the images being decoded, one a thread, and 45 bytes for each
+  Memory holds the images being decoded, one a thread, and 46 bytes for each
   that is done.
 
   Args:
     source: the images.
     progress: whether to show a bar on standard error, if that is a terminal.
+    max_pixels: the most that an image may have to be decoded.
 
   Returns:
     What was found.
   """
   found = Scan(source, np.zeros(len(source), _RECORD), {}, {})
+  stopped = threading.Event()
 
   def read(begin: int) -> int:
     end = min(begin + _CHUNK, len(source))
     for index in range(begin, end):
-      _note(found, index)
+      if not stopped.is_set():
+        _note(found, index, max_pixels)
     return end - begin
 
   starts = range(0, len(source), _CHUNK)
@@ -88,12 +99,13 @@ def scan(source: examples.Source, *, progress: bool = False) -> Scan:
     with bar:
       for count in pool.map(read, starts):
         bar.update(count)
-  finally:  # Ctrl-C need not wait for the rest
-    pool.shutdown(cancel_futures=True)
+  finally:  # Ctrl-C need not wait for the rest, nor for a large image
+    stopped.set()
+    pool.shutdown(wait=False, cancel_futures=True)
   return found
 
 
-def _note(found: Scan, index: int) -> None:
+def _note(found: Scan, index: int, max_pixels: int) -> None:
   """Fills in one image's record, or says in `found` what is wrong with it."""
   record = found.records[index]
   record["label"] = -1
@@ -102,7 +114,8 @@ def _note(found: Scan, index: int) -> None:
     record["label"] = example.target.get("label", -1)
     if isinstance(example.image, bytes):
       record["contents"] = _hash(example.image)
-    pixels = augment.decode(example.image, example.name)
+      record["damaged"] = bool(headers.damage(example.image))
+    pixels = augment.decode(example.image, example.name, max_pixels)
     mask = example.target.get("mask")
     if mask is not None:
       found.classes[index] = _classes(mask, pixels, example.name)

@@ -13,6 +13,8 @@ _EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
   """The files, and every image in the folders, in order of their names.
 
+  Hidden files in folders, such as those that macOS adds, are left out.
+
   Raises:
     ValueError: if a folder holds no image.
   """
@@ -24,7 +26,9 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     inside = sorted(
       file
       for file in path.rglob("*")
-      if file.suffix.lower() in _EXTENSIONS and file.is_file()
+      if file.suffix.lower() in _EXTENSIONS
+      and not any(p.startswith(".") for p in file.relative_to(path).parts)
+      and file.is_file()
     )
     if not inside:
       raise ValueError(f"{path} holds no image ({', '.join(_EXTENSIONS)})")

@@ -73,7 +73,7 @@ def open_split(
   files whose contents have a SHA-1 under 51 in the first byte, `train` the
   rest; this reads every file once, and copies of one image stay together.
   Classes and files are in the order of their names. Hidden files, and symbolic
-  links that lead out of `data_dir`, are ignored.
+  links that lead nowhere, in a circle or out of `data_dir`, are ignored.
 
   Args:
     data_dir: the folder.
@@ -171,9 +171,12 @@ def _may_read(entry: os.DirEntry[str], top: pathlib.Path) -> bool:
   if entry.name.startswith("."):
     return False
   # Only links are resolved: that is slow, and nothing else can lead astray.
-  return not entry.is_symlink() or (
-    pathlib.Path(entry).resolve().is_relative_to(top)
-  )
+  if not entry.is_symlink():
+    return True
+  try:
+    return pathlib.Path(entry).resolve(strict=True).is_relative_to(top)
+  except (OSError, RuntimeError):  # it leads nowhere, or in a circle
+    return False
 
 
 def _hashed(

@@ -28,6 +28,11 @@ class Transform(Protocol):
   pickled, and called by many threads at a time.
   """
 
+  @property
+  def max_pixels(self) -> int:
+    """The most that an image may have to be decoded."""
+    ...
+
   def spec(self, size: Any, *, train: bool) -> Spec:
     """Shapes and types of what `train` or `evaluate` give, for a `Size`.
 

@@ -31,6 +31,7 @@ class ClassifyTransform:
     preset: the evaluation crop, one of `presets.PRESETS`.
     resize_size: shorter side before that crop, in pixels; None for the
       preset's share of the size.
+    max_pixels: the most that an image may have to be decoded.
   """
 
   crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -42,6 +43,7 @@ class ClassifyTransform:
   erase: float = 0.0
   preset: str = "cvnets"
   resize_size: int | None = None
+  max_pixels: int = augment.MAX_PIXELS
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -77,7 +79,7 @@ class ClassifyTransform:
 
   def decode(self, example: examples.Example) -> examples.Example:
     """The example with pixels for its image."""
-    pixels = augment.decode(example.image, example.name)
+    pixels = augment.decode(example.image, example.name, self.max_pixels)
     return dataclasses.replace(example, image=pixels)
 
   def train(

@@ -44,6 +44,7 @@ class DetectTransform:
     bad_boxes: `"clip"` cuts boxes at the image's edges and leaves out what then
       has no area, has no known class or no numbers; `"error"` refuses the
       image.
+    max_pixels: the most that an image may have to be decoded.
   """
 
   crop: bool = True
@@ -52,6 +53,7 @@ class DetectTransform:
   flip: float = 0.5
   most_boxes: int = 100
   bad_boxes: str = "clip"
+  max_pixels: int = augment.MAX_PIXELS
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -92,7 +94,7 @@ class DetectTransform:
       examples.ImageError: for a broken image, or a wrong box where `bad_boxes`
         is "error".
     """
-    pixels = augment.decode(example.image, example.name)
+    pixels = augment.decode(example.image, example.name, self.max_pixels)
     target = example.target
     if "boxes" in target:
       target = self._learnable(example, *pixels.shape[:2])

@@ -52,6 +52,7 @@ class SegmentTransform:
     protocol: of evaluation, one of `PROTOCOLS`.
     multiple: what both sides are multiples of where the aspect is kept: the
       net's output stride.
+    max_pixels: the most that an image may have to be decoded.
   """
 
   short_side: tuple[float, float] = (0.5, 2.0)
@@ -64,6 +65,7 @@ class SegmentTransform:
   rotation: float = 0.0
   protocol: str = "stretch"
   multiple: int = 16
+  max_pixels: int = augment.MAX_PIXELS
 
   def __post_init__(self):
     """Checks the ranges."""
@@ -102,7 +104,7 @@ class SegmentTransform:
 
   def decode(self, example: examples.Example) -> examples.Example:
     """The example with pixels, of the size that its mask has."""
-    pixels = augment.decode(example.image, example.name)
+    pixels = augment.decode(example.image, example.name, self.max_pixels)
     mask = example.target.get("mask")
     if mask is not None and mask.shape != pixels.shape[:2]:
       (h, w), (height, width) = mask.shape, pixels.shape[:2]
@@ -225,7 +227,10 @@ def _shape(example: examples.Example) -> tuple[int, int]:
     with Image.open(io.BytesIO(example.image)) as image:
       width, height = image.size
       turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-  except (OSError, SyntaxError, ValueError) as error:
+  except (
+    *(OSError, SyntaxError, ValueError),
+    Image.DecompressionBombError,
+  ) as error:
     raise examples.ImageError(f"{example.name}: {error}") from error
   return (width, height) if turned else (height, width)
 
