@@ -51,7 +51,7 @@ def test_killed_worker_is_named_and_the_run_goes_on(
   assert re.search(r"worker .* killed: \d+ \(-9\)", stderr)
   # Now all of it at once.
   process = start_main(args)
-  process.wait_for_output("step 18/30")
+  process.wait_until(lambda: _workers(process.popen.pid), "workers")
   before = _left()
   process.kill()
   assert before & _left()
