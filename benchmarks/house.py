@@ -170,6 +170,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], None]:
   # Compiled files don't count: they stay where a folder was moved away.
   paths = [path.relative_to(root) for path in root.glob(f"{PACKAGE}/**/*.*")]
   top = {path.parts[1] for path in paths if "__pycache__" not in path.parts}
+  top -= {"py.typed"}  # a mark for type checkers, and no room
   show(f"entries at the top of {PACKAGE}/", len(top))
   show("lines of main.py", counts["main"]["lines"])
   details = [f"{m} {number}" for m, number in words.items() if number]

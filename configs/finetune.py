@@ -5,9 +5,10 @@
     --config.data.name=folder --config.data.dir=PHOTOS
 
 `finetune.py:VARIANT` starts from `config.weights.source`, anything that
-`load_weights` reads, with a new classifier. `finetune.py:VARIANT,scratch` needs
-no weights, and more epochs. A number sets the image size in pixels, as in
-`finetune.py:xxs,scratch,96`; the default is 256.
+`load_weights` reads, with a new classifier; without it the run is refused.
+`finetune.py:VARIANT,scratch` needs no weights, and more epochs. A number sets
+the image size in pixels, as in `finetune.py:xxs,scratch,96`; the default is
+256.
 
 Classes come from the data. Rates are for 1024 images and follow the square root
 of the batch: the paper's 2e-3 would be 5e-4 at 64 (Malladi et al. 2022, arXiv
@@ -80,6 +81,7 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _from_scratch(config: Any) -> None:
+  config.weights.reset = "none"
   config.transform.update(randaugment_ops=1, erase=0.25)
   config.plan.num_epochs = 75
   config.optim.update(

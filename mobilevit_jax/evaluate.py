@@ -172,7 +172,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   config_lib.changes(record, workdir)  # it refuses another model
   evaluator = Evaluator(setup)
   if start is not None and not checkpoint.exists(workdir):
-    params, stats = setup.layout.replicate(steps.split(start())[1:])
+    params, stats = setup.layout.replicate(steps.split(start()[0])[1:])
     return summary(setup.task, evaluator({"weights": (params, stats)}), 0)
   shapes = setup.layout.replicated_shapes(steps.split(setup.model)[1:])
   checkpoints = checkpoint.Checkpoints(workdir, create=False)

@@ -37,6 +37,8 @@ from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks import segment
 from mobilevit_jax.tasks import task as task_lib
 
+# Gives the net with its first weights, and says where they are from.
+Start = Callable[[], tuple[models.Net, str]]
 _RATES = ("init_lr", "peak_lr", "final_lr")
 _SCHEDULE_FIELDS = (*_RATES, "warmup_steps", "cosine_unit")
 
@@ -143,7 +145,7 @@ class Experiment:
     cadence: when to log, save and evaluate.
     loading: further arguments of `pipeline.train_batches`.
     checked: the splits to check before training, by name; none for no check.
-    initial_model: the net with the weights to start from.
+    initial_model: the net with the weights to start from; and what these are.
     profile: arguments of `clock.Trace`.
   """
 
@@ -155,7 +157,7 @@ class Experiment:
   cadence: Cadence
   loading: dict[str, Any]
   checked: dict[str, examples.Source]
-  initial_model: Callable[[], models.Net]
+  initial_model: Start
   profile: dict[str, Any]
 
   @property
@@ -248,7 +250,8 @@ def build(config: config_lib.Config) -> Experiment:
     plan=plan,
     recipe=recipe,
     cadence=Cadence(
-      log_every=config.log_every_steps,
+      # At least a line an epoch: small sets have few steps.
+      log_every=min(config.log_every_steps, plan.shortest_epoch),
       checkpoint_every=config.checkpoint.every_steps,
       keep=config.checkpoint.keep,
       evaluate_after=evaluation_steps(plan, config.eval.every_epochs),
@@ -280,7 +283,7 @@ def task_of(head: str) -> str:
 
 def build_evaluation(
   config: config_lib.Config, *, prepare: bool = True
-) -> tuple[Evaluation, config_lib.Record, Callable[[], models.Net] | None]:
+) -> tuple[Evaluation, config_lib.Record, Start | None]:
   """What is needed to evaluate alone: no plan, no images to train on.
 
   Args:
@@ -289,7 +292,7 @@ def build_evaluation(
 
   Returns:
     The evaluation; the configuration as a run's folder remembers it; and the
-    net with the weights of `config.weights`, if that names some.
+    net with the weights of `config.weights` and their name, if it has one.
   """
   config = _checked(config)
   evaluation = _evaluation(config, None, prepare)
@@ -453,18 +456,13 @@ def evaluation_steps(
   return frozenset({*ends[every_epochs - 1 :: every_epochs], plan.num_steps})
 
 
-def _initial_model(
-  config: config_lib.Config, model: models.Net
-) -> Callable[[], models.Net]:
-  """What gives the net with weights, from the seed or `config.weights`."""
+def _initial_model(config: config_lib.Config, model: models.Net) -> Start:
+  """What gives the net with weights, and says where they are from."""
   seed, fields = config.seed, config.weights.to_dict()
 
-  def initial() -> models.Net:
-    net = models.initialize(model, seed)
-    if fields["source"] is None:
-      return net
+  def initial() -> tuple[models.Net, str]:
     with config_lib.section("weights"):
-      return weights.load_weights(net, **fields)
+      return weights.start(model, seed, **fields)
 
   return initial
 

@@ -14,12 +14,12 @@ import numpy as np
 from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
-from mobilevit_jax import files
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.run import bad_images
+from mobilevit_jax.run import bar
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import clock
 from mobilevit_jax.run import distributed
@@ -50,16 +50,18 @@ def train_and_evaluate(
   evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
   is_new = not checkpoint.exists(workdir)
-  initial = run.initial_model() if is_new else None
+  initial, words = run.initial_model() if is_new else (None, "")
   for change in config_lib.changes(run.record, workdir):
-    say(f"warning: differs from this run's last start: {change}")
+    bar.say(f"warning: differs from this run's last start: {change}")
   _describe(run, evaluator)
+  if words:
+    bar.say(f"weights: {words}")
   checked = _check_data(run) if is_new and run.checked else None
 
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(
       stop.StopSignals(
-        lambda name: say(f"{name}: stopping after this step"),
+        lambda name: bar.say(f"{name}: stopping after this step"),
         alone=jax.process_count() == 1,
       )
     )
@@ -67,7 +69,7 @@ def train_and_evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     _take(folder, stack)
     checkpoints = checkpoint.Checkpoints(
-      workdir, keep=run.cadence.keep, say=say
+      workdir, keep=run.cadence.keep, say=bar.say
     )
     stack.callback(checkpoints.close)
     state, progress = _start(run, initial, checkpoints, workdir)
@@ -78,7 +80,7 @@ def train_and_evaluate(
       config_lib.save(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = writer_lib.Writer(workdir, enabled=is_first, say=say)
+    writer = writer_lib.Writer(workdir, enabled=is_first, say=bar.say)
     stack.callback(writer.close)
     ledger = bad_images.Ledger(
       run.source,
@@ -121,7 +123,7 @@ def _take(folder: epath.Path, stack: contextlib.ExitStack) -> None:
   Raises:
     config_lib.ConfigError: in all processes, if another run is at work there.
   """
-  held = lock.Lock(folder, say=say)
+  held = lock.Lock(folder, say=bar.say)
 
   def take() -> str:
     try:
@@ -144,7 +146,9 @@ def _start(
   """The state and the progress of the newest checkpoint, or the first ones."""
   parts = (run.task, run.recipe, run.layout)
   if checkpoints.latest_step() is None:
-    initial = initial or run.initial_model()
+    if initial is None:
+      initial, words = run.initial_model()
+      bar.say(f"weights: {words}")
     state = experiment.initial_state(initial, *parts)
     return state, progress_lib.Progress()
   shapes = experiment.state_shapes(run.model, *parts)
@@ -155,7 +159,8 @@ def _start(
       f"the newest checkpoint in {workdir} is of step {start}, past the "
       f"{num_steps} steps of this config; use another --workdir"
     )
-  say(f"resuming at step {start} of {num_steps}")
+  bar.say(f"weights: those of step {start} in {workdir}")
+  bar.say(f"resuming at step {start} of {num_steps}")
   return state, progress_lib.Progress.from_json(fields)
 
 
@@ -184,19 +189,21 @@ def _loop(
       lambda: _compile_steps(run, state, frozen, go_on)
     )
   begin = time.monotonic()
+  bar.say("compiling the evaluation")
   evaluator.compile()
-  say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
+  bar.say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
   go_on()
 
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
-    say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
+    bar.say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
     name = f"ema_{run.task.best}"
-    best.add(step, metrics[name])
+    value, loss = metrics[name], metrics.get("ema_loss", 0.0)
+    best.add(step, value, loss)
     # It may hold one of the future: a killed run got further than this.
-    if metrics[name] > checkpoints.best():
-      checkpoints.save_best(step, state, name, metrics[name])
+    if progress_lib.rank(value, loss, step) > checkpoints.best():
+      checkpoints.save_best(step, state, name, value, loss)
     return metrics
 
   # An evaluation follows its checkpoint, so it may have been cut off.
@@ -206,7 +213,7 @@ def _loop(
   timer = clock.Clock(
     start, num_steps, began, progress.useful_seconds, peak_flops
   )
-  with run.batches(start) as batches:
+  with run.batches(start) as batches, bar.steps(start, num_steps) as shown:
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
@@ -225,6 +232,7 @@ def _loop(
       if done < num_steps:
         batch, bad_ids, wait = _next_batch(run, batches)
       window.add(done, metrics)
+      shown.update()
       tools.trace.end(done, metrics)
 
       # --- Log --------------------------------------------------------------
@@ -239,7 +247,7 @@ def _loop(
           values["bad_images"] = ledger.update()
         with timer.logging():
           writer.write(done, "train", values)
-          say(writer_lib.progress_line(done, num_steps, values, left))
+          bar.say(writer_lib.progress_line(done, num_steps, values, left))
 
       # --- Checkpoint -------------------------------------------------------
 
@@ -266,14 +274,14 @@ def _loop(
           results = evaluate_now(done)
   if results is None:  # every run ends in an evaluation: its last step's
     raise RuntimeError(f"step {num_steps} was not evaluated")
-  say(timer.summary())
+  bar.say(timer.summary())
   if progress.step < num_steps:
-    say(
+    bar.say(
       f"stopped early at step {progress.step} of {num_steps}: "
       f"{cadence.patience} evaluations without a better EMA {run.task.best} "
       f"than {best.value:.4f}, of step {best.step}"
     )
-  say(evaluate.summary(run.task, results, progress.step))
+  bar.say(evaluate.summary(run.task, results, progress.step))
   return results
 
 
@@ -300,12 +308,17 @@ def _compile_steps(
   )
   shapes = run.layout.replicated_shapes((state, frozen))
   transform, compiled = run.evaluation.transform, {}
+  bar.say(
+    f"compiling the train step for {len(run.plan.shapes)} shape(s) of images: "
+    "on a CPU half a minute to a minute each, and much less when it was "
+    "compiled before"
+  )
   for number, (size, batch) in enumerate(run.plan.shapes, start=1):
     begin = time.monotonic()
     spec = pipeline.batch_spec(transform, size, train=True)
     arrays = run.layout.batch_shapes(spec, batch)
     compiled[size, batch] = jitted.lower(shapes[0], arrays, shapes[1]).compile()
-    say(
+    bar.say(
       f"compiled {number}/{len(run.plan.shapes)}: {batch} images of {size} px "
       f"in {time.monotonic() - begin:.1f} s"
     )
@@ -338,7 +351,7 @@ def _check_data(run: experiment.Experiment) -> check.Report | None:
   def work() -> str:
     reports.append(run.check_data())
     for line in reports[0].lines():
-      say(line)
+      bar.say(line)
     return reports[0].refusal()
 
   # Reading a large set takes longer than processes wait for each other.
@@ -347,26 +360,20 @@ def _check_data(run: experiment.Experiment) -> check.Report | None:
   return reports[0] if reports else None
 
 
-def say(text: str) -> None:
-  """A line on the terminal, from the first process alone."""
-  if jax.process_index() == 0:
-    print(files.printable(text), flush=True)
-
-
 def _describe(
   run: experiment.Experiment, evaluator: evaluate.Evaluator
 ) -> None:
   """Says what is about to be trained."""
   source, plan = run.source, run.plan
-  say(
+  bar.say(
     f"devices: {run.layout.num_devices} x {jax.devices()[0].device_kind}, "
     f"{jax.process_count()} process(es)"
   )
-  say(
+  bar.say(
     f"data: {source.name}, {len(source)} images for training, "
     f"{evaluator.num_images} for evaluation, {len(source.class_names)} classes"
   )
-  say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
+  bar.say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
   _, params, _ = steps.split(run.model)
   for line in writer_lib.parameter_table(params, run.model.layers):
-    say(line)
+    bar.say(line)

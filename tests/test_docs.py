@@ -8,6 +8,8 @@ import pathlib
 import re
 from xml.etree import ElementTree
 
+from flax import nnx
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -17,8 +19,10 @@ from configs import imagenet
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import heads
 from docs.generate import parts
 from docs.generate import training
+from mobilevit_jax import models
 from mobilevit_jax.models import mobilevit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -142,6 +146,29 @@ def test_block_figure_ends_in_the_shape_of_the_stage(stage):
   d = mobilevit.VARIANTS["mobilevit_xs"].dims[stage - 3]
   n = (256 // 2**stage) ** 2 // 4
   assert shapes.count(f"4 x {n} x {d}") == 3
+
+
+def test_figures_of_heads_have_the_shapes_that_a_net_has():
+  net = models.abstract_model("mobilevit_xs", "ssdlite", num_classes=20)
+  graphdef, state = nnx.split(net)
+  image = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
+
+  def run(state, images):
+    net = nnx.merge(graphdef, state)
+    return net.head.maps(net.features(images)), net(images)
+
+  maps, out = jax.eval_shape(run, state, image)
+  figure = heads.ssdlite_levels("mobilevit_xs", 256)
+  shapes = re.findall('class="fig-shape"[^>]*>([^<]+)', figure)
+  assert shapes == [" x ".join(map(str, x.shape[1:])) for x in maps]
+  counts = re.findall(r">([\d,]+)</text>", figure)
+  total = sum(int(count.replace(",", "")) for count in counts)
+  assert total == out["logits"].shape[1]
+  shapes = re.findall(
+    'class="fig-shape"[^>]*>([^<]+)', heads.deeplabv3("mobilevit_xs", 256)
+  )
+  assert shapes[0] == "16 x 16 x 96" and shapes[2] == "16 x 16 x 256"
+  assert shapes[-1] == "256 x 256"
 
 
 def test_unfold_figure_outlines_the_same_place_of_every_patch():

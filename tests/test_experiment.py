@@ -16,6 +16,7 @@ from mobilevit_jax import steps
 from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.run import sharding
 from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import source
 
 NET = models.abstract_model("mobilevit_xxs")
 
@@ -221,7 +222,11 @@ def test_run_starts_from_weights_with_a_new_head(tmp_path):
   config = digits.get_config()
   config.weights.update(source=str(path), reset="classifier")
   run = experiment.build(config)
-  initial = run.initial_model()
+  initial, words = run.initial_model()
+  count = len(source.read(path).tensors)
+  assert words == (
+    f"{path} (timm, {count} tensors; the classifier is random, seed 0)"
+  )
   state = experiment.initial_state(
     initial, run.task, run.recipe, sharding.Layout()
   )
@@ -230,6 +235,25 @@ def test_run_starts_from_weights_with_a_new_head(tmp_path):
   expected["head"]["classifier"] = steps.split(own)[1]["head"]["classifier"]
   for params in (state.params, state.ema_params):
     jax.tree.map(np.testing.assert_array_equal, params["net"], expected)
+
+
+def test_transfer_without_weights_is_refused_with_the_ways_on():
+  config = finetune.get_config("xxs,32")
+  config.data.update(name="digits", eval_split="test")
+  ways = r"hf://.* workdir of another run; .*VARIANT,scratch"
+  with pytest.raises(config_lib.ConfigError, match=ways):
+    experiment.build(config).initial_model()
+  config = finetune.get_config("xxs,scratch,32")
+  config.data.update(name="digits", eval_split="test")
+  assert experiment.build(config).initial_model()[1] == "random, seed 0"
+
+
+def test_every_epoch_has_a_log_line():
+  config = digits.get_config()
+  config.log_every_steps = 1000
+  assert experiment.build(config).cadence.log_every == 30
+  config.plan.num_steps = 7
+  assert experiment.build(config).cadence.log_every == 7
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

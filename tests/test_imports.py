@@ -84,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
   "weights": {
     "command.arguments",
     "config",
+    "data.transforms",  # how images are cropped, for other projects' files
     "files",
     "models",
     "models.heads",
@@ -190,6 +191,15 @@ ALLOWED: dict[str, set[str]] = {
     "weights",
   },
   "export.litert": {"export", "models", "models.heads"},
+  # Exports a run, and asks the file in Python what the page is to answer.
+  "demo": {
+    "data",
+    "data.sources",
+    "data.transforms",
+    "export",
+    "files",
+    "weights",
+  },
   # What measures the package may use all of it. It is no part of it.
   "benchmarks": {"*"},
 }

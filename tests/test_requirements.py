@@ -7,7 +7,9 @@ import tomllib
 
 from packaging.requirements import Requirement
 import pytest
+import yaml
 
+import mobilevit_jax
 from mobilevit_jax import config
 from mobilevit_jax.data import __main__ as data
 from mobilevit_jax.data import sources
@@ -84,6 +86,12 @@ def test_package_and_files_name_the_same_versions():
   assert (
     "requirements-dev" not in (ROOT / "requirements-export.txt").read_text()
   )
+
+
+def test_version_is_said_in_one_place():
+  citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+  assert citation["version"] == mobilevit_jax.__version__
+  assert _project()["dynamic"] == ["version"]
 
 
 def test_base_has_no_tensorflow_and_every_extra_is_named(monkeypatch, capsys):

@@ -56,6 +56,7 @@ def get_config() -> Any:
   config = detect.get_config("xxs,folder,64")
   config.model.name = "tiny_detect"
   config.model.dropout = 0.0
+  config.weights.reset = "none"
   config.transform.update(crop=False, photometric="none")
   config.data.name = "yolo_folder"
   config.plan.update(base_batch=8, num_steps=160)

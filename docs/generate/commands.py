@@ -29,6 +29,8 @@ COMMANDS = (
   "mobilevit_jax.predict",
   "mobilevit_jax.export",
   "mobilevit_jax.export.accuracy",
+  "mobilevit_jax.demo",
+  "mobilevit_jax.demo.engines",
   "mobilevit_jax.weights",
   "mobilevit_jax.summary",
   "benchmarks",

@@ -5,7 +5,25 @@ from collections.abc import Callable
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import demos
+from docs.generate import heads
 from docs.generate import training
+from mobilevit_jax.weights import teaching
+
+
+def teaching_table() -> str:
+  """The weights that come with the package, from their table."""
+  lines = [
+    "| source | net | data | weights | result |",
+    "|---|---|---|---|---|",
+  ]
+  commands = []
+  for name, row in teaching.TEACHING.items():
+    cells = (f"`teaching:{name}`", row.about, row.data, row.licence, row.result)
+    lines.append(f"| {' | '.join(cells)} |")
+    commands += [f"    {command}" for command in row.commands]
+  return "\n".join([*lines, "", "Made by", "", *commands])
+
 
 PARTS: dict[str, Callable[..., str]] = {
   "batches": training.batches,
@@ -13,13 +31,18 @@ PARTS: dict[str, Callable[..., str]] = {
   "config": configuration.reference,
   "config_changes": configuration.changes,
   "config_own": configuration.own_fields,
+  "demos": demos.links,
   "figure_block": architecture.block,
+  "figure_deeplabv3": heads.deeplabv3,
   "figure_learning_rate": training.learning_rate,
   "figure_sizes": training.sizes,
+  "figure_ssdlite": heads.ssdlite_levels,
   "figure_stages": architecture.stages,
   "figure_unfold": architecture.unfold,
+  "heads": heads.counts,
   "lengths": training.lengths,
   "models": architecture.sizes,
+  "teaching": teaching_table,
 }
 
 

@@ -56,7 +56,9 @@ COMMANDS: dict[str, Command] = {
   "models": Command(
     "mobilevit_jax.models.__main__", "list the nets, with published figures"
   ),
-  "demo": Command("mobilevit_jax.demo", "show a net at work in a browser"),
+  "demo": Command(
+    "mobilevit_jax.demo.__main__", "show a net at work in a browser"
+  ),
 }
 # Names of commands until 0.1.0.
 _MOVED = {"convert": "weights", "prepare_data": "data"}

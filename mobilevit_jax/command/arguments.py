@@ -84,8 +84,8 @@ def export() -> argparse.ArgumentParser:
     nargs="+",
     type=pathlib.Path,
     metavar="IMAGE_OR_FOLDER",
-    help="what to compare with JAX on; by default, those of "
-    "--calibration_images, or else coloured squares",
+    help="what to compare with JAX on; by default 64 of the calibration's, "
+    "or else coloured squares",
   )
   add(
     "--calibration_images",
@@ -145,15 +145,21 @@ def weights() -> argparse.ArgumentParser:
     "output",
     metavar="OUT",
     type=pathlib.Path,
-    help=".safetensors, .npz, or a folder with --to=hf",
+    help=".safetensors, .npz, or a folder with --to=hf or hub",
   )
-  parser.add_argument("--to", choices=_DIALECTS, required=True)
+  parser.add_argument("--to", choices=(*_DIALECTS, "hub"), required=True)
   parser.add_argument(
     "--which",
     choices=_WHICH,
     default="auto",
     help="of a run's workdir; auto: best if it stops early, else ema",
   )
+  text = "for --to=hub: what the card states, such as apache-2.0"
+  parser.add_argument("--license", help=text)
+  text = "for --to=hub: upload the folder to the Hub, private at first"
+  parser.add_argument("--push", metavar="OWNER/NAME", help=text)
+  text = "store half of the bytes: the values are rounded"
+  parser.add_argument("--float16", action="store_true", help=text)
   parser.add_argument("--force", action="store_true", help="replace OUT")
   return parser
 

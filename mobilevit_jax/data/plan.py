@@ -238,6 +238,11 @@ class BatchPlan:
     """Number of steps."""
     return self.num_steps
 
+  @property
+  def shortest_epoch(self) -> int:
+    """Steps of the shortest whole epoch, or of a run that is shorter."""
+    return int(np.diff(self.epoch_starts).min(initial=self.num_steps))
+
   def epoch(self, t: int) -> int:
     """Epoch of step `t`, from 0."""
     step = self._check_step(t)

@@ -1,7 +1,7 @@
 r"""Shows in a browser what a run's net, or an exported file, answers.
 
-    python -m mobilevit_jax.demo runs/flowers
-    python -m mobilevit_jax.demo flowers.tflite --out=public/demo
+    mobilevit demo runs/flowers
+    mobilevit demo flowers.tflite --out=public/demo
 
 One page: photographs, the camera or samples go through the file in the browser
 itself, and it says how long that takes and whether the answers are Python's.
@@ -37,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       with files.whole(args.out, force=args.force) as part:
         part.mkdir()
         lines = folder.write(
-          args.source, pathlib.Path(part), images=args.images, title=args.title
+          args.source,
+          pathlib.Path(part),
+          images=args.images,
+          size=args.size,
+          title=args.title,
         )
       print(*lines, f"{args.out}: for any web server", sep="\n")
   except (ValueError, OSError) as error:
@@ -55,6 +59,7 @@ def _serve(args: argparse.Namespace, write: Callable[..., list[str]]) -> None:
         args.source,
         place,
         images=args.images,
+        size=args.size,
         every_engine=True,
         title=args.title,
       )
@@ -78,7 +83,7 @@ def _is_loopback(host: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m mobilevit_jax.demo",
+    prog="mobilevit demo",
     description="Runs an exported file in a browser, on one page.",
   )
   add = parser.add_argument
@@ -99,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     help="the page's samples; by default those that the run was evaluated on, "
     "or else coloured squares",
   )
+  add("--size", type=int, help="image side of exported weights, in pixels")
   add("--title", help="of the page")
   add("--port", type=int, default=8000, help="0 for one that is free")
   add(

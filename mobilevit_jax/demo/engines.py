@@ -54,17 +54,17 @@ _FILES: Mapping[str, Mapping[str, str]] = {
 OF_FORMAT = {"onnx": "onnxruntime-web", "litert": "litert"}
 
 
-def check(folder: pathlib.Path = FOLDER) -> None:
+def check() -> None:
   """Raises ValueError, with what to do, unless the engines are there."""
-  if not (folder / LICENCES).exists():
+  if not (FOLDER / LICENCES).exists():
     raise ValueError(
-      f"the browser's engines are not in {folder}: `make demo` in a checkout, "
+      f"the browser's engines are not in {FOLDER}: `make demo` in a checkout, "
       "or `python -m mobilevit_jax.demo.engines`, fetches onnxruntime-web and "
       "LiteRT.js from npm, once (45 MB)"
     )
 
 
-def fetch(folder: pathlib.Path = FOLDER) -> None:
+def fetch() -> None:
   """Installs the packages as the lock file names them, and keeps what is used.
 
   Raises:
@@ -81,7 +81,7 @@ def fetch(folder: pathlib.Path = FOLDER) -> None:
     done = subprocess.run(command, cwd=work, capture_output=True, text=True)
     if done.returncode:
       raise ValueError(f"npm failed:\n{done.stderr.strip()}")
-    with files.whole(folder, force=True) as part:
+    with files.whole(FOLDER, force=True) as part:
       for engine, wanted in _FILES.items():
         (part / engine).mkdir(parents=True)
         for name, source in wanted.items():

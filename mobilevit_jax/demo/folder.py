@@ -37,7 +37,8 @@ def write(
   source: str,
   into: pathlib.Path,
   *,
-  images: Sequence[pathlib.Path] | None = None,
+  images: Sequence[pathlib.Path] | examples.Source | None = None,
+  size: int | None = None,
   every_engine: bool = False,
   title: str | None = None,
 ) -> list[str]:
@@ -47,8 +48,10 @@ def write(
     source: an exported .onnx or .tflite file, or what `load_weights` takes,
       such as a run's workdir, which is exported to ONNX.
     into: the folder.
-    images: files or folders of samples; by default of the images that a run
-      was evaluated on, or else coloured squares.
+    images: samples, files and folders of them or a source; by default of the
+      images that a run was evaluated on, or else coloured squares.
+    size: image side of weights that are exported, in pixels; by default a
+      run's own.
     every_engine: links all engines, for files that are opened in the page; else
       copies the one that runs the file.
     title: of the page; by default the model's name.
@@ -60,7 +63,7 @@ def write(
     ValueError, OSError: if anything can't be read, exported or written.
   """
   engines.check()
-  name, content, config = _content(source)
+  name, content, config = _content(source, size)
   format = _format_of(name)
   text = formats.FORMATS[format].metadata(content)
   document = metadata.read(text, source)
@@ -105,13 +108,17 @@ def _format_of(name: str) -> str:
   return "litert" if name.endswith(".tflite") else "onnx"
 
 
-def _content(source: str) -> tuple[str, bytes, dict[str, Any] | None]:
+def _content(
+  source: str, size: int | None
+) -> tuple[str, bytes, dict[str, Any] | None]:
   """A file's name and bytes, and the configuration of a run.
 
   Of weights, those of the ONNX file that they become.
   """
   path = pathlib.Path(source)
   if path.suffix in (".onnx", ".tflite"):
+    if size is not None:
+      raise ValueError(f"--size={size}: {source} has the size that it has")
     return f"model{path.suffix}", path.read_bytes(), None
   if path.suffix in (".zip", ".mlpackage"):
     raise ValueError(
@@ -123,20 +130,24 @@ def _content(source: str) -> tuple[str, bytes, dict[str, Any] | None]:
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / "model.onnx"
     command = [f"--weights={source}", "--format=onnx", f"--out={out}"]
-    if export.main([*command, *([f"--output={output}"] if output else [])]):
+    command += [f"--output={output}"] if output else []
+    command += [f"--size={size}"] if size else []
+    if export.main(command):
       # It has printed why.
       raise ValueError(f"{source} could not be exported to ONNX")
     return out.name, out.read_bytes(), found.config
 
 
 def _samples(
-  images: Sequence[pathlib.Path] | None,
+  images: Sequence[pathlib.Path] | examples.Source | None,
   config: dict[str, Any] | None,
   document: dict[str, Any],
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Names and pixels of some images, at most `SAMPLES`."""
-  if images:
-    yield from _spread(image_files.FileSource(image_files.find_images(images)))
+  if isinstance(images, Sequence):
+    images = image_files.FileSource(image_files.find_images(images))
+  if images is not None:
+    yield from _spread(images)
     return
   if config is not None:
     data = config["data"]

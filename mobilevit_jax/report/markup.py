@@ -16,7 +16,6 @@ def environment() -> jinja2.Environment:
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    extensions=["jinja2.ext.do"],
   )
   made.filters["percent"] = percent
   made.filters["count"] = "{:,}".format

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 
 from mobilevit_jax import config
 from mobilevit_jax import files
+from mobilevit_jax.run import progress as progress_lib
 
 _T = TypeVar("_T")
 
@@ -89,8 +90,7 @@ class Checkpoints:
         root / "best",
         options=ocp.CheckpointManagerOptions(
           max_to_keep=1,
-          # One number, whatever the task calls it; more is better.
-          best_fn=lambda metrics: next(iter(metrics.values())),
+          best_fn=_rank,
           create=True,
           cleanup_tmp_directories=create,
           multiprocessing_options=_barriers("best"),
@@ -107,12 +107,12 @@ class Checkpoints:
     """The newest complete checkpoint's step, or None."""
     return self._latest.latest_step()
 
-  def best(self) -> float:
-    """The best checkpoint's metric, minus infinity where there is none."""
+  def best(self) -> tuple[float, float, int]:
+    """The best checkpoint's `progress.rank`, the lowest where there is none."""
     self._settle(self._best)  # its metrics are written last
     step = self._best.best_step()
     metrics = {} if step is None else self._best.metrics(step) or {}
-    return float(next(iter(metrics.values()), -math.inf))
+    return _rank(metrics)
 
   def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
     """Starts to save; returns when the device's memory may be reused.
@@ -129,15 +129,25 @@ class Checkpoints:
     with self._saving(self._latest):
       self._latest.save(step, args=_save_args(state, progress))
 
-  def save_best(self, step: int, state: Any, name: str, value: float) -> None:
+  def save_best(
+    self, step: int, state: Any, name: str, value: float, loss: float = 0.0
+  ) -> None:
     """Replaces the best checkpoint by one whose metric `name` is `value`.
+
+    Args:
+      step: number of updates done.
+      state: the train state.
+      name: of the metric, of which more is better.
+      value: of the metric.
+      loss: of the evaluation; it decides between equals.
 
     Raises:
       CheckpointError: as `save` does.
     """
     self._settle(self._best)
     with self._saving(self._best):
-      self._best.save(step, args=_save_args(state, {}), metrics={name: value})
+      metrics = {name: value, "loss": loss, "step": step}
+      self._best.save(step, args=_save_args(state, {}), metrics=metrics)
 
   def _settle(self, manager: ocp.CheckpointManager) -> None:
     """Returns when what is being saved is whole, and on the disk by its name.
@@ -298,6 +308,15 @@ class Checkpoints:
     for manager in (self._latest, self._best):
       with self._saving(manager):
         manager.close()
+
+
+def _rank(metrics: Mapping[str, Any]) -> Any:
+  """Of the best checkpoint's metrics, which an older one may have fewer of."""
+  others = dict(metrics)
+  loss, step = others.pop("loss", 0.0), others.pop("step", -1)
+  # The one left, whatever the task calls it.
+  value = next(iter(others.values()), -math.inf)
+  return progress_lib.rank(float(value), float(loss), int(step))
 
 
 def _barriers(name: str) -> ocp.options.MultiprocessingOptions:

@@ -55,26 +55,39 @@ class Window:
     return means
 
 
+def rank(value: float, loss: float, step: int) -> tuple[float, float, int]:
+  """What orders evaluations: the metric, then the loss, then the later step.
+
+  Where images are few, many evaluations have the same share of right answers,
+  and the first of them is that of the net that learnt least.
+  """
+  return value, -loss, step
+
+
 @dataclasses.dataclass
 class Best:
   """The best evaluation so far, and when to stop waiting for a better one.
 
   Attributes:
-    step: of the best evaluation, the first of equals; -1 before any.
+    step: of the best evaluation; see `rank`. -1 before any.
     value: its metric, of which more is better; None before any.
-    waited: evaluations since.
+    waited: evaluations since one with a higher metric than all before it.
+    loss: of the best evaluation; 0 where its task has none.
   """
 
   step: int = -1
   value: float | None = None
   waited: int = 0
+  loss: float = 0.0
 
-  def add(self, step: int, value: float) -> None:
+  def add(self, step: int, value: float, loss: float = 0.0) -> None:
     """Takes the next evaluation."""
-    if self.value is None or value > self.value:
-      self.step, self.value, self.waited = step, value, 0
-    else:
-      self.waited += 1
+    # Equals can win below, but waiting for a better one goes on.
+    higher = self.value is None or value > self.value
+    self.waited = 0 if higher else self.waited + 1
+    own = -math.inf if self.value is None else self.value
+    if rank(value, loss, step) > rank(own, self.loss, self.step):
+      self.step, self.value, self.loss = step, value, loss
 
   def is_over(self, patience: int | None) -> bool:
     """Whether `patience` evaluations brought nothing better; None: never."""

@@ -17,9 +17,13 @@ from mobilevit_jax.visualize.features import effective_receptive_field
 from mobilevit_jax.visualize.features import feature_maps
 from mobilevit_jax.visualize.features import without_attention
 from mobilevit_jax.visualize.plots import plot_attention
+from mobilevit_jax.visualize.plots import plot_boxes
 from mobilevit_jax.visualize.plots import plot_classes
+from mobilevit_jax.visualize.plots import plot_context
 from mobilevit_jax.visualize.plots import plot_features
 from mobilevit_jax.visualize.plots import plot_fields
+from mobilevit_jax.visualize.plots import plot_images
+from mobilevit_jax.visualize.plots import plot_taps
 
 __all__ = [
   "AttentionMaps",
@@ -31,11 +35,15 @@ __all__ = [
   "effective_receptive_field",
   "feature_maps",
   "plot_attention",
+  "plot_boxes",
   "plot_classes",
+  "plot_context",
   "plot_curves",
   "plot_features",
   "plot_fields",
+  "plot_images",
   "plot_sizes",
+  "plot_taps",
   "read_metrics",
   "without_attention",
 ]

@@ -1,4 +1,4 @@
-"""Figures of attention maps, features, receptive fields and answers.
+"""Figures of attention, features, receptive fields, boxes and answers.
 
 Colour maps are matplotlib's viridis, which the colour-blind can read too.
 """
@@ -14,6 +14,9 @@ from mobilevit_jax.visualize import features as features_lib
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
+
+# Okabe and Ito's, which the colour-blind tell apart.
+_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#f0e442", "#cc79a7")
 
 
 def plot_attention(
@@ -65,6 +68,143 @@ def plot_attention(
     bar.set_label("attention / even share", fontsize=8)
     bar.ax.tick_params(labelsize=8)
   figure.suptitle(f"Where pixel ({row}, {column}), the cross, looks")
+  return figure
+
+
+def plot_context(
+  scores: Mapping[str, attention_lib.ContextScores], image: Any
+) -> "Figure":
+  """Where separable attention gathers its context, by stage and layer.
+
+  Each pixel of the map has its share of the softmax over all patches at its
+  place. Colours count from an even share, 1 / n: above 1 a pixel is heard
+  more, below 1 less.
+
+  Args:
+    scores: from `context_scores`.
+    image: that they are of.
+  """
+  grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
+  columns = max(len(found.scores) for found in scores.values())
+  figure, axes = _grid(len(scores), columns, width=2.1, height=2.2)
+  for cells, (stage, found) in zip(axes, scores.items(), strict=True):
+    relative = found.maps() * found.scores.shape[-1]
+    for layer, cell in enumerate(cells):
+      if layer >= len(relative):
+        cell.set_visible(False)
+        continue
+      cell.imshow(grey, cmap="gray", vmin=-0.3, vmax=1.3)
+      shown = cell.imshow(
+        relative[layer],
+        cmap="viridis",
+        alpha=0.65,
+        vmin=0,
+        vmax=max(2.0, relative.max()),
+        extent=(-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5),
+      )
+      cell.set_title(f"{stage}, layer {layer}", fontsize=9)
+    bar = figure.colorbar(shown, ax=list(cells), shrink=0.85)
+    bar.set_label("score / even share", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+  figure.suptitle("Where each layer gathers its context")
+  return figure
+
+
+def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
+  """What the dilated branches of a pyramid see from the middle of the image.
+
+  The grid is the backbone's last map at each output stride: a cell is one of
+  its pixels. A branch reads nine of them, in its colour; those that lie outside
+  of the image are padding, which says nothing.
+
+  Args:
+    image: `[h, w, 3]`.
+    rates: dilations of the branches by output stride, as
+      `deeplabv3.RATES`.
+  """
+  pixels = np.asarray(features_lib.as_batch(image))[0]
+  height, width = pixels.shape[:2]
+  figure, axes = _grid(1, len(rates), width=3.8, height=4.3)
+  for cell, (stride, dilations) in zip(axes[0], rates.items(), strict=True):
+    rows, columns = -(-height // stride), -(-width // stride)
+    cell.imshow(pixels, alpha=0.75)
+    for side, count, draw in (
+      (width, columns, cell.axvline),
+      (height, rows, cell.axhline),
+    ):
+      for line in range(count + 1):
+        draw(min(line * stride, side) - 0.5, color="white", lw=0.4)
+    middle, inside = (rows // 2, columns // 2), []
+    for dilation, colour in zip(dilations, _COLOURS, strict=False):
+      taps = [
+        (middle[0] + i * dilation, middle[1] + j * dilation)
+        for i in (-1, 0, 1)
+        for j in (-1, 0, 1)
+      ]
+      seen = [
+        ((x + 0.5) * stride, (y + 0.5) * stride)
+        for y, x in taps
+        if 0 <= y < rows and 0 <= x < columns
+      ]
+      inside.append(f"{dilation}: {len(seen)} of 9")
+      style = {"marker": "s", "color": colour, "ls": "", "mec": "black"}
+      cell.plot(
+        *zip(*seen, strict=True), ms=7, label=f"rate {dilation}", **style
+      )
+    cell.set_title(
+      f"output stride {stride}: {rows} x {columns} pixels", fontsize=9
+    )
+    cell.set_xlabel("taps inside: " + ", ".join(inside), fontsize=8)
+    cell.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    cell.legend(fontsize=7, loc="upper right", framealpha=0.9)
+  return figure
+
+
+def plot_images(images: Mapping[str, Any], *, columns: int = 4) -> "Figure":
+  """Images `[h, w, 3]` side by side, by their titles."""
+  columns = min(columns, len(images))
+  rows = -(-len(images) // columns)
+  figure, axes = _grid(rows, columns, width=2.6, height=2.8)
+  for cell in axes.flat[len(images) :]:
+    cell.set_visible(False)
+  for cell, (title, image) in zip(axes.flat, images.items(), strict=False):
+    cell.imshow(image)
+    cell.set_title(title, fontsize=9)
+  return figure
+
+
+def plot_boxes(
+  image: Any, boxes: Mapping[str, Any], *, columns: int = 3
+) -> "Figure":
+  """Sets of boxes over one image, side by side, by their titles.
+
+  Args:
+    image: `[h, w, 3]`.
+    boxes: `[n, 4]` each, x0, y0, x1, y1 as parts of the image; they may reach
+      over its edges.
+    columns: pictures in a row.
+  """
+  pixels = np.asarray(features_lib.as_batch(image))[0]
+  height, width = pixels.shape[:2]
+  columns = min(columns, len(boxes))
+  rows = -(-len(boxes) // columns)
+  figure, axes = _grid(rows, columns, width=2.8, height=3.0)
+  for cell in axes.flat[len(boxes) :]:
+    cell.set_visible(False)
+  for cell, (title, some) in zip(axes.flat, boxes.items(), strict=False):
+    cell.imshow(pixels)
+    for number, (x0, y0, x1, y1) in enumerate(np.asarray(some).tolist()):
+      x, y = (
+        np.multiply(places, side) - 0.5
+        for places, side in (
+          ((x0, x1, x1, x0, x0), width),
+          ((y0, y0, y1, y1, y0), height),
+        )
+      )
+      cell.plot(x, y, color=_COLOURS[number % len(_COLOURS)], lw=1.4)
+    cell.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    cell.set_title(title, fontsize=9)
+    cell.set_xlabel(f"{len(some)} boxes", fontsize=8)
   return figure
 
 
@@ -142,12 +282,16 @@ def plot_classes(
   figure, axes = _grid(1, 2, width=3.6, height=2.8)
   picture, bars = axes[0]
   picture.imshow(features_lib.as_batch(image)[0])
-  bars.barh(names, probabilities[order], color="#0072b2")
-  for number, index in enumerate(order):
-    share = probabilities[index]
-    bars.text(share + 0.02, number, f"{share:.1%}", va="center")
+  shares = probabilities[order]
+  # By place: two classes may have the same name, as ImageNet's cranes.
+  bars.barh(range(len(names)), shares, color="#0072b2")
+  # Up to the longest bar: those of a thousand even classes are 0.1 %.
+  most = max(float(shares[0]), 1e-6)
+  for number, share in enumerate(shares):
+    bars.text(share + 0.02 * most, number, f"{share:.1%}", va="center")
   bars.invert_yaxis()
-  bars.set(xlim=(0, 1.25), xlabel="probability", xticks=[0, 0.5, 1])
+  bars.set(xlim=(0, 1.3 * most), xlabel="probability", xticks=[0, most])
+  bars.set_xticklabels(["0", f"{most:.1%}"])
   bars.set_yticks(range(len(names)), [_cut(name) for name in names])
   return figure
 

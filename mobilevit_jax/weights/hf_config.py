@@ -28,10 +28,14 @@ def documents(
   labels = labels or [f"class {i}" for i in range(model.head.num_classes)]
   resize, crop = 288, 256  # Apple's sides before and after the crop, in pixels
   more: dict[str, Any] = {"output_stride": 32}
+  own = _CONFIGS[family.name](variant)
   if models.head_of(model) == "deeplabv3":
     resize, crop = 544, 512
     more = {
-      "architectures": ["MobileViTForSemanticSegmentation"],
+      "architectures": [
+        name.replace("ImageClassification", "SemanticSegmentation")
+        for name in own["architectures"]
+      ],
       "output_stride": model.head.output_stride,
       "aspp_out_channels": model.head.aspp_width,
       "atrous_rates": list(model.head.rates),
@@ -40,7 +44,7 @@ def documents(
     }
   bgr = "hf" in family.bgr
   config = {
-    **_CONFIGS[family.name](variant),
+    **own,
     "image_size": crop,
     "patch_size": 2,
     "num_channels": 3,

@@ -60,7 +60,56 @@ def load_weights(
       f"head={head!r} is now called reset; head='reset' is reset='classifier', "
       "and head='keep' is reset='none'"
     )
+  return place(model, source_lib.read(source, which=which), reset=reset)
+
+
+def start(
+  model: models.Net,
+  seed: int,
+  *,
+  source: str | None = None,
+  which: source_lib.Which = "auto",
+  reset: Reset = "none",
+) -> tuple[models.Net, str]:
+  """The net that a run starts from, and in words where its weights are from.
+
+  Args:
+    model: abstract.
+    seed: of what no source gives.
+    source: see `load_weights`; None for random weights.
+    which: see `load_weights`.
+    reset: likewise; without a source it must be `"none"`.
+
+  Raises:
+    ValueError: if weights are to be kept and there are none; and as
+      `load_weights`.
+  """
+  if source is None and reset != "none":
+    # A recipe for weights that know something learns next to nothing from
+    # random ones, and does so without a word.
+    raise ValueError(
+      f"reset={reset!r} trains further from weights, and weights.source names "
+      "none. Set config.weights.source to weights (a file, a folder or "
+      "hf://owner/name) or to the workdir of another run; or train from random "
+      "weights, with configs/finetune.py:VARIANT,scratch, or elsewhere with "
+      "config.weights.reset=none"
+    )
+  net = models.initialize(model, seed)
+  if source is None:
+    return net, f"random, seed {seed}"
   found = source_lib.read(source, which=which)
+  net = place(net, found, reset=reset)
+  dialect, kept = (
+    names.detect(found.tensors),
+    "" if reset == "none" else (f"; the {reset} is random, seed {seed}"),
+  )
+  return net, f"{source} ({dialect}, {len(found.tensors)} tensors{kept})"
+
+
+def place(
+  model: Model, found: source_lib.Source, *, reset: Reset = "none"
+) -> Model:
+  """`load_weights` of what was read already."""
   own = trees.flat_model(model)
   values = decode(found.tensors, model, name=found.name, reset=reset)
   graphdef, state = nnx.split(model)
@@ -294,7 +343,9 @@ def build_model(
     # The strict reading then lists what differs.
     fields["name"] = models.full_name(variant)
   model = models.abstract_model(**fields)
-  values = decode(found.tensors, model, name=found.name)
+  own = trees.flat_model(model)
+  decoded = decode(found.tensors, model, name=found.name)
+  values = {path: v.astype(own[path].dtype) for path, v in decoded.items()}
   graphdef, state = nnx.split(model)
   state = trees.replace(nnx.to_pure_dict(state), values)
   return nnx.merge(graphdef, jax.device_put(state))

@@ -37,6 +37,11 @@ _LAYERS = {
     backbone       encoder         -  mobilevit.encoder.layer  stages
     head           seg_head        -  segmentation_head        deeplabv3
   """,
+  "mobilevitv2_deeplabv3": """
+    backbone/stem  encoder.conv_1  -  mobilevitv2.conv_stem      conv_norm
+    backbone       encoder         -  mobilevitv2.encoder.layer  stages_v2
+    head           seg_head        -  segmentation_head          deeplabv3
+  """,
   "deeplabv3": """
     aspp                  aspp.aspp_layer          -  aspp        aspp
     classifier            classifier.classifier    -  classifier  conv_biased
@@ -267,15 +272,25 @@ def _cvnets_alone(rows: Iterable[Row]) -> tuple[Row, ...]:
   return tuple(dataclasses.replace(row, timm="", hf=("",)) for row in rows)
 
 
-def _segmenter(rows: Iterable[Row]) -> tuple[Row, ...]:
-  """The rows of a net with DeepLabv3, which timm has not."""
+def _segmenter(
+  rows: Iterable[Row], *, since_v02: bool = False
+) -> tuple[Row, ...]:
+  """The rows of a net with DeepLabv3, which timm has not.
+
+  Args:
+    rows: with the names of ml-cvnets v0.1.
+    since_v02: whether that version had no such net.
+  """
   result = []
   for row in rows:
     later = row.cvnets
     for old, new in _V02:
       later = later.replace(old, new)
     hf = ("",) if row.path.startswith("head/auxiliary") else row.hf
-    result.append(dataclasses.replace(row, timm="", hf=hf, cvnets_v02=later))
+    first = "" if since_v02 else row.cvnets
+    result.append(
+      dataclasses.replace(row, cvnets=first, timm="", hf=hf, cvnets_v02=later)
+    )
   return tuple(result)
 
 
@@ -297,7 +312,12 @@ TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
     "classifier": _table("mobilevit", "mobilevit"),
     "deeplabv3": _segmenter(_table("mobilevit", "mobilevit_deeplabv3")),
   },
-  "mobilevitv2": {"classifier": _table("mobilevitv2", "mobilevitv2")},
+  "mobilevitv2": {
+    "classifier": _table("mobilevitv2", "mobilevitv2"),
+    "deeplabv3": _segmenter(
+      _table("mobilevitv2", "mobilevitv2_deeplabv3"), since_v02=True
+    ),
+  },
   "mobilevitv3": {
     "classifier": _cvnets_alone(_table("mobilevitv3", "mobilevit"))
   },

@@ -20,6 +20,7 @@ from mobilevit_jax import models
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import names
+from mobilevit_jax.weights import teaching
 from mobilevit_jax.weights import trees
 
 WHICH = ("auto", "ema", "raw", "best")
@@ -67,9 +68,10 @@ def read(
 
   Args:
     source: a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file, a folder
-      with `model.safetensors`, `hf://owner/name[@revision]`, or a run's
-      workdir, local or `gs://`; its folders `best` and `checkpoints` stand for
-      the run, with the weights in them.
+      with `model.safetensors`, `hf://owner/name[@revision]`, `teaching:NAME`
+      (see `teaching.TEACHING`), or a run's workdir, local or `gs://`; its
+      folders `best` and `checkpoints` stand for the run, with the weights in
+      them.
     which: of a run, the averaged (`"ema"`) or the `"raw"` weights of its last
       step, or the averaged ones that evaluated `"best"`; `"auto"` is the best
       of a run that stops early, and the averaged ones of another. Of a PyTorch
@@ -96,6 +98,14 @@ def read(
 def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
   if name.startswith(_HUB):
     return _read_folder(name, _download(name), which)
+  if name.startswith(teaching.PREFIX):
+    path, row = teaching.find(name)
+    content = files.read(path)
+    labels = _labels(name, {"id2label": _json(content.metadata)})
+    found = Source(
+      name, content.tensors, labels, crop=dict(row.crop), file=path
+    )
+    return found, ()
   scheme, mark, _ = name.partition("://")
   if mark and scheme not in _REMOTE:
     raise ValueError(

@@ -1,10 +1,12 @@
 """`benchmark infer`, as typed; it says nothing about speed here."""
 
+import dataclasses
 import json
 
 import pytest
 
 from benchmarks import __main__ as benchmark
+from mobilevit_jax.models import mobilevit
 
 pytestmark = pytest.mark.export
 pytest.importorskip("ai_edge_litert.interpreter")
@@ -33,6 +35,27 @@ def test_measures_every_engine(tmp_path, capsys):
   sizes = {r["precision"]: r["file_bytes"] for r in results[1:]}
   assert sizes["int8"] < 0.35 * sizes["fp32"]
   assert capsys.readouterr().out.count("mobilenetv2") == 5
+
+
+def test_segmenters_and_detectors_are_measured_whole(
+  tmp_path, capsys, monkeypatch
+):
+  name = "mobilevit_xxs"  # compiles in a third
+  shallow = dataclasses.replace(mobilevit.VARIANTS[name], depths=(1, 0, 0))
+  monkeypatch.setitem(mobilevit.VARIANTS, name, shallow)
+  out = tmp_path / "infer.json"
+  words = ["infer", "--models=xxs_deeplabv3,xxs_ssdlite", "--size=96"]
+  words += ["--engines=litert,onnx", "--precisions=fp32", "--threads=1"]
+  assert benchmark.main([*words, "--rounds=1", f"--out={out}"]) == 0
+  results = json.loads(out.read_text())["results"]
+  found = [(r["model"], r["engine"], r["size"]) for r in results]
+  assert found == [
+    ("xxs_deeplabv3", "litert", 96),
+    ("xxs_deeplabv3", "onnx", 96),
+    ("xxs_ssdlite", "litert", 96),
+    ("xxs_ssdlite", "onnx", 96),
+  ]
+  assert all(result["wall_median"] > 0 for result in results)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def _num_params():
     ("--batch=16 --bn_groups=3", "--batch=16"),
     ("--rounds=0", "--rounds=0"),
     ("--compile", "--compile"),
+    ("--task=detect --against=timm", "is compared with torchvision"),
     ("--out=/no/such/folder/a.json", "--out=/no/such/folder/a.json"),
     ("--size=16 --batch=8", "16"),
   ],

@@ -111,13 +111,19 @@ class Browser:
       raise RuntimeError(thrown.get("description", thrown.get("value")))
     return result["result"].get("value")
 
+  def until(self, condition):
+    """Waits until an expression holds."""
+    end = time.monotonic() + _SECONDS
+    while not self.run(condition):
+      if time.monotonic() > end:
+        raise TimeoutError(f"{condition} within {_SECONDS} s; {self.errors}")
+      time.sleep(0.02)
+
   def choose(self, selector, path):
     """Chooses a file in an input, as a user would."""
     root = self.call("DOM.getDocument")["root"]["nodeId"]
     node = self.call("DOM.querySelector", nodeId=root, selector=selector)
-    self.call(
-      "DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"]
-    )
+    self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
 
   def screenshot(self, path, *, width=1200, height=900, dark=False):
     """Writes a PNG of the window, so large."""

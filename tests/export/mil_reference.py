@@ -81,7 +81,8 @@ def _mul(x, y):
 
 
 def _cast(x, dtype):
-  return x.astype({"fp16": jnp.float16, "fp32": jnp.float32}[dtype])
+  kinds = {"fp16": jnp.float16, "fp32": jnp.float32, "int32": jnp.int32}
+  return x.astype(kinds[dtype])
 
 
 def _identity(x):

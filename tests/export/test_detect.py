@@ -1,6 +1,7 @@
 """Detectors in LiteRT, ONNX and StableHLO, beside the net in JAX."""
 
 import dataclasses
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.export
 pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE = 96  # its maps have 6, 3, 2, 1, 1 and 1 pixels
 HOW = nms.Suppression(per_class=60, most=40)
 
@@ -97,6 +99,28 @@ def test_the_host_function_is_the_evaluations_suppression(seed):
     np.testing.assert_array_equal(own, np.asarray(theirs)[0, :count])
   none = nms.suppress(boxes, scores, nms.Suppression(1.0))
   assert [len(part) for part in none] == [0, 0, 0]
+
+
+def test_the_lines_of_the_page_find_what_evaluation_does(
+  model, images, tmp_path, monkeypatch
+):
+  page = (ROOT / "docs" / "on_device.md").read_text()
+  section = page.partition("### Boxes after the file")[2]
+  code = section.partition("```python\n")[2].partition("```")[0]
+  (tmp_path / "cells.tflite").write_bytes(litert.build(model, options(), "{}"))
+  monkeypatch.chdir(tmp_path)
+  names = {"images": verify.as_input(images[:1], options())}
+  exec(code, names)
+  how = nms.Suppression(threshold=0.3)
+  expected = verify.answers_of_jax(model, images[:1], options(nms=how))
+  count = len(names["scores"])
+  assert count == np.count_nonzero(expected["scores"]) > 0
+  np.testing.assert_array_equal(
+    names["classes"], expected["classes"][0, :count]
+  )
+  np.testing.assert_allclose(
+    names["boxes"], expected["boxes"][0, :count], atol=1e-3
+  )
 
 
 @pytest.mark.parametrize("precision", ("int8-dynamic", "int8"))

@@ -19,6 +19,13 @@ COUNTS = {
   ("mobilevit_xs", 512): 4_648_261,
   ("mobilevit_s", 512): 8_537_269,
 }
+# Of 21 and 150 classes by width, from 0.5 on, with a pyramid of 512 channels;
+# published as 6.2 to 34.0 M.
+COUNTS_V2 = (
+  *((6_242_318, 6_308_495), (9_510_278, 9_576_455), (13_318_654, 13_384_831)),
+  *((17_667_446, 17_733_623), (22_556_654, 22_622_831)),
+  *((27_986_278, 28_052_455), (33_956_318, 34_022_495)),
+)
 AUXILIARY = {
   "mobilevit_xxs": 76_693,
   "mobilevit_xs": 95_125,
@@ -67,6 +74,30 @@ def test_parameters_are_the_published_ones(name, width):
   assert count(name, aspp_width=width, output_stride=8) == COUNTS[name, width]
   more = count(name, aspp_width=width, auxiliary=True) - COUNTS[name, width]
   assert more == AUXILIARY[name]
+
+
+@pytest.mark.parametrize(
+  ("name", "counts"),
+  [*zip(models.FAMILIES["mobilevitv2"].variants, COUNTS_V2, strict=True)],
+)
+def test_parameters_of_v2_are_the_published_ones(name, counts):
+  found = [count(name, aspp_width=512, num_classes=k) for k in (21, 150)]
+  assert tuple(found) == counts
+  if name == "mobilevitv2_100":
+    more = count(name, aspp_width=512, auxiliary=True) - counts[0]
+    assert more == 445_333
+
+
+@pytest.mark.parametrize("name", ("mobilevitv3_xxs", "mobilevitv3_050"))
+def test_the_head_of_v3_is_that_of_its_channels(name):
+  # Nobody published these counts: the head's formula is that of v1's.
+  net = models.abstract_model(name)
+  channels, width, classes = net.backbone.channels[-1], 256, 21
+  dense = width * (channels + 2) * 2 + 3 * width * (9 * channels + 2)
+  project = width * (5 * width + 2) + classes * (width + 1)
+  parts = nnx.state(net.backbone, nnx.Param)
+  backbone = sum(leaf.size for leaf in jax.tree.leaves(parts))
+  assert count(name) == backbone + dense + project
 
 
 def test_every_variant_has_a_count():

@@ -16,16 +16,17 @@ import nbformat
 import pytest
 
 import mobilevit_jax
-from mobilevit_jax import create_model
-from mobilevit_jax.weights import io
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = (
   "quickstart",
   "unfold_fold",
   "attention",
+  "separable_attention",
   "features",
   "finetune",
+  "segmentation",
+  "detection",
   "export",
   "training_curves",
 )
@@ -33,12 +34,6 @@ _COLAB = (
   "https://colab.research.google.com/github/mobilevit-jax/mobilevit_jax/blob/"
   "main/notebooks"
 )
-
-# It comes with clu and talks of oneDNN; the commands set these themselves.
-_QUIET_TENSORFLOW = {
-  "TF_CPP_MIN_LOG_LEVEL": "2",
-  "TF_ENABLE_ONEDNN_OPTS": "0",
-}
 
 _LITERT_GREETING = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 
@@ -151,7 +146,7 @@ def _run(name, parameters, tmp_path):
   )
   # One device, as a user has; and ipykernel, told of pytest, would not show
   # what a cell's commands print.
-  env = {**os.environ, "XLA_FLAGS": "", **_QUIET_TENSORFLOW}
+  env = {**os.environ, "XLA_FLAGS": ""}
   del env["PYTEST_CURRENT_TEST"]
   client.execute(env=env)
   outputs = [
@@ -175,12 +170,8 @@ def _run(name, parameters, tmp_path):
 
 @pytest.mark.slow
 def test_quickstart(tmp_path):
-  weights = tmp_path / "xxs.safetensors"
-  model = create_model("mobilevit_xxs")
-  io.save_weights(model, weights, labels=[f"thing {i}" for i in range(1000)])
-  parameters = [f"WEIGHTS = {str(weights)!r}", "SIZE = 64"]
-  printed, figures = _run("quickstart", parameters, tmp_path)
-  assert "stage5 (2, 2, 80)" in printed
+  printed, figures = _run("quickstart", [], tmp_path)  # as it is
+  assert "stage5 (1, 1, 80)" in printed
   assert "1,272,024" in printed
   assert figures == 1
 
@@ -204,6 +195,25 @@ def test_attention(tmp_path):
 
 
 @pytest.mark.slow
+def test_separable_attention(tmp_path):
+  small = ["WEIGHTS = None", "MODEL = 'mobilevitv2_050'", "SIZE = 64"]
+  printed, figures = _run("separable_attention", small, tmp_path)
+  assert "stage4 (4, 4, 4) (4, 4)" in printed
+  lines = [line.split() for line in printed.splitlines()]
+  totals = {
+    (line[0], line[1]): (float(line[2]), float(line[4].replace(",", "")))
+    for line in lines
+    if len(line) == 6 and line[1].isdecimal()
+  }
+  small, large = (totals["mobilevit_s", side] for side in ("256", "512"))
+  assert large[0] / small[0] == pytest.approx(16, rel=0.01)
+  small, large = (totals["mobilevitv2_050", side] for side in ("256", "512"))
+  assert small[0] == large[0] == 0
+  assert large[1] / small[1] == pytest.approx(4, rel=0.01)
+  assert figures == 1
+
+
+@pytest.mark.slow
 def test_features(tmp_path):
   small = ["WEIGHTS = None", "SIZE = 64", "STAGES = ('stage3',)"]
   _, figures = _run("features", small, tmp_path)
@@ -212,14 +222,42 @@ def test_features(tmp_path):
 
 @pytest.mark.slow
 def test_finetune(tmp_path):
-  small = ["WEIGHTS = None", "SIZE, EPOCHS, DIGITS = 32, 1, 200"]
-  printed, figures = _run("finetune", small, tmp_path)
+  printed, figures = _run("finetune", ["EPOCHS = 1"], tmp_path)
   assert "looks like another, not the same" in printed
-  assert "data: folder/train, 149 images for training, 51 for" in printed
+  assert "weights: teaching:digits (jax, " in printed
   run = tmp_path / "notebooks" / "runs" / "finetune"
   assert (run / "report" / "index.html").exists()
-  assert "digits/0/0.png" in printed  # and its classes
+  assert "digits/even/" in printed  # and its classes
   assert figures == 1
+
+
+@pytest.mark.slow
+def test_segmentation(tmp_path):
+  small = [
+    # A net that compiles in seconds.
+    "from tests import tiny_segment_config",
+    "WEIGHTS, MODEL, SIZE, EPOCHS, IMAGES = None, 'tiny', 32, 2, 32",
+  ]
+  _, figures = _run("segmentation", small, tmp_path)
+  run = tmp_path / "notebooks" / "runs" / "segmentation"
+  assert "mean IoU" in (run / "report" / "index.html").read_text()
+  # Masks, two of the taps, curves, overlays.
+  assert figures == 5
+
+
+@pytest.mark.slow
+def test_detection(tmp_path):
+  pytest.importorskip("pycocotools")
+  small = [
+    "from tests import tiny_detect_config",
+    "WEIGHTS, MODEL, SIZE, EPOCHS, IMAGES = None, 'tiny_detect', 64, 2, 32",
+  ]
+  printed, figures = _run("detection", small, tmp_path)
+  assert "150 anchors at 64 px" in printed
+  run = tmp_path / "notebooks" / "runs" / "detection"
+  assert "average precision" in (run / "report" / "index.html").read_text()
+  # Anchors, matches, curves, boxes.
+  assert figures == 4
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from mobilevit_jax import config
 from mobilevit_jax import create_model
+from mobilevit_jax.weights import __main__ as weights_command
 from mobilevit_jax.weights import load_weights
 from mobilevit_jax.weights import save_weights
 from mobilevit_jax.weights import source
@@ -144,6 +145,30 @@ def test_timm_reads_ours_strictly(model, tmp_path):
   net = timm.create_model(NAME, num_classes=5)
   assert net.state_dict().keys() == tensors.keys()
   net.load_state_dict(tensors, strict=True)
+
+
+def test_both_open_the_folder_for_the_hub(model, tmp_path):
+  save_weights(model, tmp_path / "w.safetensors", labels=list("abcde"))
+  folder = tmp_path / "hub"
+  words = [str(tmp_path / "w.safetensors"), str(folder), "--to=hub"]
+  assert weights_command.main(words) == 0
+  theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+  other, report = transformers.AutoModelForImageClassification.from_pretrained(
+    folder, subfolder="transformers", output_loading_info=True
+  )
+  assert not any(report.values()), report
+  assert other.config.id2label[4] == "e"
+  images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+  pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+  expected = np.asarray(model(images))
+  with torch.no_grad():
+    found = theirs(pixels).numpy(), other.eval()(pixels.flip(1)).logits.numpy()
+  for logits in found:
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+  data = timm.data.resolve_data_config(model=theirs)
+  assert data["input_size"] == (3, 256, 256)
+  assert int(256 / data["crop_pct"]) == 288
+  assert data["interpolation"] == "bilinear"
 
 
 def test_transformers_opens_our_folder(model, tmp_path):

@@ -15,14 +15,28 @@ from tests import runs
 from tests import tiny
 
 
-def test_best_is_the_first_of_the_highest():
+def test_equals_are_decided_by_the_loss_then_by_the_later_step():
+  best = progress.Best()
+  steps = []
+  for step, loss in enumerate([0.5, 0.4, 0.6, 0.4, 0.7], start=1):
+    best.add(step, 0.9, loss)
+    steps.append(best.step)
+  assert steps == [1, 2, 2, 4, 4]
+  assert (best.value, best.loss, best.waited) == (0.9, 0.4, 4)
+  best.add(6, 0.91, 9.0)
+  assert (best.step, best.waited) == (6, 0)
+
+
+def test_only_a_higher_metric_ends_the_waiting():
   best = progress.Best()
   over = []
   for step, top1 in enumerate([0.1, 0.3, 0.2, 0.3, 0.3, 0.4], start=1):
     best.add(step, top1)
     over.append(best.is_over(3))
   assert over == [False, False, False, False, True, False]
-  assert dataclasses.asdict(best) == {"step": 6, "value": 0.4, "waited": 0}
+  assert dataclasses.asdict(best) == {
+    **{"step": 6, "value": 0.4, "waited": 0, "loss": 0.0}
+  }
   assert not best.is_over(None)
 
 

@@ -47,6 +47,58 @@ def test_figures_show_what_they_are_given(image, maps, features, tmp_path):
   assert (tmp_path / "classes.png").stat().st_size > 1000
 
 
+def test_context_is_drawn_against_an_even_share(image):
+  rng = np.random.default_rng(0)
+  scores = {}
+  for stage, layers, grid in (("stage3", 2, (4, 6)), ("stage4", 1, (2, 4))):
+    shares = rng.random((layers, 4, grid[0] * grid[1] // 4))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    scores[stage] = visualize.ContextScores(shares.astype(np.float32), grid)
+  figure = visualize.plot_context(scores, image)
+  assert _texts(figure) == [
+    "stage3, layer 0",
+    "stage3, layer 1",
+    "stage4, layer 0",
+  ]
+  drawn = figure.axes[1].images[1].get_array()
+  # Place 1 is the upper right pixel of a patch; six patches share evenly 1.
+  np.testing.assert_allclose(
+    drawn[::2, 1::2].ravel(), scores["stage3"].scores[1, 1] * 6, rtol=1e-5
+  )
+  assert not figure.axes[3].get_visible()
+
+
+def test_taps_are_on_the_grid_and_those_outside_are_counted():
+  figure = visualize.plot_taps(
+    np.zeros((256, 256, 3)), {16: (6, 12), 8: (12, 24)}
+  )
+  first, second = figure.axes
+  assert first.get_title() == "output stride 16: 16 x 16 pixels"
+  assert first.get_xlabel() == "taps inside: 6: 9 of 9, 12: 1 of 9"
+  assert second.get_xlabel() == "taps inside: 12: 9 of 9, 24: 1 of 9"
+  taps = [line for line in second.lines if line.get_label() == "rate 12"]
+  x = np.unique(taps[0].get_xdata())
+  np.testing.assert_allclose(x, (16.5 + np.array([-12, 0, 12])) * 8)
+
+
+def test_boxes_are_parts_of_the_image():
+  image = np.zeros((100, 200, 3))
+  boxes = {"one": [[0, 0.25, 0.5, 1]], "none": np.zeros((0, 4))}
+  figure = visualize.plot_boxes(image, boxes)
+  first, second = figure.axes
+  assert [first.get_xlabel(), second.get_xlabel()] == ["1 boxes", "0 boxes"]
+  x, y = first.lines[0].get_data()
+  assert (min(x), max(x), min(y), max(y)) == (-0.5, 99.5, 24.5, 99.5)
+
+
+def test_images_are_beside_each_other_with_their_titles():
+  images = {str(i): np.full((4, 4, 3), i, np.uint8) for i in range(5)}
+  figure = visualize.plot_images(images, columns=3)
+  assert _texts(figure) == ["0", "1", "2", "3", "4"]
+  assert [axes.get_visible() for axes in figure.axes] == [True] * 5 + [False]
+  assert figure.axes[4].images[0].get_array()[0, 0, 0] == 4
+
+
 def test_curves_are_those_of_the_run(tmp_path):
   train = [
     {

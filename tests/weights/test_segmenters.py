@@ -52,6 +52,43 @@ def test_names_and_shapes_are_the_published_ones(variant, file, dialect):
   assert names.kind(published) == ("mobilevit", "deeplabv3", dialect)
 
 
+def test_names_of_v2_are_the_published_ones():
+  model = models.abstract_model("mobilevitv2_100", "deeplabv3", aspp_width=512)
+  path = SPEC / "keys_seg_hf_v2_1.0.json"
+  if not path.exists():
+    pytest.skip("no key tables here")
+  published = {
+    key: tuple(shape) for key, shape in json.loads(path.read_text()).items()
+  }
+  _, tensors = tensors_of(model, "hf")
+  assert {key: value.shape for key, value in tensors.items()} == published
+  assert names.kind(published) == ("mobilevitv2", "deeplabv3", "hf")
+
+
+def test_segmenters_of_v2_go_out_and_in(tmp_path):
+  model = models.abstract_model(
+    "mobilevitv2_050", "deeplabv3", aspp_width=512, auxiliary=True
+  )
+  weights, tensors = tensors_of(model, "cvnets_v02")
+  assert "seg_head.classifier.block.conv.weight" in tensors
+  assert "encoder.layer_5.1.local_rep.0.block.conv.weight" in tensors
+  # v2 reads RGB: nothing is turned round.
+  np.testing.assert_array_equal(
+    tensors["encoder.conv_1.block.conv.weight"],
+    weights["backbone/stem/conv/kernel"].transpose(3, 2, 0, 1),
+  )
+  assert names.kind(tensors) == ("mobilevitv2", "deeplabv3", "cvnets_v02")
+  back = io.decode(tensors, model, name="w")
+  for path, value in weights.items():
+    np.testing.assert_array_equal(back[path], value)
+  with pytest.raises(ValueError, match="no name among those of cvnets"):
+    tensors_of(model, "cvnets")
+  plain = models.abstract_model("mobilevitv2_050", "deeplabv3")
+  io.write(weights_of(plain), plain, tmp_path / "hf", to="hf")
+  config = json.loads((tmp_path / "hf" / "config.json").read_text())
+  assert config["architectures"] == ["MobileViTV2ForSemanticSegmentation"]
+
+
 def test_names_since_v02():
   _, old = tensors_of(net(auxiliary=True), "cvnets")
   _, new = tensors_of(net(auxiliary=True), "cvnets_v02")

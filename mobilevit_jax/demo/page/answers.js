@@ -22,7 +22,8 @@ function largest(logits, k) {
 }
 
 function overlap(a, b) {
-  const side = (i) => Math.max(Math.min(a[i + 2], b[i + 2]) - Math.max(a[i], b[i]), 0);
+  const side = (i) =>
+    Math.max(Math.min(a[i + 2], b[i + 2]) - Math.max(a[i], b[i]), 0);
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   const both = side(0) * side(1);
   const union = area(a) + area(b) - both;
@@ -75,14 +76,15 @@ function detections({ boxes, scores, classes }, how) {
 
 /** From a file's document and outputs to its answer to the first image. */
 export function answerOf(document, outputs) {
-  const first = ({ data, shape }) =>
-    data.subarray(0, data.length / shape[0]);
+  const first = ({ data, shape }) => data.subarray(0, data.length / shape[0]);
   const { task } = document;
   if (task === "classify") {
     const { probabilities, logits } = outputs;
     return {
       task,
-      probabilities: probabilities ? first(probabilities) : softmax(first(logits)),
+      probabilities: probabilities
+        ? first(probabilities)
+        : softmax(first(logits)),
     };
   }
   if (task === "segment") {
@@ -105,7 +107,10 @@ export function answerOf(document, outputs) {
 
 /** The likeliest classes, [{label, probability}]. */
 export function top(probabilities, count) {
-  return Array.from(probabilities, (probability, label) => ({ label, probability }))
+  return Array.from(probabilities, (probability, label) => ({
+    label,
+    probability,
+  }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, count);
 }
@@ -129,10 +134,17 @@ export function compare(found, expected) {
   if (found.task === "classify") {
     const a = found.probabilities;
     const b = expected.probabilities;
-    const difference = a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i])), 0);
+    const difference = a.reduce(
+      (most, x, i) => Math.max(most, Math.abs(x - b[i])),
+      0,
+    );
     const same = top(a, 1)[0].label === top(b, 1)[0].label;
     const what = same ? "the same class" : "another class";
-    return { same, difference, text: `${what}, probabilities within ${short(difference)}` };
+    return {
+      same,
+      difference,
+      text: `${what}, probabilities within ${short(difference)}`,
+    };
   }
   if (found.task === "segment") {
     const b = expected.mask.data;
@@ -150,10 +162,15 @@ export function compare(found, expected) {
   const left = [...found.detections];
   for (const one of expected.detections) {
     const i = left.findIndex(
-      (other) => other.label === one.label && overlap(other.box, one.box) > 0.99,
+      (other) =>
+        other.label === one.label && overlap(other.box, one.box) > 0.99,
     );
     if (i < 0) missing++;
-    else difference = Math.max(difference, Math.abs(left.splice(i, 1)[0].score - one.score));
+    else
+      difference = Math.max(
+        difference,
+        Math.abs(left.splice(i, 1)[0].score - one.score),
+      );
   }
   const count = expected.detections.length;
   const same = !missing && !left.length;

@@ -60,7 +60,8 @@ async function show(picture) {
   list(answer);
   const runs = times.length > 1 ? `, median of ${times.length}: ` : "";
   get("run").textContent =
-    `${ms.run.toFixed(1)} ms` + (runs && `${runs}${median(times).toFixed(1)} ms`);
+    `${ms.run.toFixed(1)} ms` +
+    (runs && `${runs}${median(times).toFixed(1)} ms`);
   get("prepare").textContent = `${ms.prepare.toFixed(1)} ms`;
   return answer;
 }
@@ -132,7 +133,9 @@ function press(button) {
 async function expectedOf(sample) {
   const { answer } = sample;
   if (answer?.task !== "segment") return answer;
-  const { data, width, height } = pixelsOf(await decode(await fetched(answer.mask)));
+  const { data, width, height } = pixelsOf(
+    await decode(await fetched(answer.mask)),
+  );
   const mask = new Uint8Array(width * height).map((_, i) => data[3 * i]);
   return { task: "segment", mask: { data: mask, width, height } };
 }
@@ -205,7 +208,11 @@ function stopCamera() {
 
 function facts({ document: about, format, device, partly }) {
   const { size, resize } = about.preprocessing;
-  const what = { classify: "classes", segment: "a class for each pixel", detect: "boxes" };
+  const what = {
+    classify: "classes",
+    segment: "a class for each pixel",
+    detect: "boxes",
+  };
   const parts = [
     about.model,
     what[about.task] ?? about.task,
@@ -227,11 +234,16 @@ function facts({ document: about, format, device, partly }) {
 
 async function open(file, device) {
   stopCamera();
-  say(`Loading the file into its engine (${(file.length / 1e6).toFixed(1)} MB).`);
+  say(
+    `Loading the file into its engine (${(file.length / 1e6).toFixed(1)} MB).`,
+  );
   const loaded = await load(file, device);
   net?.close();
   [net, bytes, times] = [loaded, file, []];
-  const headings = { classify: "Likeliest classes", segment: "Classes of the pixels" };
+  const headings = {
+    classify: "Likeliest classes",
+    segment: "Classes of the pixels",
+  };
   get("heading").textContent = headings[net.document.task] ?? "Objects";
   const line = facts(net);
   if (shown) await show(shown.picture);
@@ -250,8 +262,12 @@ function addSamples() {
     sample.mark = document.createElement("span");
     sample.mark.className = "mark";
     Object.assign(button, { type: "button", title: sample.name });
-    Object.assign(image, { src: sample.file, alt: `Sample ${index + 1}: ${sample.name}` });
-    image.onload = () => image.classList.toggle("tiny", image.naturalWidth < 32);
+    Object.assign(image, {
+      src: sample.file,
+      alt: `Sample ${index + 1}: ${sample.name}`,
+    });
+    image.onload = () =>
+      image.classList.toggle("tiny", image.naturalWidth < 32);
     button.append(image, sample.mark);
     button.onclick = guarded(() => showSample(sample));
     sample.button = button;
@@ -265,11 +281,13 @@ function addSamples() {
 let last = Promise.resolve();
 function guarded(action) {
   return (...args) => {
-    const next = last.then(() => action(...args)).catch((error) => {
-      console.error(error);
-      stopCamera();
-      say(error.message, true);
-    });
+    const next = last
+      .then(() => action(...args))
+      .catch((error) => {
+        console.error(error);
+        stopCamera();
+        say(error.message, true);
+      });
     last = next;
     return next;
   };

@@ -58,8 +58,12 @@ export function draw(canvas, picture, { preprocessing }, answer, nameOf) {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const area = seen(picture, preprocessing);
-  const [left, top, wide, high] = [area.left, area.top, area.width, area.height]
-    .map((x) => x * scale);
+  const [left, top, wide, high] = [
+    area.left,
+    area.top,
+    area.width,
+    area.height,
+  ].map((x) => x * scale);
   if (area.width < width || area.height < height) {
     pen.fillStyle = "rgb(0 0 0 / 45%)";
     pen.beginPath();

@@ -26,7 +26,7 @@ function* fields(bytes) {
     } else if (kind === 0) varint();
     else if (kind === 1) at += 8;
     else if (kind === 5) at += 4;
-    else throw new Error("This is no ONNX file.");
+    else throw new RangeError("This is no message.");
   }
 }
 
@@ -82,7 +82,8 @@ export function read(bytes) {
   try {
     found = formatOf(bytes) === "litert" ? ofLiteRT(bytes) : ofOnnx(bytes);
   } catch (error) {
-    if (!(error instanceof RangeError || error instanceof TypeError)) throw error;
+    if (!(error instanceof RangeError || error instanceof TypeError))
+      throw error;
   }
   const document = found ? JSON.parse(found) : {};
   if (document.format !== FORMAT)

@@ -10,7 +10,8 @@ export const NAMES = { onnx: "onnxruntime-web", litert: "LiteRT.js" };
 const loaders = {
   async onnx(bytes, device) {
     const folder = new URL("onnxruntime-web/", ENGINES);
-    const name = device === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
+    const name =
+      device === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
     const ort = await import(new URL(name, folder));
     ort.env.wasm.wasmPaths = folder.href;
     // More need headers that a plain web server doesn't send.
@@ -81,6 +82,11 @@ export async function load(bytes, device = "wasm") {
   try {
     engine = await loaders[format](bytes, device);
   } catch (error) {
+    if (error instanceof TypeError && error.message.includes("import"))
+      throw new Error(
+        `${NAMES[format]} is not in this folder, which has the engine of its ` +
+          "own file alone. `mobilevit demo` serves both.",
+      );
     throw new Error(`${NAMES[format]} can't load the file: ${error.message}`);
   }
   const { type, shape } = document.input;
@@ -97,7 +103,10 @@ export async function load(bytes, device = "wasm") {
       const seen = prepare(image, document.preprocessing);
       const values = asInput(seen, type, batch);
       const prepared = performance.now();
-      const outputs = await engine.run(type, values, [batch, ...shape.slice(1)]);
+      const outputs = await engine.run(type, values, [
+        batch,
+        ...shape.slice(1),
+      ]);
       const done = performance.now();
       return {
         outputs,

@@ -232,7 +232,8 @@ export function seen({ width, height }, how) {
 
 /** What the file takes: pixels, or float32 in [0, 1]; `batch` images. */
 export function asInput({ data }, type, batch) {
-  const [Values, scale] = type === "uint8" ? [Uint8Array, 1] : [Float32Array, 255];
+  const [Values, scale] =
+    type === "uint8" ? [Uint8Array, 1] : [Float32Array, 255];
   const values = new Values(batch * data.length); // the others are black
   for (let i = 0; i < data.length; i++) values[i] = data[i] / scale;
   return values;

@@ -1,0 +1,83 @@
+"""The site's demos: pages that run nets that were trained to teach.
+
+`make demo` builds them into the site, beside what MkDocs has made.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from mobilevit_jax import files
+from mobilevit_jax.data import sources
+from mobilevit_jax.demo import folder
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+  """One page.
+
+  Attributes:
+    weights: a file in this repository.
+    title: of the page.
+    data: a key of `data.sources.SOURCES`, whose images are the samples.
+    split: of that.
+    size: image side that they were trained for, in pixels.
+  """
+
+  weights: str
+  title: str
+  data: str
+  split: str
+  size: int
+
+
+# By the page's folder in site/demo.
+DEMOS = {
+  "digits": Demo(
+    weights="notebooks/weights/digits.safetensors",
+    title="Handwritten digits",
+    data="digits",
+    split="test",
+    size=32,
+  ),
+}
+
+
+def there() -> dict[str, Demo]:
+  """Those whose weights the repository has."""
+  return {
+    name: demo
+    for name, demo in DEMOS.items()
+    if (_ROOT / demo.weights).exists()
+  }
+
+
+def links() -> str:
+  """A list of them, for docs/demo.md, whose folder is demo/ beside it."""
+  items = [
+    f'- <a href="demo/{name}/index.html">{demo.title}</a>'
+    for name, demo in there().items()
+  ]
+  return "\n".join(items) or "This site has none yet."
+
+
+def build(into: pathlib.Path) -> None:
+  """Writes the folders, in the place of old ones."""
+  for name, demo in there().items():
+    source = sources.make_source(demo.data, demo.split, data_dir=None)
+    with files.whole(into / name, force=True) as part:
+      part.mkdir()
+      lines = folder.write(
+        str(_ROOT / demo.weights),
+        pathlib.Path(part),
+        images=source,
+        size=demo.size,
+        title=demo.title,
+      )
+    print(f"{into / name}:", *lines)
+
+
+if __name__ == "__main__":
+  build(pathlib.Path(sys.argv[1]))

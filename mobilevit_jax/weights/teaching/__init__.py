@@ -1,0 +1,65 @@
+"""Small weights that come with the package, to show something learned.
+
+`teaching:NAME` is a source of weights like a file, and needs no network. They
+are for pictures and first steps, not for use: each learnt a small set, in
+minutes. They are stored as float16, and used as float32.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+PREFIX = "teaching:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+  """One row of `TEACHING`.
+
+  Attributes:
+    about: the net, and what it learnt.
+    data: where the images are from, and their licence.
+    licence: of the weights.
+    commands: that made the file, in a checkout.
+    result: of the run, on images that it was not trained on.
+    crop: of images, as the run was evaluated: arguments of `presets.Crop`.
+  """
+
+  about: str
+  data: str
+  licence: str
+  commands: tuple[str, ...]
+  result: str
+  crop: dict[str, Any]
+
+
+# By the name of the file beside this one, NAME.safetensors.
+TEACHING: dict[str, Teaching] = {
+  "digits": Teaching(
+    about="MobileViT-XXS, the ten handwritten digits at 32 px",
+    data="scikit-learn's load_digits: E. Alpaydin and C. Kaynak, Optical "
+    "Recognition of Handwritten Digits, UCI, CC BY 4.0",
+    licence="Apache-2.0",
+    commands=(
+      "mobilevit train --config=digits --workdir=runs/digits",
+      "mobilevit weights runs/digits "
+      "mobilevit_jax/weights/teaching/digits.safetensors --to=jax --float16",
+    ),
+    result="top-1 RESULT % of 360 images",
+    crop={"preset": "cvnets", "size": 32},
+  ),
+}
+
+
+def find(name: str) -> tuple[pathlib.Path, Teaching]:
+  """The file of `teaching:NAME`, and what is known of it.
+
+  Raises:
+    ValueError: if there is none, naming those there are.
+  """
+  short = name.removeprefix(PREFIX)
+  if short not in TEACHING:
+    known = ", ".join(PREFIX + other for other in TEACHING)
+    raise ValueError(f"{name}: no such teaching weights, only {known}")
+  path = pathlib.Path(__file__).with_name(f"{short}.safetensors")
+  return path, TEACHING[short]

@@ -1,0 +1,126 @@
+"""The folder for the Hub: whole, with a card that says what is recorded.
+
+That timm and transformers load it is shown in tests/parity/test_files.py.
+"""
+
+import json
+import sys
+import types
+
+import pytest
+
+from configs import digits
+from mobilevit_jax import __version__
+from mobilevit_jax import create_model
+from mobilevit_jax.weights import __main__ as command
+from mobilevit_jax.weights import card
+from mobilevit_jax.weights import load_weights
+from mobilevit_jax.weights import save_weights
+from mobilevit_jax.weights import source
+from mobilevit_jax.weights import trees
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+  path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+  save_weights(
+    create_model("mobilevit_xxs", num_classes=3), path, labels=["a", "b", "c"]
+  )
+  return path
+
+
+def _write(weights, folder, *more):
+  return command.main([str(weights), str(folder), "--to=hub", *more])
+
+
+def test_folder_holds_the_weights_twice_and_can_be_read_back(weights, tmp_path):
+  folder = tmp_path / "hub"
+  assert _write(weights, folder, "--license=cc0-1.0") == 0
+  config = json.loads((folder / "config.json").read_text())
+  assert config["architecture"] == "mobilevit_xxs"
+  assert config["label_names"] == ["a", "b", "c"]
+  assert int(256 / config["pretrained_cfg"]["crop_pct"]) == 288
+  assert "license: cc0-1.0\n" in (folder / "README.md").read_text()
+  expected = trees.flat_model(load_weights(create_like(), weights))
+  for path in (folder, folder / "transformers"):
+    found = source.read(path)
+    assert found.labels == ("a", "b", "c")
+    loaded = trees.flat_model(load_weights(create_like(), path))
+    for name, value in expected.items():
+      assert (loaded[name] == value).all(), name
+  assert _write(weights, folder) == 1  # it is not replaced unasked
+
+
+def create_like():
+  return create_model("mobilevit_xxs", num_classes=3, seed=1)
+
+
+def test_card_tells_the_run(tmp_path):
+  config = {"version": __version__, **digits.get_config().to_dict()}
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  start = {"time": 0, "step": 0, "command": "mobilevit train --config=digits"}
+  (tmp_path / "starts.jsonl").write_text(json.dumps(start) + "\n")
+  lines = [
+    {"step": 5, "kind": "eval", "ema_top1": 0.25, "images": 8},
+    {"step": 9, "kind": "eval", "ema_top1": 0.5, "raw_top1": 0.1, "images": 8},
+  ]
+  text = "\n".join(map(json.dumps, lines)) + '\n{"step": 9, "ki'
+  (tmp_path / "metrics.jsonl").write_text(text)
+  names = tuple("0123456789")
+  found = source.Source(str(tmp_path), {}, names, {}, which="ema", step=9)
+  made = card.text(found, "mobilevit_xxs", names)
+  assert "| top1 | 0.5000 |" in made and "0.25" not in made
+  assert "On 8 images that were held out" in made
+  assert "mobilevit train --config=digits" in made
+  assert '| `data.name` | `"digits"` |' in made
+  assert "no licence is stated" in made and "license:" not in made
+
+
+def test_nothing_is_uploaded_without_being_asked(
+  weights, tmp_path, monkeypatch, capsys
+):
+  calls = []
+
+  class Api:
+    def create_repo(self, repo, **options):
+      calls.append((repo, options))
+
+    def upload_folder(self, **options):
+      if "fail" in options["repo_id"]:
+        raise RuntimeError("401 Unauthorized\nmore")
+      calls.append(sorted(options))
+      return types.SimpleNamespace(commit_url="https://hub/commit")
+
+  hub = types.SimpleNamespace(HfApi=Api)
+  monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+  assert _write(weights, tmp_path / "a") == 0
+  assert calls == []
+  assert _write(weights, tmp_path / "b", "--push=me/net") == 0
+  assert calls[0] == ("me/net", {"private": True, "exist_ok": True})
+  assert capsys.readouterr().out.endswith("https://hub/commit\n")
+  for repo, why in (("me/fail", "401 Unauthorized\n"), ("x", "owner/name")):
+    assert _write(weights, tmp_path / repo.replace("/", "_"), f"--push={repo}")
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--to=hub", "--license=My own"], "must be like apache-2.0"),
+    (["--to=hub", "--float16"], "is for files"),
+    (["--to=timm", "--push=a/b"], "need --to=hub"),
+  ],
+)
+def test_what_makes_no_sense_is_refused(
+  weights, tmp_path, capsys, flags, message
+):
+  assert command.main([str(weights), str(tmp_path / "out"), *flags]) == 1
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
+def test_nets_that_the_others_lack_are_refused(tmp_path, capsys):
+  path = tmp_path / "v3.safetensors"
+  save_weights(create_model("mobilevitv3_xxs", num_classes=3), path)
+  assert _write(path, tmp_path / "hub") == 1
+  assert "timm and transformers have no mobilevitv3" in capsys.readouterr().err
