@@ -65,11 +65,20 @@ def begin() -> None:
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
-  del number, frame
+  del number
   _Interrupts.count += 1
-  if _Interrupts.count > 1:
+  if _Interrupts.count > 1 or _imports(frame):
     _leave()
   raise KeyboardInterrupt
+
+
+def _imports(frame: types.FrameType | None) -> bool:
+  """Whether a module is being imported: an exception there may crash jaxlib."""
+  while frame is not None:
+    if "importlib._bootstrap" in frame.f_code.co_filename:
+      return True
+    frame = frame.f_back
+  return False
 
 
 def _leave() -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C ends every command in one line, with exit code 130."""
 
+import argparse
 import pathlib
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 from mobilevit_jax import predict
 from mobilevit_jax import summary
 from mobilevit_jax.data import __main__ as data
+from mobilevit_jax.demo import __main__ as demo
 from mobilevit_jax.export import __main__ as export
 from mobilevit_jax.report import __main__ as report
 from mobilevit_jax.run import stop
@@ -21,6 +23,7 @@ COMMANDS = {
   "predict": predict,
   "summary": summary,
   "data": data,
+  "demo": demo,
   "export": export,
   "report": report,
   "convert": weights,
@@ -53,9 +56,8 @@ def test_interrupted_in_the_midst(name, monkeypatch, capsys):
   def interrupted(**_):
     raise KeyboardInterrupt
 
-  module = COMMANDS[name]
-  monkeypatch.setattr(module.argparse, "ArgumentParser", interrupted)
-  assert module.main(["x"]) == 130
+  monkeypatch.setattr(argparse, "ArgumentParser", interrupted)
+  assert COMMANDS[name].main(["x"]) == 130
   err = capsys.readouterr().err
   assert err.startswith(f"{name}: interrupted; ")
   assert err.count("\n") == 1
