@@ -54,7 +54,7 @@ def reference() -> str:
   check()
   lines = []
   for name in COMMANDS:
-    folder = _ROOT.joinpath(*name.split(".")).is_dir()
+    folder = _ROOT.joinpath(*name.split("."), "__main__.py").is_file()
     module = importlib.import_module(f"{name}.__main__" if folder else name)
     title = _title(name)
     about = docstring.markdown(module)

@@ -10,47 +10,34 @@ import sys
 from mobilevit_jax import files
 from mobilevit_jax.data import sources
 from mobilevit_jax.demo import folder
-
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
+from mobilevit_jax.weights import teaching
 
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-  """One page.
+  """One page, of the weights `teaching:NAME`.
 
   Attributes:
-    weights: a file in this repository.
     title: of the page.
     data: a key of `data.sources.SOURCES`, whose images are the samples.
     split: of that.
-    size: image side that they were trained for, in pixels.
   """
 
-  weights: str
   title: str
   data: str
   split: str
-  size: int
 
 
-# By the page's folder in site/demo.
-DEMOS = {
-  "digits": Demo(
-    weights="notebooks/weights/digits.safetensors",
-    title="Handwritten digits",
-    data="digits",
-    split="test",
-    size=32,
-  ),
-}
+# By the weights' name, which is the page's folder in site/demo too.
+DEMOS = {"digits": Demo("Handwritten digits", "digits", "test")}
 
 
 def there() -> dict[str, Demo]:
-  """Those whose weights the repository has."""
+  """Those whose weights are beside their table."""
   return {
     name: demo
     for name, demo in DEMOS.items()
-    if (_ROOT / demo.weights).exists()
+    if teaching.find(teaching.PREFIX + name)[0].exists()
   }
 
 
@@ -70,10 +57,9 @@ def build(into: pathlib.Path) -> None:
     with files.whole(into / name, force=True) as part:
       part.mkdir()
       lines = folder.write(
-        str(_ROOT / demo.weights),
+        teaching.PREFIX + name,
         pathlib.Path(part),
         images=source,
-        size=demo.size,
         title=demo.title,
       )
     print(f"{into / name}:", *lines)

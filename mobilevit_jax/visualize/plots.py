@@ -156,7 +156,10 @@ def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
     )
     cell.set_xlabel("taps inside: " + ", ".join(inside), fontsize=8)
     cell.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    cell.legend(fontsize=7, loc="upper right", framealpha=0.9)
+    # Below the picture: taps reach into its corners.
+    cell.legend(
+      fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3
+    )
   return figure
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
+from mobilevit_jax.export import litert
 from mobilevit_jax.export import verify
 from tests.export.random_model import random_model
 
@@ -44,6 +45,27 @@ def test_masks_are_bytes(model):
     inputs = verify.as_input(images, options)
     (found,) = format.run(content, inputs, options).values()
     assert (found.dtype, found.shape) == (np.uint8, (1, 64, 64))
+
+
+def test_eight_bits_leave_the_logits_in_float32(model):
+  images = verify.built_in_images(64, 4)
+  options = contract.Options("int8", size=64, output="mask")
+  inputs = verify.as_input(images, options)
+  content = litert.build(model, options, "", inputs)
+  kind = litert.flatbuffer.schema().TensorType
+  types = {
+    tensor.name.decode(): tensor.type
+    for tensor in litert.read(content).subgraphs[0].tensors
+  }
+  assert types["classifier/kernel"] == types["aspp/project/conv"] == kind.INT8
+  for name in ("classifier", "classifier/resize"):
+    assert types[name] == kind.FLOAT32, name
+  exact = contract.Options(size=64, output="mask")
+  (expected,) = litert.run(
+    litert.build(model, exact, ""), inputs, exact
+  ).values()
+  (found,) = litert.run(content, inputs, options).values()
+  assert 0.8 < np.mean(found == expected) < 1
 
 
 def test_a_size_that_the_stride_does_not_divide_is_refused(model):

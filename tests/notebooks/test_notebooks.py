@@ -253,7 +253,7 @@ def test_detection(tmp_path):
     "WEIGHTS, MODEL, SIZE, EPOCHS, IMAGES = None, 'tiny_detect', 64, 2, 32",
   ]
   printed, figures = _run("detection", small, tmp_path)
-  assert "150 anchors at 64 px" in printed
+  assert "142 anchors at 64 px" in printed
   run = tmp_path / "notebooks" / "runs" / "detection"
   assert "average precision" in (run / "report" / "index.html").read_text()
   # Anchors, matches, curves, boxes.

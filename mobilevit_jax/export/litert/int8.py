@@ -24,12 +24,13 @@ _MOVES = ("PAD", "RESHAPE", "RESIZE_BILINEAR", "TRANSPOSE")
 # XNNPACK multiplies int8 matrices only if the second has its zero at 0.
 _SYMMETRIC = re.compile(r"/(key|value)/linear$")
 _MAX_BIAS = 2.0**30
-# A detector's decoding: boxes would land on a grid of pixels, and softmax is
-# slow in eight bits.
-_DECODING = re.compile(r"^(boxes|scores)/")
+# What follows a head's last layer. A detector's boxes would land on a grid, and
+# softmax is slow in eight bits; a segmenter's logits, enlarged in eight bits,
+# cost twice as much mean IoU (0.65 points of a trained net, and not 0.30).
+_DECODING = re.compile(r"^(boxes|scores)/|^classifier/(resize|rows|mask)")
 # Last layers of eight bits whose results are not: their input's range is found
-# as it comes, as the classifier's.
-_LAST = re.compile(r"^predict/")
+# as it comes, as a classifier's is.
+_LAST = re.compile(r"^predict/|^classifier$")
 
 
 class DynamicOps(LiteRTOps):
@@ -143,7 +144,7 @@ class Int8Ops(DynamicOps):
 
   def conv(self, x, kernel, bias, name, **options):
     """See `Ops.conv`."""
-    x = self._float(x) if _LAST.match(name) else self._chosen(x, name)
+    x = self._float(x) if _LAST.search(name) else self._chosen(x, name)
     return super().conv(x, kernel, bias, name, **options)
 
   def linear(self, x, kernel, bias, name):
