@@ -198,7 +198,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "export",
     "files",
-    "run",  # how a command ends
+    "run",  # how a signal ends a command
     "weights",
   },
   # What measures the package may use all of it. It is no part of it.
