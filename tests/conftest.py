@@ -37,6 +37,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# A shell that starts this in the background has Ctrl-C ignored, and commands
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Grain reads absl flags, which only `app.run` would parse.
 flags.FLAGS.mark_as_parsed()
 

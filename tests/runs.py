@@ -77,7 +77,7 @@ def meters(config: Any) -> Iterator[tuple[str, Any]]:
   """The meter of `config.weights`, by batches of many sizes and by devices."""
   evaluation, _, start = experiment.build_evaluation(config)
   assert start is not None
-  weights = steps.split(start())[1:]
+  weights = steps.split(start()[0])[1:]
   for batch, devices in ((1, 1), (7, 1), (32, 1), (32, 4)):
     layout = sharding.Layout(jax.devices()[:devices])
     setup = dataclasses.replace(evaluation, batch=batch, layout=layout)

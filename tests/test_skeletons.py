@@ -40,13 +40,14 @@ def test_it_trains_and_keeps_the_best_by_its_own_metric(reference):
   assert len({record["image_size"] for record in train}) == 2
   values = {r["step"]: r[f"ema_{BEST[name]}"] for r in records if "images" in r}
   assert len(values) > 2 and len({*values.values()}) > 1
-  first_best = max(values, key=lambda step: values[step])
+  best = max(values, key=lambda step: (values[step], step))
   (saved,) = (p.name for p in (workdir / "best").iterdir() if p.name.isdigit())
-  assert int(saved) == first_best
+  assert int(saved) == best
   metrics = json.loads(
     (workdir / "best" / saved / "metrics" / "metrics").read_text()
   )
-  assert metrics == {f"ema_{BEST[name]}": values[first_best]}
+  assert metrics[f"ema_{BEST[name]}"] == values[best]
+  assert metrics["step"] == best
   assert re.match(rf"final: {BEST[name]}=", stdout.splitlines()[-1])
 
 
