@@ -136,8 +136,16 @@ def _torchvision(pixels: Any, suppression: Any) -> tuple[Any, Run]:
     nms_thresh=suppression["nms_iou"],
     detections_per_img=suppression["most"],
     topk_candidates=suppression["per_class"],
-  ).eval()
+  )
   with torch.inference_mode():
+    # Statistics of noise: with those of no images, drawn weights give the same
+    # score to every box.
+    for part in net.modules():
+      if isinstance(part, torch.nn.BatchNorm2d):
+        part.momentum = None  # the mean over batches
+    noise = torch.rand((4, 3, 320, 320), generator=torch.manual_seed(0))
+    net.head([*net.backbone(noise).values()])
+    net.eval()
     images, _ = net.transform(list(pixels), None)
     features = [*net.backbone(images.tensors).values()]
     logits = net.head(features)["cls_logits"]

@@ -166,7 +166,7 @@ def test_both_open_the_folder_for_the_hub(model, tmp_path):
   for logits in found:
     np.testing.assert_allclose(logits, expected, atol=1e-4)
   data = timm.data.resolve_data_config(model=theirs)
-  assert data["input_size"] == (3, 256, 256)
+  assert [*data["input_size"]] == [3, 256, 256]
   assert int(256 / data["crop_pct"]) == 288
   assert data["interpolation"] == "bilinear"
 
