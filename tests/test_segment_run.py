@@ -7,7 +7,10 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.random_weights import randomize
+from mobilevit_jax import models
 from mobilevit_jax import report
+from mobilevit_jax import weights
 from tests import runs
 from tests import tiny_masks
 from tests import tiny_segment_config
@@ -102,14 +105,18 @@ def test_two_processes_evaluate_alike(reference, folder, start_processes):
     assert process.finish().stdout.splitlines()[-1] == stdout.splitlines()[-1]
 
 
-def test_batches_and_devices_change_no_pixel_in_a_million(reference, tmp_path):
+def test_batches_and_devices_change_no_pixel_in_a_million(tmp_path):
   tiny_masks.write(tmp_path, train=1, val=80)
   config = tiny_segment_config.get_config()
   config.data.dir = str(tmp_path)
-  config.weights.source = str(reference[0])
+  config.model.num_classes = 2
+  # Weights that find both classes everywhere, and so differ by rounding first.
+  net = randomize(models.abstract_model(**config.model.to_dict()))
+  config.weights.source = str(tmp_path / "net.safetensors")
+  weights.save_weights(net, config.weights.source)
   (_, first), *others = runs.meters(config)
   expected, iou = first.counts, first.result()
-  assert iou["miou"] > 0.5
+  assert expected.min() > 0
   for name, meter in others:
     moved = np.abs(meter.counts - expected).sum() / 2
     assert moved <= 1e-6 * expected.sum(), name
