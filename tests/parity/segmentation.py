@@ -32,6 +32,7 @@ from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import optim
 from mobilevit_jax import steps
+from mobilevit_jax.models.heads import deeplabv3
 from mobilevit_jax.tasks import segment
 from mobilevit_jax.weights import names
 from mobilevit_jax.weights import save_weights
@@ -40,7 +41,6 @@ from tests.parity import trajectory
 
 STEPS, CLASSES, SIZE, BATCH = 30, 5, 96, 8
 HEAD_RATE, WEIGHT_DECAY = 10.0, 0.01
-FORWARD = {16: [6, 12, 18], 8: [12, 24, 36]}
 
 
 def batch_of(step: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ class Theirs:
       self.net = transformers.MobileViTForSemanticSegmentation.from_pretrained(
         path,
         output_stride=stride,
-        atrous_rates=FORWARD[stride],
+        atrous_rates=list(deeplabv3.RATES[stride]),
         hidden_dropout_prob=0.0,
         aspp_dropout_prob=0.0,
         classifier_dropout_prob=0.0,
