@@ -15,7 +15,7 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import nms
 from mobilevit_jax.export.ops import ChannelsFirst
 
-OPSET = 18  # the first whose Resize takes axes
+OPSET = 18
 _IR_VERSION = 9
 BATCH = "batch"
 
@@ -172,13 +172,16 @@ class OnnxOps(ChannelsFirst):
   def resize(self, x, h, w, name, *, align_corners=False):
     """See `Ops.resize`."""
     centres = "align_corners" if align_corners else "half_pixel"
-    size = self._constant(np.array([h, w], np.int64), f"{name}/size")
+    # Scales for all four axes, as the batch may be open. (With sizes for two of
+    # them by `axes`, onnxruntime 1.32 mixes the axes up where it moves a
+    # transposition past the node, and refuses the file.)
+    scales = [1.0, 1.0, _scale(x.shape[2], h), _scale(x.shape[3], w)]
+    factors = self._constant(np.array(scales, np.float32), f"{name}/scales")
     return self._op(
       "Resize",
-      [x, "", "", size],
+      [x, "", factors],
       (*x.shape[:2], h, w),
       name,
-      axes=[2, 3],
       mode="linear",
       coordinate_transformation_mode=centres,
     )
@@ -385,3 +388,11 @@ class OnnxOps(ChannelsFirst):
     helper.set_model_props(model, {"mobilevit_jax": metadata})
     self._onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
+
+
+def _scale(old: int, new: int) -> float:
+  """The float32 with which an engine finds `new`: floor(old * scale)."""
+  scale = np.float32(new / old)
+  if int(np.float32(old) * scale) < new:
+    scale = np.nextafter(scale, np.float32(np.inf))
+  return float(scale)
