@@ -6,6 +6,7 @@ VENV ?= .venv
 CONFIG ?= configs/digits.py
 WORKDIR ?= runs/digits
 KILLS ?= 20
+FIELDS ?=
 ARGS ?=
 # A file of versions with hashes to install first, as CI does with
 # LOCK=requirements.lock; what is left keeps to the ranges.
@@ -37,8 +38,8 @@ test: $(VENV)/.dev ## Run every test, or those that ARGS names.
 	$(BIN)/python -m pytest -n 2 --dist=loadfile $(ARGS)
 
 torture: $(VENV)/.dev ## Kill a run of CONFIG at KILLS=20 moments, and compare.
-	KILLS=$(KILLS) TORTURE_CONFIG=$(CONFIG) $(BIN)/python -m pytest -n 0 -s \
-	  tests/test_torture.py $(ARGS)
+	KILLS=$(KILLS) TORTURE_CONFIG=$(CONFIG) TORTURE_FIELDS="$(FIELDS)" \
+	  $(BIN)/python -m pytest -n 0 -s tests/test_torture.py $(ARGS)
 
 endurance: $(VENV)/.dev ## Run 20,000 steps, and print what they hold on to.
 	$(BIN)/python -m tests.endurance $(ARGS)

@@ -1,6 +1,8 @@
 """A run that is killed again and again ends as one that nobody touches.
 
 make torture            20 kills of digits.py
+make torture CONFIG=tests/tiny_segment_config.py KILLS=5 \\
+  FIELDS=--config.data.dir=FOLDER
 """
 
 import os
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "3"))
 CONFIG = os.environ.get("TORTURE_CONFIG", "tests/tiny_config.py")
+FIELDS = os.environ.get("TORTURE_FIELDS", "").split()
 STEPS = 10 * KILLS + 10
 
 
@@ -27,6 +30,7 @@ def _args(workdir):
     "--config.log_every_steps=1",
     "--config.checkpoint.every_steps=3",
     "--config.checkpoint.keep=2",
+    *FIELDS,
   ]
 
 
