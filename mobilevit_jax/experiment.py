@@ -52,6 +52,8 @@ class TaskKind:
     transform: from the fields of `config.transform` to the transform.
     heads: names of the heads, in `models.HEADS`, that the task can train.
     view: fields of the transform for weights of a crop; `size`: their pixels.
+    kept: of `config.task` and `config.transform`, the fields that predictions
+      of a run take over from it.
   """
 
   make: Callable[..., task_lib.Task]
@@ -59,6 +61,7 @@ class TaskKind:
   heads: tuple[str, ...]
   view: Callable[[presets.Crop], dict[str, Any]] = presets.Crop.fields
   size: int = 256
+  kept: tuple[str, ...] = ()
 
 
 TASKS: dict[str, TaskKind] = {
@@ -71,6 +74,7 @@ TASKS: dict[str, TaskKind] = {
     ("ssdlite",),
     view=lambda crop: {},
     size=320,
+    kept=("threshold", "per_class", "nms_iou", "most"),
   ),
   "segment": TaskKind(
     segment.make,
@@ -78,6 +82,7 @@ TASKS: dict[str, TaskKind] = {
     ("deeplabv3",),
     view=lambda crop: {},
     size=512,
+    kept=("protocol", "multiple", "window", "overlap"),
   ),
 }
 

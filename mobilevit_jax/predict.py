@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files as writer
@@ -72,6 +73,7 @@ class Predictor:
     preset: str | None = None,
     size: int | None = None,
     labels: str | None = None,
+    protocol: str | None = None,
   ):
     """Weights from any source `load_weights` takes.
 
@@ -84,6 +86,9 @@ class Predictor:
         does, or as the weights' dialect was.
       size: image side; by default the run's own, or 256.
       labels: a file of class names (JSON list, or one a line), or `tfds:NAME`.
+      protocol: how a segmenter sees an image, one of `PROTOCOLS` of
+        `transforms.segment`; by default as its run was evaluated, or
+        "stretch".
 
     Raises:
       ValueError, OSError: if anything can't be read or does not fit.
@@ -100,7 +105,24 @@ class Predictor:
     if size is None and not found.crop:
       size = self._kind.size
     self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
-    self.task = self._kind.make(None, fields["num_classes"])
+    # A run's images are seen as its evaluation saw them.
+    of_task, of_transform = (
+      {name: value for name, value in own.items() if name in self._kind.kept}
+      if isinstance(own := (found.config or {}).get(section), dict)
+      else {}
+      for section in ("task", "transform")
+    )
+    if protocol is not None:
+      if "protocol" not in self._kind.kept:
+        raise ValueError(
+          f"--protocol={protocol}: these weights are no segmenter"
+        )
+      of_task["protocol"] = of_transform["protocol"] = protocol
+    with config_lib.foreign(source):
+      self.task = self._kind.make(None, fields["num_classes"], **of_task)
+      self._transform = self._kind.transform(
+        **self._kind.view(self.crop), **of_transform
+      )
 
   def __call__(
     self,
@@ -121,7 +143,7 @@ class Predictor:
     source = files.FileSource(paths, self.class_names)
     setup = experiment.Evaluation(
       task=self.task,
-      transform=self._kind.transform(**self._kind.view(self.crop)),
+      transform=self._transform,
       source=source,
       model=self._model,
       layout=sharding.Layout(),
@@ -180,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       which=args.which,
       preset=args.preset,
       size=args.size,
+      protocol=args.protocol,
       labels=args.labels,
     )
     if args.draw is not None:

@@ -5,12 +5,15 @@ import json
 import re
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from benchmarks.random_weights import randomize
 from mobilevit_jax import models
+from mobilevit_jax import predict
 from mobilevit_jax import report
 from mobilevit_jax import weights
+from mobilevit_jax.tasks import segment
 from tests import runs
 from tests import tiny_masks
 from tests import tiny_segment_config
@@ -56,6 +59,7 @@ def test_it_learns_and_says_the_iou_of_each_class(reference):
   assert {"ema_iou_background", "ema_iou_disc", "ema_miou"} <= last.keys()
   mean = (last["ema_iou_background"] + last["ema_iou_disc"]) / 2
   assert last["ema_miou"] == pytest.approx(mean)
+  assert last["ema_iou_disc"] > 0.2
   assert re.match(
     r"final: miou=0\.\d{4} pixel_accuracy=.* images=5",
     stdout.splitlines()[-1],
@@ -83,6 +87,34 @@ def test_the_report_says_what_the_run_recorded(reference, tmp_path):
     assert seen["sections"] == SECTIONS
     assert seen["wide"] <= 0
     assert len(seen["images"]) == 15 and min(seen["images"]) > 0
+
+
+def test_predict_draws_what_the_run_was_judged_by(reference, folder, tmp_path):
+  workdir, _ = reference
+  images = sorted((folder / "images/val").iterdir())
+
+  def iou(*more):
+    code = predict.main(
+      [
+        *(f"--weights={workdir}", "--which=ema", f"--draw={tmp_path}"),
+        *more,
+        *map(str, images),
+      ]
+    )
+    assert code == 0
+    common = either = 0
+    for path in images:
+      with Image.open(tmp_path / f"{path.name}.mask.png") as picture:
+        found = np.asarray(picture) == 1
+      with Image.open(folder / "masks/val" / path.name) as picture:
+        truth = np.asarray(picture)
+      common += np.sum(found & (truth == 1))
+      either += np.sum((found | (truth == 1)) & (truth != segment.IGNORED))
+    return common / either
+
+  last = next(r for r in reversed(runs.records(workdir)) if "images" in r)
+  assert iou() == pytest.approx(last["ema_iou_disc"], abs=1e-6)
+  assert iou("--protocol=stretch") != iou("--protocol=slide")
 
 
 def test_killed_and_resumed_it_gives_the_same_bits(

@@ -14,6 +14,7 @@ _FORMATS = ("stablehlo", "litert", "onnx", "coreml")
 _PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8")
 _ATTENTION = ("int8", "float")
 _PRESETS = ("cvnets", "timm", "hf")
+_PROTOCOLS = ("stretch", "aspect", "slide")
 _WHICH = ("auto", "ema", "raw", "best")
 
 
@@ -30,6 +31,10 @@ def predict() -> argparse.ArgumentParser:
   add("--which", choices=_WHICH, default="auto")
   add("--preset", choices=_PRESETS)
   add("--size", type=int, help="image side in pixels")
+  text = (
+    "of a segmenter: stretch to a square, keep the aspect, or slide a window"
+  )
+  add("--protocol", choices=_PROTOCOLS, help=text)
   add("--batch", type=int, default=32)
   add("--top", type=int, default=5, help="classes to print")
   add("--labels", help="file of class names, or tfds:NAME")

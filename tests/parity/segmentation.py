@@ -212,7 +212,7 @@ def curves(data: str, epochs: int, size: int, seed: int) -> None:
   config.eval.update(size=256, batch=16)
   setup = experiment.build(config)
   evaluation, plan = setup.evaluation, setup.plan
-  model = setup.initial_model()
+  model, _ = setup.initial_model()
   ours = Ours(model, evaluation.task, setup.recipe, "float32")
   theirs = Theirs(model, stride=8, head_rate=HEAD_RATE, dtype="float32")
   evaluator = evaluate.Evaluator(dataclasses.replace(evaluation, batch=16))
