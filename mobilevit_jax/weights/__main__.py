@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
+  # Variant, head and classes follow from the tensors; nothing is asked.
   files.check_free(args.output, args.force)  # before reading takes its time
   found = source_lib.read(args.input, which=args.which)
   fields = io.find_model(found)
@@ -88,6 +89,7 @@ def _write_hub(
 
 
 def _halved(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  # Above 65,504 float16 is infinite.
   """The values as float16; ValueError where one is too large for it."""
   most = float(np.finfo(np.float16).max)
   for path, value in weights.items():

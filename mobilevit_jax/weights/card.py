@@ -35,6 +35,7 @@ def text(
     labels: class names.
     license: its identifier; without one the card says that none is stated.
   """
+  # Read by the Hub: https://huggingface.co/docs/hub/model-cards.
   header = [
     "---",
     "library_name: timm",
@@ -98,6 +99,7 @@ def text(
 
 def _training(found: source_lib.Source) -> list[str]:
   """What the folder of a run tells, as lines."""
+  # Weights of others come without a record.
   if found.step is None:
     return ["These weights are not of a run of this package: nothing is known."]
   folder = epath.Path(found.name)
@@ -105,6 +107,7 @@ def _training(found: source_lib.Source) -> list[str]:
     folder = folder.parent
   config = json.loads((folder / "config.json").read_text())
   lines = ["| | |", "|---|---|"]
+  # Fields by their dotted path; those of older runs may be missing.
   for field in _SHOWN:
     value: Any = config
     for part in field.split("."):
@@ -115,6 +118,8 @@ def _training(found: source_lib.Source) -> list[str]:
   starts = _lines(folder / "starts.jsonl")
   if starts:
     lines += ["", "```", str(starts[0].get("command")), "```"]
+  # Metrics of an evaluation come twice: of the averages, and of the raw
+  # weights.
   prefix = "raw_" if found.which == "raw" else "ema_"
   records = [
     record

@@ -34,6 +34,8 @@ class BoxFindings:
     self.images = np.zeros(num_classes, int)  # that hold each class
     self.boxes = self.empty = self.crowds = self.unmatched = 0
     self.wrong: dict[str, list[str]] = {}
+    # Broken images are counted by `findings`; the truth of their boxes can't be
+    # compared with a size.
     for index in np.flatnonzero(found.records["usable"]).tolist():
       self._add(index)
 
@@ -43,14 +45,18 @@ class BoxFindings:
     self.boxes += len(truth.boxes)
     self.empty += not len(truth.boxes)
     self.crowds += int(truth.crowd.sum())
+    # An image counts once for a class, however many boxes it has of it.
     self.images[np.unique(truth.classes[truth.classes >= 0])] += 1
     sound = ~truth.crowd
     where = examples.located(self._source, index)
     for what, mask in boxes_lib.wrong(truth, height, width).items():
+      # What an anchor can match is only asked of boxes that are sound, and of
+      # those that training keeps: crowds are left out.
       sound &= ~mask
       for box in truth.boxes[mask].tolist():
         self.wrong.setdefault(what, []).append(f"{where} {box}")
     if self._fits and self._size and sound.any():
+      # From pixels to parts of the image, as anchors are.
       parts = truth.boxes[sound] / (width, height, width, height)
       self.unmatched += int((~self._fits(parts, self._size)).sum())
 
@@ -75,6 +81,7 @@ class BoxFindings:
 
   def warnings(self) -> Iterator[str]:
     """What to look at."""
+    # One box in ten: the small objects of any set would be named otherwise.
     if 10 * self.unmatched > self.boxes:
       yield (
         f"{self.unmatched} of {self.boxes} boxes of {self._name} "

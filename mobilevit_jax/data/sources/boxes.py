@@ -41,6 +41,8 @@ class BoxSource:
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int | str] | None = None,
   ):
+    # In memory: COCO's 860,000 boxes are 60 MB, and a worker needs them at
+    # once.
     """`files` are paths; ids are by default numbers from 1, and file names."""
     self.name, self.class_names = name, tuple(class_names)
     self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
@@ -94,6 +96,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   file = top / "annotations" / f"instances_{split}.json"
   try:
     content = json.loads(file.read_text(encoding="utf-8"))
+    # Ids may have gaps (COCO's 80 classes end at 90): their order is the class.
     categories = sorted(content["categories"], key=lambda row: row["id"])
     images, annotations = content["images"], content["annotations"]
     index = {row["id"]: place for place, row in enumerate(categories)}
@@ -106,6 +109,8 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
           f"{file}: annotation {one['id']} is of image {one['image_id']}, "
           "which the file has not"
         )
+      # COCO: x, y of the upper left corner, then width and height. An unknown
+      # class becomes -1, which the check reports.
       x, y, w, h = map(float, one["bbox"])
       label, crowd = index.get(one["category_id"], -1), one.get("iscrowd", 0)
       area = float(one.get("area", w * h))
@@ -116,6 +121,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     raise ValueError(f"{file} is none of COCO's: no {error}") from error
   except json.JSONDecodeError as error:
     raise ValueError(f"{file} is no JSON: {error}") from error
+  # The layouts that COCO and its tools unpack to.
   folders = [top / "images" / split, top / split, top / "images"]
   folder = next((f for f in folders if f.is_dir()), None)
   if folder is None:
@@ -151,6 +157,9 @@ def open_voc(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   names = _listed(top, split)
   objects = {name: [*_voc_objects(top, name)] for name in names}
   classes = _lines(top / "classes.txt")
+  # Only where the classes aren't given: every annotation is read, since a split
+  # alone may lack a class, and then the numbers of its classes would differ
+  # from the training split's.
   if not classes:
     every = {
       path.stem: _voc_objects(top, path.stem)
@@ -199,6 +208,7 @@ def _voc_objects(
     difficult = int(one.findtext("difficult") or 0)
     yield (
       (one.findtext("name") or "").strip(),
+      # Pixel x0 of 1 begins at the edge 0, and pixel x1 ends at the edge x1.
       [x0 - 1, y0 - 1, x1, y1],
       difficult,
     )
@@ -243,6 +253,7 @@ def _yolo_boxes(
   rows = []
   for line in _lines(file):
     try:
+      # Further columns, such as a score, are left out.
       label, x, y, w, h = map(float, line.split()[:5])
     except ValueError as error:
       raise ValueError(f"{file}: {line!r} is no class and four numbers") from (
@@ -250,10 +261,12 @@ def _yolo_boxes(
       )
     known = label if label.is_integer() and 0 <= label < count else -1
     rows.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2, known, 0])
+  # As parts of the image; the area is in pixels, which needs the size.
   found = boxes_lib.make_boxes(rows)
   if not rows or not image.exists():
     return found
   try:
+    # Of the header alone: a set is opened without decoding an image.
     height, width = boxes_lib.upright_size(image, str(image))
   except examples.ImageError:
     return found  # which loading the image will say

@@ -47,6 +47,7 @@ class TfdsSource:
     self.class_names = tuple(class_names)
     self._records = records
     self._files = tuple(files)
+    # Where each file's records begin among the split's.
     takes = (take for _, _, take in self._files)
     self._starts = [0, *itertools.accumulate(takes)]
 
@@ -77,6 +78,8 @@ class TfdsSource:
       examples.ImageError: if it is broken, naming its file and record;
         `StorageError` if the file is missing or can't be read.
     """
+    # ArrayRecord takes negative numbers from the end; ours have no such
+    # meaning.
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
     try:
@@ -98,6 +101,7 @@ class TfdsSource:
 
   def place(self, index: int) -> tuple[str, int]:
     """The file of an example, and its record there."""
+    # The last file that begins at the index or before.
     place = bisect.bisect_right(self._starts, index) - 1
     file, skip, _ = self._files[place]
     return file, skip + index - self._starts[place]
@@ -131,6 +135,7 @@ class TfdsBoxSource(TfdsSource):
   def _boxes(self, record: dict[str, Any], name: str) -> boxes_lib.Boxes:
     height, width = boxes_lib.upright_size(record["image"], name)
     objects = record["objects"]
+    # TFDS: y0, x0, y1, x1 as parts of the image, to x0, y0, x1, y1 in pixels.
     corners = np.reshape(objects["bbox"], (-1, 4)).astype(np.float64)
     boxes = corners[:, [1, 0, 3, 2]] * (width, height, width, height)
     # VOC's own metric does not count what is hard to make out.
@@ -184,6 +189,7 @@ def open_split(
     ValueError: if the data set, its version or its split does not exist, is
       not one of labelled images, or is not and can't be prepared.
   """
+  # The builder by name knows the features, also of a set that isn't there.
   builder = make_builder(name, data_dir)
   download.check_features(name, builder.info.features)
   if not builder.is_prepared():
@@ -204,6 +210,7 @@ def open_prepared(
   # to the folder by conversion.
   reader: Any = tfds.builder_from_directory(path)
   try:
+    # Encoded images: decoding is ours, with OpenCV (see `data.augment`).
     records = reader.as_data_source(
       split, decoders={"image": tfds.decode.SkipDecoding()}
     )
