@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
+  # --- What can be refused by the flags alone.
   format = formats.FORMATS[args.format]
   if args.calibration_images is not None and args.precision != "int8":
     raise ValueError("--calibration_images is for --precision=int8 alone")
@@ -59,6 +60,7 @@ def _export(args: argparse.Namespace) -> None:
   if args.out.suffix != format.suffix:
     raise ValueError(f"--out={args.out} must end in {format.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
+  # --- The net and its weights.
   found = source_lib.read(args.weights, which=args.which)
   fields = io.find_model(found)
   more: dict[str, Any] = {}
@@ -72,6 +74,7 @@ def _export(args: argparse.Namespace) -> None:
       f"{args.weights} has the head {head!r}, and files are written of "
       f"{', '.join(blocks.HEADS)}"
     )
+  # --- How images are prepared, and what the file answers.
   task = experiment.task_of(head)
   view = _view(args, found, experiment.TASKS[task])
   usual = next(iter(model.head.OUTPUTS))  # of a classifier, logits
@@ -92,6 +95,7 @@ def _export(args: argparse.Namespace) -> None:
   if not args.features:
     count = model.head.num_classes
     labels = labels_lib.class_names(args.labels, found, count)
+  # --- Images: to compare on, and to find ranges on.
   images, calibration, of_run = _images(args, found, view)
   name = fields["name"]
   document = metadata.describe(
@@ -105,9 +109,11 @@ def _export(args: argparse.Namespace) -> None:
     nms=suppression,
     output_stride=model.backbone.output_stride,
   )
+  # --- Build, run, compare: nothing is written unless it agrees.
   result = formats.export(
     model, args.format, options, document, images, calibration
   )
+  # --- Only now a file appears, whole.
   with files.whole(args.out, force=args.force) as temporary:
     format.write(result.content, temporary)
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
@@ -136,6 +142,7 @@ def _view(
 ) -> views.View:
   """How the run's own evaluation shows images, or as the flags say."""
   size = args.size
+  # Published weights have the task's usual size, runs their own.
   if size is None and not found.crop:
     size = kind.size
   dialect = names.detect(found.tensors)

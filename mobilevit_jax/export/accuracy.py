@@ -60,6 +60,7 @@ class Shipped:
 
   def __init__(self, path: pathlib.Path):
     """Raises ValueError or OSError for a file that can't be run here."""
+    # The ending says which engine runs it.
     found = [f for f in formats.FORMATS.values() if f.suffix == path.suffix]
     runnable = [f.suffix for f in formats.FORMATS.values() if f.engine]
     if not found or found[0].engine is None:
@@ -75,6 +76,7 @@ class Shipped:
     self.task = kind.make(None, self.document["num_classes"])
     how = self.document["preprocessing"]
     fields = {}
+    # The file's own metadata say how images become its input.
     if how["resize"] == "crop":
       fields = {"preset": how["preset"], "resize_size": how["shorter_side"]}
     self.view = views.View(kind.transform(**fields), how["size"])
@@ -87,6 +89,7 @@ class Shipped:
       ValueError: for images of other classes, or of the same in another order.
     """
     own, theirs = self.document["labels"], source.class_names
+    # More outputs than classes are fine: spare classes are simply never right.
     count = self.document["num_classes"]
     if count < len(theirs):
       raise ValueError(
@@ -94,6 +97,7 @@ class Shipped:
       )
     if own is None or tuple(own[: len(theirs)]) == tuple(theirs):
       return None
+    # The same names in another order: every answer would be counted wrong.
     if sorted(own) == sorted(theirs):
       raise ValueError(
         f"{self.name} and {source.name} have their classes in another order: "
@@ -110,18 +114,23 @@ class Shipped:
     options = contract.Options(input=self.document["input"]["type"])
     batch = self.document["input"]["shape"][0]
     inputs = verify.as_input(images, options)
+    # A fixed batch is part of the file's input shape.
     return contract.in_batches(self._engine, inputs, batch or len(images))
 
   def rows(self, batch: Mapping[str, np.ndarray]) -> Rows:
     """What the meter needs: `Task.outputs`, of the file's answers."""
     found = self.answers(batch["images"])
+    # --- A detector: boxes, suppressed by the file or by us.
     if "boxes" in found:
       return found if "classes" in found else self._suppressed(found)
     if "mask" in found:
       return {"classes": found["mask"]}
+    # --- A segmenter: classes, or logits of pixels.
     ((name, values),) = found.items()
     if values.ndim == 4:
       return {"classes": np.argmax(values, -1).astype(np.uint8)}
+    # log(softmax) differs from the logits by a constant, which neither the rank
+    # nor the loss notices. `tiny` keeps log finite.
     if name == "probabilities":
       values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     logits, labels = jnp.asarray(values), jnp.asarray(batch["labels"])
@@ -154,6 +163,7 @@ def score(
   """The task's metrics of a file, on `count` images spread evenly, or all."""
   total = len(source)
   count = min(count or total, total)
+  # Evenly spread: sources are often sorted by class.
   ids = np.arange(count) * total // count
   size = file.view.size
   plan = [
@@ -166,6 +176,7 @@ def score(
   )
   with batches:
     for batch in batches:
+      # Padding of the last batch is no image.
       real = batch.pop("batch_mask") > 0
       batch = {name: value[real] for name, value in batch.items()}
       found = file.rows(batch)
@@ -237,6 +248,7 @@ def _source(args: argparse.Namespace, fields: Sequence[str]) -> examples.Source:
   if (args.config is None) == (args.data is None):
     raise ValueError("give --config or --data")
   if args.data is not None:
+    # By default the images that weren't trained on.
     usual = "val" if args.data in sources.SOURCES else "validation"
     split = args.split or _HELD_OUT.get(args.data, usual)
     name, folder = args.data, args.data_dir

@@ -52,6 +52,7 @@ class Format:
   )
 
 
+# A new format is a row here; CONTRIBUTING.md goes through the steps.
 FORMATS = {
   "stablehlo": Format(
     ".zip",
@@ -111,6 +112,7 @@ class Export:
 def check_options(name: str, options: contract.Options, model: Net) -> None:
   """Raises ValueError for what the format `name` has no files of."""
   format = FORMATS[name]
+  # --- Options that this format has no files for, with the formats that do.
   if options.precision not in format.precisions:
     having = [
       n for n, f in FORMATS.items() if options.precision in f.precisions
@@ -132,6 +134,7 @@ def check_options(name: str, options: contract.Options, model: Net) -> None:
         f"--nms needs --format={' or '.join(having)}; beside a file of {name} "
         "run mobilevit_jax/export/nms.py"
       )
+  # --- Options that no net has.
   smallest = models.family_of(model).smallest
   if options.size < smallest:
     raise ValueError(f"--size={options.size} must be at least {smallest}")
@@ -179,8 +182,11 @@ def export(
   more = []
   if calibration is not None:
     more = [verify.as_input(calibration, options)]
+  # --- Build, look into it, run it, compare: in this order, as each step is
+  # dearer than the one before.
   content = format.build(model, options, metadata.dumps(document), *more)
   findings = format.inspect(content)
+  # CoreML can't be run here, so shapes are all there is to check.
   if findings.outputs is not None:
     verify.check_shapes(model, findings.outputs, options)
   if format.run is None:

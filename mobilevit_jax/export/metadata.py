@@ -47,6 +47,8 @@ def describe(
     nms: of a detector, how its boxes are suppressed, in the file or after it.
     **more: further entries.
   """
+  # The tensors' hash, under public names: it doesn't depend on how the net is
+  # put together, nor on the kind of file they came from.
   tensors = trees.flat_model(model)
   weights = {
     "sha256": tensors_hash({public_name(k): v for k, v in tensors.items()})
@@ -79,6 +81,8 @@ def describe(
     "preprocessing": dict(preprocessing),
     "outputs": {
       key: {
+        # Outputs as the file answers them, by tracing the model: no copy to
+        # keep up to date.
         "type": value.dtype.name,
         "shape": [options.batch, *value.shape[1:]],
       }
@@ -122,6 +126,7 @@ def tensors_hash(tensors: Mapping[str, Any]) -> str:
   """
   digest = hashlib.sha256()
   for path, value in sorted(tensors.items()):
+    # Little-endian float32 in C order, so that any language can repeat it.
     shape = ",".join(str(n) for n in value.shape)
     digest.update(f"{path}\0{shape}\0".encode())
     digest.update(np.ascontiguousarray(value, "<f4").tobytes())

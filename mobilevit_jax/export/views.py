@@ -44,6 +44,7 @@ class View:
       examples.ImageError: if one can't be read.
     """
     count = min(len(source), MAX_IMAGES)
+    # Spread over the set: the first ones of a folder are of one class.
     images = []
     for place in range(count):
       example = self.transform.decode(source[place * len(source) // count])

@@ -57,6 +57,7 @@ class Run:
 
   def evaluation(self, step: float) -> Record:
     """What was recorded of the evaluation after a step, or nothing."""
+    # A step that was evaluated again after a restart: the last one counts.
     found = [record for record in self.evals if record["step"] == step]
     return found[-1] if found else {}
 
@@ -101,6 +102,7 @@ def read(
   fields: Any = ml_collections.ConfigDict(config, type_safe=False)
   try:
     fields.data.dir = data_dir or fields.data.dir
+    # This process is no worker's parent: the report reads images itself.
     fields.data.num_workers = 0  # which need flags that a command has parsed
     setup, *_ = experiment.build_evaluation(fields, prepare=False)
   except (AttributeError, KeyError, TypeError) as error:
@@ -110,6 +112,7 @@ def read(
     ) from error
   params, stats = setup.layout.replicate(steps.split(io.build_model(found))[1:])
   names = found.labels or setup.source.class_names
+  # A net may have spare classes, which have numbers for names.
   numbers = range(len(names), config["model"]["num_classes"])
   metrics = [*_lines(folder / "metrics.jsonl", "step")]
   return Run(

@@ -55,6 +55,7 @@ def write(
     ValueError: for a net that timm and transformers don't have, or a licence
       that is no identifier.
   """
+  # Only nets that both libraries have can be published for both.
   table = names.table(model)
   named = all(all(row.names(d)) for row in table for d in ("timm", "hf"))
   if models.head_of(model) != "classifier" or not named:
@@ -66,6 +67,7 @@ def write(
     raise ValueError(f"--license={license} must be like apache-2.0")
   count = model.head.num_classes
   labels = found.labels or tuple(f"class {index}" for index in range(count))
+  # Their processors are told how these images were cropped, not Apple's.
   theirs = hf_config.documents(name, model, labels)
   theirs["config.json"]["image_size"] = size
   theirs["preprocessor_config.json"] |= {
@@ -74,6 +76,7 @@ def write(
     "resample": 3 if bicubic else 2,  # PIL's numbers
   }
   text = card.text(found, name, labels, license=license)
+  # The whole folder, or nothing: an upload must not find half of one.
   with files.whole(path, force=force) as folder:
     folder.mkdir(parents=True)
     weight_files.write_folder(
@@ -130,6 +133,7 @@ def push(folder: pathlib.Path, repo: str) -> str:
   huggingface_hub = importlib.import_module("huggingface_hub")
   api = huggingface_hub.HfApi()
   try:
+    # Private until the owner decides otherwise.
     api.create_repo(repo, private=True, exist_ok=True)
     made = api.upload_folder(
       repo_id=repo,

@@ -94,6 +94,7 @@ def start(
       "weights, with configs/finetune.py:VARIANT,scratch, or elsewhere with "
       "config.weights.reset=none"
     )
+  # Random values first: what the source leaves out keeps them.
   net = models.initialize(model, seed)
   if source is None:
     return net, f"random, seed {seed}"
@@ -112,6 +113,7 @@ def place(
   """`load_weights` of what was read already."""
   own = trees.flat_model(model)
   values = decode(found.tensors, model, name=found.name, reset=reset)
+  # In the types and on the devices that the model's own tensors have.
   graphdef, state = nnx.split(model)
   placed = {
     path: jax.device_put(value.astype(own[path].dtype), own[path].sharding)
@@ -168,6 +170,8 @@ def write(
       f"labels: {len(labels)} names for a classifier of {num_classes} classes"
     )
   tensors = names.to_dialect(weights, rows, to)
+  # Without it transformers raises "the metadata ... does not contain the
+  # format".
   # transformers refuses a file that doesn't say whose tensors it holds.
   metadata = {"format": "np" if to == "jax" else "pt"}
   if labels is not None:
@@ -199,6 +203,7 @@ def decode(
   """
   if reset not in RESETS:
     raise ValueError(f"reset={reset!r} must be one of {', '.join(RESETS)}")
+  # --- Which dialect, and does it hold this kind of net at all?
   try:
     dialect = names.detect(tensors)
   except ValueError as error:
@@ -213,6 +218,8 @@ def decode(
         f"{own[0]} with head {own[1]!r}"
       )
     rows = names.TABLES[family][head]
+  # --- Names that belong to the source's kind of net, whether they are read or
+  # left out.
   known = {key for row in rows for key in row.names(dialect)}
   if reset == "head":  # whatever head a file of ours has
     ours = ("head/", "classifier/")
@@ -222,6 +229,7 @@ def decode(
     "classifier": tuple(f"head/{part}/" for part in model.head.CLASSIFIERS),
     "head": ("head/",),
   }[reset]
+  # --- Shapes, types and values of everything that is read.
   shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
   rows = [
     row
@@ -233,6 +241,7 @@ def decode(
     expected = names.dialect_shapes(row, shapes[row.path], dialect)
     for key, shape in expected.items():
       problems += _check_tensor(key, shape, tensors.get(key))
+  # PyTorch counts BatchNorm's batches, which has no use here.
   counts = {
     key.replace(".running_mean", ".num_batches_tracked") for key in known
   }
@@ -240,6 +249,7 @@ def decode(
     f"extra: {key} {list(tensors[key].shape)}"
     for key in sorted(set(tensors) - known - counts)
   ]
+  # All that is wrong at once: fixing files one error at a time is tedious.
   if problems:
     raise ValueError(
       f"{name} ({dialect} names) does not fit the model in {len(problems)} "
@@ -253,6 +263,7 @@ def _check_tensor(
 ) -> list[str]:
   if value is None:
     return [f"missing: {key} {list(shape)}"]
+  # After this, a NaN in training can't come from the weights.
   if value.shape != shape:
     return [f"shape: {key} is {list(value.shape)}, not {list(shape)}"]
   if not np.issubdtype(value.dtype, np.floating):
@@ -261,6 +272,7 @@ def _check_tensor(
     return [f"values: {key} holds NaN or infinity"]
   if value.size and np.abs(value).max() > np.finfo(np.float32).max:
     return [f"values: {key} holds numbers beyond float32's range"]
+  # sqrt(var + eps) of a negative variance is NaN only for some inputs.
   if key.endswith(("running_var", "/var")) and np.any(value < 0):
     return [f"values: {key} holds negative variances"]
   return []
@@ -273,6 +285,7 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
     ValueError: if that is not even half of its backbone's.
   """
   kind = names.kind(tensors)
+  # Half of the shapes: a backbone with another classifier still counts.
   share, best = names.closest(tensors, kind)
   if share <= 0.5:
     raise ValueError(
@@ -300,6 +313,7 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
     name = find_variant(found.tensors)
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
+  # The net with default classes, to learn what its biases are called.
   model = models.abstract_model(name, head)
   biases = {}
   for row in names.table(model):
@@ -310,6 +324,7 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
     num_classes = max(model.head.count_classes(biases), 1)
   except KeyError:  # the strict reading then lists what is missing
     num_classes = model.head.num_classes
+  # Options such as the pyramid's width follow from shapes, too.
   fields = {"name": name, "head": head, "num_classes": num_classes}
   if not hasattr(model.head, "fields_of"):
     return fields

@@ -23,6 +23,7 @@ def class_names(
     result = _read_labels(labels)
   elif found.labels is not None:
     result = found.labels
+  # Published classifiers have 1,000 classes, which are ImageNet's.
   elif num_classes == _IMAGENET[1] and importlib.util.find_spec(_MODULE):
     result = _tfds_labels(_IMAGENET[0])
   else:

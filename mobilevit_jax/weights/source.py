@@ -95,6 +95,8 @@ def read(
   return found
 
 
+# --- In this order: the Hub, what comes with the package, runs (local or
+# remote), folders, files.
 def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
   if name.startswith(_HUB):
     return _read_folder(name, _download(name), which)
@@ -145,6 +147,7 @@ def _with_prefix(found: Source) -> tuple[Source, tuple[str, ...]]:
     return found, ()
   options = [
     {f"{prefix}.{key}": value for key, value in found.tensors.items()}
+    # A backbone alone: both families' names are tried.
     for prefix in ("mobilevit", "mobilevitv2")
   ]
   tensors = max(options, key=names.known)
@@ -169,12 +172,15 @@ def _download(name: str) -> pathlib.Path:
     raise ValueError(
       f"{name} needs huggingface_hub (pip install huggingface_hub)"
     ) from error
+  # hf://owner/name@revision, as in git.
   repo, _, revision = name.removeprefix(_HUB).partition("@")
   if repo.count("/") != 1:
     raise ValueError(f"{name} must have the form hf://owner/name[@revision]")
   try:
     folder = huggingface_hub.snapshot_download(
       repo,
+      # Weights and configuration, without the other formats that a repository
+      # may have.
       revision=revision or None,
       allow_patterns=["model.safetensors", "config.json"],
     )
@@ -214,6 +220,7 @@ def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
     return None
   if isinstance(labels, dict):
     try:
+      # JSON's keys are strings: "0" to 0.
       by_id = {int(key): value for key, value in labels.items()}
       labels = [by_id[index] for index in range(len(by_id))]
     except (ValueError, KeyError, TypeError) as error:
@@ -241,9 +248,11 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
+  # None stands for a default in our configurations, and isn't an argument.
   fields = {k: v for k, v in fields.items() if v is not None}
   if which == "auto":
     early_stop = config.get("early_stop")
+    # A run that stops early has passed its best weights by then.
     stops_early = (
       isinstance(early_stop, dict) and early_stop.get("patience") is not None
     )
@@ -265,6 +274,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   # Imported late: Orbax takes a second, and files don't need it.
   from mobilevit_jax.run import checkpoint
 
+  # Only reading: a run that is at work in the folder isn't disturbed.
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:
     step, *restored = checkpoints.restore_weights(*shapes, which=which)
