@@ -27,6 +27,7 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
 # Where a field of an older version is today, for a message about it.
+# Configurations of 0.1.0 had these in other sections.
 _CROPS = ("crop_scale", "crop_ratio", "flip", "color_jitter", "erase")
 _RANDAUGMENT = ("randaugment_ops", "randaugment_magnitude")
 MOVED = {
@@ -109,6 +110,7 @@ def section(name: str) -> Iterator[None]:
 
 def shipped() -> pathlib.Path:
   """The folder of configurations: in the package, or a checkout's own."""
+  # A wheel has configs/ inside the package (setup.py), a checkout beside it.
   inside = pathlib.Path(__file__).with_name("configs")
   return inside if inside.is_dir() else inside.parents[1] / "configs"
 
@@ -148,6 +150,8 @@ def load(path: pathlib.Path) -> types.ModuleType:
   """
   folder = str(path.resolve().parent)
   # One for each folder: neighbours of equal names stay apart.
+  # A package made by hand, whose path is the folder: then `from . import` finds
+  # the file's neighbours, wherever the folder lies.
   parent = f"folder_{zlib.crc32(os.fsencode(folder)):08x}"
   if parent not in sys.modules:
     package = types.ModuleType(parent)
@@ -168,6 +172,7 @@ class _ConfigParser(flags.ArgumentParser):
 
   def parse(self, argument: str) -> Config:
     """What the file's `get_config` returns, locked against new fields."""
+    # NAME:ARGUMENT, as ml_collections has it.
     file, *words = argument.split(":", 1)
     config = load(find(file)).get_config(*words)
     config.lock()
@@ -197,6 +202,7 @@ def parser(
     about: what the help says above the flags.
   """
 
+  # --help without a configuration: absl's own would list every library's flags.
   def parse(argv: list[str]) -> list[str]:
     if not {"-h", "--help"}.isdisjoint(argv):
       module = values.find_module_defining_flag("workdir")
@@ -227,6 +233,8 @@ def parse_flags(
     ConfigError: for what can't be parsed or read, in one line.
   """
   _accept_names(values)
+  # --- What would otherwise fail late, or with a traceback: files that aren't
+  # there, and fields that have moved.
   for word in argv[1:]:
     name, _, value = word.lstrip("-").partition("=")
     file = value.partition(":")[0]
@@ -238,12 +246,14 @@ def parse_flags(
     field = name.removeprefix("config.")
     if field in MOVED:
       raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
+  # --- The rest: ml_collections reads the file and sets the fields.
   try:
     rest = values(argv)
     _ = holder.value.model  # a file that can't be read shows here
   # A configuration's file is a program, which may fail in any way.
   except Exception as error:
     raise ConfigError(_reason(error, argv)) from error
+  # --- A bucket that can't be reached should not wait for the first save.
   if "workdir" in values:
     if not values["workdir"].value:
       raise ConfigError("--workdir= must name a folder")
@@ -266,6 +276,7 @@ def _reason(error: Exception, argv: Sequence[str]) -> str:
   text = " ".join(dict.fromkeys([lines[0], lines[-1]]))
   if isinstance(error, KeyError | AttributeError):
     name = lines[0].partition(" ")[0].strip("'")
+    # The word of the command line that has the unknown field in it.
     words = [w for w in argv if name in w.partition("=")[0].split(".")]
     return f"{words[0]}: there is no field {text}" if words else text
   if isinstance(error, flags.Error):
@@ -334,6 +345,7 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
     if old.get(name, "absent") != new.get(name, "absent")
   ]
   model = [line for line in lines if line.startswith("model.")]
+  # Another model's checkpoints can't be restored, so going on makes no sense.
   if model:
     raise ConfigError(
       f"config.model differs from that of the run in {workdir}: "
@@ -347,6 +359,7 @@ def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:
   """Refuses a run whose checkpoints another version of this package wrote."""
   version = old.get("version", "0.1.0")  # the first version did not say
   # A second number stands for how parameters are named in checkpoints.
+  # The first two numbers: 0.2.1 reads what 0.2.0 wrote.
   if str(version).split(".")[:2] != __version__.split(".")[:2]:
     raise ConfigError(
       f"the run in {workdir} was started by mobilevit_jax {version}, whose "

@@ -37,6 +37,7 @@ class Evaluator:
   def __init__(self, setup: experiment.Evaluation):
     devices = setup.layout.num_devices
     self.setup = setup
+    # Up to a multiple of the devices; masks make padding harmless.
     self.batch = math.ceil(setup.batch / devices) * devices
     self.num_images = len(setup.source)
     self._compiled: dict[
@@ -44,6 +45,7 @@ class Evaluator:
     ] = {}
 
   @functools.cached_property
+  # Cached: reading all images' sizes may take minutes.
   def plan(self) -> list[pipeline.EvalBatch]:
     """The batches, in order."""
     setup = self.setup
@@ -58,6 +60,8 @@ class Evaluator:
     size = self.plan[0].size if size is None else size
     if size not in self._compiled:
       setup, layout = self.setup, self.setup.layout
+      # The model gives its structure alone; weights are arguments, so that EMA
+      # and raw weights share one program.
       graphdef, *shapes = steps.split(setup.model)
       step = functools.partial(
         steps.eval_step, graphdef=graphdef, task=setup.task
@@ -65,6 +69,8 @@ class Evaluator:
       spec = pipeline.batch_spec(setup.transform, size, train=False)
       # Rows stay where their images are: each process reads its own.
       jitted = jax.jit(step, out_shardings=layout.batch)
+      # Compiled ahead: a shape that was not planned for is an error, not a
+      # silent recompilation.
       arguments = layout.replicated_shapes(shapes)
       batch = layout.batch_shapes(spec, self.batch)
       self._compiled[size] = distributed.together(
@@ -88,6 +94,7 @@ class Evaluator:
       them, padding included (see `pipeline.batch_spec`), and by name of the
       weights the task's outputs, without padding and broken images.
     """
+    # Each process loads its own rows of every batch.
     setup = self.setup
     batches = pipeline.eval_batches(
       setup.source,
@@ -110,6 +117,7 @@ class Evaluator:
         real = np.flatnonzero(batch["batch_mask"])
         found = {}
         for name, outputs in results.items():
+          # Rows of this process, without padding and broken images.
           rows = setup.layout.own_rows(outputs)
           found[name] = {key: value[real] for key, value in rows.items()}
         yield batch, found
@@ -129,14 +137,17 @@ class Evaluator:
       ImageError: if every image is broken.
     """
     setup, seen = self.setup, 0
+    # A meter for each set of weights; the images are read once.
     meters = {name: setup.task.meter(setup.source) for name in weights}
     with contextlib.closing(self.rows(weights)) as rows:
       for batch, outputs in rows:
+        # Images have done their part; the meter gets all else.
         real = batch.pop("batch_mask") > 0
         seen += int(real.sum())
         about = {k: v[real] for k, v in batch.items() if k != "images"}
         for name, found in outputs.items():
           meters[name].add({**about, **found})
+    # All processes together.
     images = int(distributed.gather(np.array([seen])).sum())
     if not images:
       raise examples.ImageError(
@@ -144,6 +155,7 @@ class Evaluator:
       )
     metrics: Metrics = {}
     for name, meter in meters.items():
+      # Collective: every process calls it, in the same order.
       meter.merge(distributed.gather)
       metrics |= {f"{name}_{k}": v for k, v in meter.result().items()}
     bad_images = self.num_images - images
@@ -170,6 +182,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   """
   setup, record, start = experiment.build_evaluation(config)
   config_lib.changes(record, workdir)  # it refuses another model
+  # The weights that a run would start from: no run is needed to judge them.
   evaluator = Evaluator(setup)
   if start is not None and not checkpoint.exists(workdir):
     params, stats = setup.layout.replicate(steps.split(start()[0])[1:])

@@ -37,6 +37,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 @stop.in_one_line("main", "what the run saved is whole; start again to go on")
 def _run(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
+  # absl logs at INFO from a dozen libraries; what a run says is printed.
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # What is compiled is kept from run to run, since a step takes XLA 20 s.
@@ -60,6 +61,7 @@ def _run(unused_argv: list[str]) -> int:
     if _CONFIG.value.report:
       report.after_training(_WORKDIR.value)
   except (config_lib.UserError, OSError) as error:
+    # Other processes may be waiting for this one.
     print(f"error: {error}", file=sys.stderr)
     return distributed.leave(1)
   return 0

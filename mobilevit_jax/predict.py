@@ -93,6 +93,7 @@ class Predictor:
     Raises:
       ValueError, OSError: if anything can't be read or does not fit.
     """
+    # --- The net, and the names of its classes.
     found = source_lib.read(source, which=which)
     fields = io.find_model(found)
     self._model = io.build_model(found, variant=variant)
@@ -100,12 +101,14 @@ class Predictor:
     self.class_names = labels_lib.class_names(
       labels, found, fields["num_classes"]
     )
+    # --- The task of its head, and how images are shown to it.
     task = experiment.task_of(fields.get("head", "classifier"))
     self._kind = experiment.TASKS[task]
     if size is None and not found.crop:
       size = self._kind.size
     self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
     # A run's images are seen as its evaluation saw them.
+    # Of the run's sections, only what the task takes over.
     of_task, of_transform = (
       {name: value for name, value in own.items() if name in self._kind.kept}
       if isinstance(own := (found.config or {}).get(section), dict)
@@ -118,6 +121,7 @@ class Predictor:
           f"--protocol={protocol}: these weights are no segmenter"
         )
       of_task["protocol"] = of_transform["protocol"] = protocol
+    # A run's configuration comes from a file, and may hold anything.
     with config_lib.foreign(source):
       self.task = self._kind.make(None, fields["num_classes"], **of_task)
       self._transform = self._kind.transform(
@@ -140,6 +144,7 @@ class Predictor:
       batch: images at a time.
       report: called with a line about each image that can't be read.
     """
+    # Broken images become padding, and are told by name.
     source = files.FileSource(paths, self.class_names)
     setup = experiment.Evaluation(
       task=self.task,
@@ -194,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(writer.printable(message))
 
   try:
+    # --- Everything that can be refused, before the first image is opened.
     _check_counts(size=args.size, batch=args.batch, top=args.top)
     paths = files.find_images(args.images)
     predictor = Predictor(
@@ -210,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     if args.coco is not None and not hasattr(predictor.task, "coco_results"):
       raise ValueError(f"--coco={args.coco} needs weights of a detector")
+    # --- Image by image: results appear as they come.
     found = predictor(paths, batch=args.batch, report=report_image)
     for prediction in found:
       _show(prediction, predictor, args, report_image)
@@ -242,6 +249,7 @@ def _show(
   """Prints what is seen, and draws it where that is asked for."""
   task, class_names = predictor.task, predictor.class_names
   top = task.describe(prediction.outputs, class_names, args.top)
+  # NaN would be printed as a probability.
   if any(math.isnan(entry[task.score]) for entry in top):
     report(f"{prediction.name}: the net's answer is not a number")
     return

@@ -50,6 +50,7 @@ class Rule:
     """Raises `ConfigError` naming the field, unless the value fits."""
     if self.fits(value):
       return
+    # The closest word is nearly always the one that was meant.
     near = difflib.get_close_matches(str(value), [*self.words()], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise config_lib.ConfigError(
@@ -63,6 +64,7 @@ class Rule:
 def _is_number(value: Any) -> bool:
   # A bool is an int to Python, and a slip to us.
   number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  # numpy's numbers count too; NaN and infinity don't.
   return number and math.isfinite(value)
 
 
@@ -134,6 +136,7 @@ def several(rule: Rule) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
+  # The rule's words stay, so that a slip is still recognised.
   """None, or what a rule allows."""
   return dataclasses.replace(
     rule,
@@ -287,10 +290,12 @@ def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
     config_lib.ConfigError: in one line that names the first field that is
       wrong, its value, what is allowed and the closest right word.
   """
+  # A task's own rules replace the common ones of the same name.
   own = _OF_TASK.get(str(fields["task.name"]), {})
   for name, rule in (RULES | own | {"task.name": one_of(*tasks)}).items():
     if name in fields:
       rule.check(name, fields[name])
+  # What depends on the model as well: the smallest image it takes.
   smallest = models.family_of(fields["model.name"]).smallest
   for name in ("plan.sizes", "eval.size"):
     if min(np.atleast_1d(fields[name])) < smallest:

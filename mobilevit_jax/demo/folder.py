@@ -71,6 +71,7 @@ def write(
   (into / name).write_bytes(content)
   for path in PAGE.iterdir():
     (into / path.name).write_bytes(path.read_bytes())
+  # Linked where the folder is temporary: 60 MB need not be copied.
   if every_engine:
     (into / "engines").symlink_to(engines.FOLDER)
   else:
@@ -78,6 +79,8 @@ def write(
   samples, found = [], _samples(images, config, document)
   look = answers(content, format)
   for index, (sample, pixels) in enumerate(found):
+    # The answer belongs to the pixels that the page gets, so images shrink
+    # first.
     file = f"samples/{index}.png"
     pixels = _smaller(pixels)
     Image.fromarray(pixels).save(into / file)
@@ -105,6 +108,7 @@ def write(
 
 
 def _format_of(name: str) -> str:
+  # One of the two, see `_content`.
   return "litert" if name.endswith(".tflite") else "onnx"
 
 
@@ -168,6 +172,7 @@ def _samples(
 
 def _spread(source: examples.Source) -> Iterator[tuple[str, np.ndarray]]:
   """Images evenly spread over a source; broken ones are left out."""
+  # Evenly spread: a source may be sorted by class.
   count = min(len(source), SAMPLES)
   for place in range(count):
     try:
@@ -214,6 +219,7 @@ def answers(content: bytes, format: str) -> Callable[[np.ndarray], Answer]:
 
   def look(pixels: np.ndarray) -> Answer:
     seen = prepare(pixels, document["preprocessing"])
+    # A fixed batch is filled up with zeros; only the first row is read.
     images = np.zeros((about["shape"][0] or 1, *seen.shape), about["type"])
     images[0] = seen if about["type"] == "uint8" else seen / np.float32(255)
     answer = {name: rows[0] for name, rows in engine(images).items()}

@@ -57,8 +57,10 @@ def _recorded(run: context.Run) -> list[dict[str, Any]]:
   evaluated = run.curve("evals", f"ema_{task.best}")
   if not evaluated:
     return []
+  # Of equal values the first: `max` keeps it.
   best, _ = max(evaluated, key=lambda point: point[1])
   rows = []
+  # Two rows for the last evaluation, one for the best.
   for which, record, name in (
     ("ema", run.evals[-1], "ema"),
     ("raw", run.evals[-1], "raw"),
@@ -90,6 +92,7 @@ def data(run: context.Run, checked: check.Report | None) -> dict[str, Any]:
         ("train_split", "train_split"),
         ("eval_split", "eval_split"),
       )
+      # Only fields that the configuration sets.
       if fields.get(f"data.{name}")
     ]
     command = ["python", "-m", "mobilevit_jax.data", "check", *words]

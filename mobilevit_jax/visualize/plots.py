@@ -43,12 +43,14 @@ def plot_attention(
   Raises:
     ValueError: for a pixel outside of the image.
   """
+  # Grey, so that the colours are those of attention alone.
   grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
   heads = next(iter(maps.values())).weights.shape[2]
   figure, axes = _grid(len(maps), heads, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, maps.items(), strict=True):
     h, w = found.grid
     looks = found.of_pixel(row, column)[layer]
+    # The even share is 1 / n, n patches: relative 1.
     # A patch has one pixel that is not zero.
     looks = looks.reshape(heads, h // 2, 2, w // 2, 2).sum(axis=(2, 4))
     relative = looks * (h * w // 4)
@@ -59,6 +61,7 @@ def plot_attention(
         cmap="viridis",
         alpha=0.65,
         vmin=0,
+        # At least 2, so that nearly even attention looks even.
         vmax=max(2.0, relative.max()),
         extent=(-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5),
       )
@@ -88,6 +91,7 @@ def plot_context(
   columns = max(len(found.scores) for found in scores.values())
   figure, axes = _grid(len(scores), columns, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, scores.items(), strict=True):
+    # Each place's scores sum to 1 over n patches.
     relative = found.maps() * found.scores.shape[-1]
     for layer, cell in enumerate(cells):
       if layer >= len(relative):
@@ -126,6 +130,7 @@ def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
   height, width = pixels.shape[:2]
   figure, axes = _grid(1, len(rates), width=3.8, height=4.3)
   for cell, (stride, dilations) in zip(axes[0], rates.items(), strict=True):
+    # Maps are rounded up, so their last cell may reach over the edge.
     rows, columns = -(-height // stride), -(-width // stride)
     cell.imshow(pixels, alpha=0.75)
     for side, count, draw in (
@@ -212,7 +217,11 @@ def plot_boxes(
 
 
 def plot_features(
-  features: Mapping[str, np.ndarray], image: Any, *, channels: int = 5
+  features: Mapping[str, np.ndarray],
+  image: Any,
+  *,
+  channels: int = 5,
+  # The image first, then its channels.
 ) -> "Figure":
   """The channels of each stage that vary most over the image.
 
@@ -226,6 +235,7 @@ def plot_features(
     h, w, c = output.shape
     cells[0].imshow(features_lib.as_batch(image)[0])
     cells[0].set_ylabel(f"{stage}\n{h} x {w} x {c}", fontsize=9)
+    # The strongest channels by deviation: dead ones are constant.
     strongest = np.argsort(-output.std(axis=(0, 1)), kind="stable")
     for cell, channel in zip(cells[1:], strongest, strict=False):
       cell.imshow(output[..., channel], cmap="viridis")
@@ -245,6 +255,7 @@ def plot_fields(fields: Mapping[str, np.ndarray], *, rows: int = 1) -> "Figure":
 
   columns = -(-len(fields) // rows)
   figure, axes = _grid(rows, columns, width=2.6, height=3.3)
+  # Three decades: fields fall off fast from the middle.
   scale = colors.LogNorm(1e-3, 1, clip=False)
   for cell, (title, field) in zip(axes.flat, fields.items(), strict=False):
     # Zeros are masked: white, and not a colour of the scale.
