@@ -42,6 +42,7 @@ def _answers(name: str, size: int, output_stride: int, output: str) -> Any:
 def try_export(
   format: str, name: str, options: contract.Options, output_stride: int = 32
 ) -> tuple[str, int | None]:
+  # Random weights of a fixed seed: a cell is the same at every call.
   """A cell of the table, and the file's size in bytes where there is one."""
   model, crop = _model(name, output_stride), presets.Crop(size=options.size)
   images = verify.built_in_images(options.size)
@@ -60,6 +61,7 @@ def try_export(
       else None,
       _answers(name, options.size, output_stride, options.output),
     )
+  # A format that can't hold the net says so by a ValueError: a cell, too.
   except ValueError as error:
     return f"no: {error}", None
   if result.comparison is None:
@@ -75,6 +77,7 @@ def _spread(name: str) -> str:
 
 def _row(format: str, precision: contract.Precision, name: str) -> list[str]:
   open_batch = formats.FORMATS[format].open_batch
+  # An open batch where the format has it: the harder case.
   make = functools.partial(
     contract.Options, precision, batch=None if open_batch else 1
   )

@@ -46,6 +46,7 @@ def train_and_evaluate(
     stop.Stopped: after a signal, once the run is saved.
     progress_lib.NonFiniteError: with the step and the last good checkpoint.
   """
+  # --- What can be refused is refused here, before anything is written.
   run = experiment.build(config)
   evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
@@ -59,6 +60,7 @@ def train_and_evaluate(
   checked = _check_data(run) if is_new and run.checked else None
 
   with contextlib.ExitStack() as stack:
+    # --- From here on the folder is this run's: everything is closed in turn.
     signals = stack.enter_context(
       stop.StopSignals(
         lambda name: bar.say(f"{name}: stopping after this step"),
@@ -72,6 +74,7 @@ def train_and_evaluate(
       workdir, keep=run.cadence.keep, say=bar.say
     )
     stack.callback(checkpoints.close)
+    # Either the first state, or that of the newest checkpoint.
     state, progress = _start(run, initial, checkpoints, workdir)
 
     # Only folders were made so far: what can't go on has said so before it
@@ -92,12 +95,14 @@ def train_and_evaluate(
     trace = clock.Trace(workdir, **run.profile)
     stack.callback(trace.close)
     tools = _Tools(writer, checkpoints, signals, trace, ledger)
+    # --- The loop, and what its errors mean to the user.
     try:
       return _loop(run, state, progress, evaluator, tools)
     except jax.errors.JaxRuntimeError as error:
       distributed.leave_if_lost(error)
       raise
     except progress_lib.NonFiniteError as error:
+      # Wait: "last good" must be one that is on the disk.
       checkpoints.wait()
       step = checkpoints.latest_step()
       where = "none was saved" if step is None else f"step {step} in {workdir}"
@@ -132,6 +137,7 @@ def _take(folder: epath.Path, stack: contextlib.ExitStack) -> None:
       return str(error)
     return ""
 
+  # Process 0 takes the folder for all: others have no business with the lock.
   if refusal := distributed.from_first(take):
     raise config_lib.ConfigError(refusal)
   stack.callback(held.release)
@@ -194,6 +200,7 @@ def _loop(
   bar.say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
   go_on()
 
+  # Used after a checkpoint, and once before the loop.
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
@@ -214,6 +221,7 @@ def _loop(
     start, num_steps, began, progress.useful_seconds, peak_flops
   )
   with run.batches(start) as batches, bar.steps(start, num_steps) as shown:
+    # One batch is always on its way to the devices before its step.
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
@@ -229,8 +237,10 @@ def _loop(
       progress.step = done = step + 1
       timer.add(images, wait, summary.train_flops(macs.get(size, 0), images))
       ledger.add(bad_ids)
+      # Loading overlaps with the step, which runs asynchronously.
       if done < num_steps:
         batch, bad_ids, wait = _next_batch(run, batches)
+      # Reads the step before: this one may still run.
       window.add(done, metrics)
       shown.update()
       tools.trace.end(done, metrics)
@@ -334,6 +344,7 @@ def _next_batch(
   batch = next(batches)
   wait = time.monotonic() - begin
   bad_ids = batch.pop("bad_ids", None)
+  # device_put is asynchronous, so the copy overlaps with the step.
   return run.layout.put_batch(batch), bad_ids, wait
 
 

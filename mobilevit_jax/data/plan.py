@@ -81,7 +81,7 @@ def batch_for(
 
 def _make_divisible(value: int, divisor: int) -> int:
   """Nearest multiple of `divisor` that keeps 90 % of `value` (MobileNet's)."""
-  # MobileNet's rule (arXiv 1704.04861, its code): never lose more than a tenth.
+  # MobileNet's rule (its V2's code): never lose more than a tenth.
   nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
   return nearest + divisor if nearest < 0.9 * value else nearest
 

@@ -15,7 +15,7 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import nms
 from mobilevit_jax.export.ops import ChannelsFirst
 
-# Opset 18 is what onnxruntime has had since 1.14, with resize by `axes` and
+# Opset 18 is what onnxruntime has had since 1.14, the first with
 # reductions whose axes are inputs.
 OPSET = 18
 _IR_VERSION = 9

@@ -84,7 +84,7 @@ def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
     if "kernel" in tree:
       *inputs, out_channels = tree["kernel"].shape
       fan_in, biased = math.prod(inputs), len(inputs) == 3
-      # sqrt(3) std for a uniform variable: 1 / sqrt(fan_in) is torch's Kaiming
+      # 1 / sqrt(fan_in) is torch's Kaiming
       # with a = sqrt(5); sqrt(6 / (in + out)) is Xavier (Glorot and Bengio
       # 2010).
       bound = fan_in**-0.5 if biased else (6 / (fan_in + out_channels)) ** 0.5

@@ -86,9 +86,9 @@ class SeparableAttention(nnx.Module):
     wide = layers.at_least_float32(x.dtype)
     # Axis 2 is the patches: each of the four places has scores of its own.
     scores = jax.nn.softmax(query.astype(wide), axis=2)
-    # Equation 2 of the paper: c_v = sum over i of c_s(i) x_K(i), [b, p, 1, d].
+    # Section 3.2: c_v = sum over i of c_s(i) x_K(i), [b, p, 1, d].
     context = jnp.sum(scores * key.astype(wide), axis=2, keepdims=True)
-    # Equation 1: y = (c_v * ReLU(x V)) W_O, an element-wise product that is
+    # Then y = (c_v * ReLU(x W_V)) W_O, an element-wise product that is
     # broadcast over the patches, so the cost is linear in their number.
     y = self.out(jax.nn.relu(value) * context.astype(value.dtype))
     return y, scores[..., 0]

@@ -71,6 +71,6 @@ class TransformerBlock(nnx.Module):
       return self.dropout(y, deterministic=not train, rngs=rngs)
 
     x = x + drop(self.attention(self.attention_norm(x)))
-    # SiLU, where ViT has GELU: one activation in the whole net (paper, 4.1).
+    # SiLU, where ViT has GELU: one activation in the whole net.
     y = jax.nn.silu(self.ffn_in(self.ffn_norm(x)))
     return x + drop(self.ffn_out(y))

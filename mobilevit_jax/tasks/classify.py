@@ -337,7 +337,7 @@ def _boxes(
   """
   b, h, w, _ = shape
   # A box with sides sqrt(1 - lambda) of the image's, and a centre anywhere:
-  # parts outside are cut off (CutMix, section 3.2).
+  # parts outside are cut off (CutMix, section 3.1).
   centers = jax.random.uniform(key, (2, b))
   side = jnp.sqrt(1 - share)
   inside = []

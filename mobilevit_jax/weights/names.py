@@ -103,18 +103,6 @@ _LAYERS = {
     stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
     stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
   """,
-  "stages_l2": """
-    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
-    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
-    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
-    stage2/2  layer_2.2  stages.1.2  1.layer.2             inverted_residual
-    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
-    stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
-    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
-    stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*2
-    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
-    stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
-  """,
   "mobilevitv2": """
     backbone/stem    conv_1        stem     mobilevitv2.conv_stem      conv_norm
     backbone         -             -        mobilevitv2.encoder.layer  stages_v2
@@ -203,6 +191,8 @@ _LAYERS = {
     out  out_proj  out_proj  out_proj  conv_bias
   """,
 }
+# "-L2" has two transformer layers in stage 4, and is otherwise the same.
+_LAYERS["stages_l2"] = _LAYERS["stages"].replace("block*4", "block*2")
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
 # What ml-cvnets calls otherwise since its version 0.2.
 _V02 = (
