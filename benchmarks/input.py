@@ -28,7 +28,7 @@ from absl import flags
 from benchmarks import clock
 from benchmarks import jax_input
 from benchmarks import photographs
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import read_config
 from mobilevit_jax.data import sources
 from mobilevit_jax.data.transforms import classify
 
@@ -69,7 +69,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    config = config_lib.read(args.config, args.fields)
+    config = read_config(args.config, args.fields)
     data, how = config.data, config.transform
     transform = classify.ClassifyTransform(
       how.crop_scale, how.crop_ratio, how.flip

@@ -12,7 +12,7 @@ from benchmarks import clock
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.plan import BatchPlan
 from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.data.transforms import geometry
 from mobilevit_jax.run import sharding
@@ -60,7 +60,7 @@ def whole(task: Task) -> clock.Rate:
   """Batches as training takes them, from the middle of a longer run."""
   # Loading goes on to the end of the time, as it does in training.
   ahead = 4 * max(task.num_workers, 1)
-  plan = plan_lib.BatchPlan(
+  plan = BatchPlan(
     len(task.source),
     seed=0,
     sizes=(task.size,),

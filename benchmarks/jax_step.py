@@ -14,7 +14,7 @@ from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
 from mobilevit_jax.run import sharding
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 
 class JaxStep:
@@ -34,7 +34,7 @@ class JaxStep:
     name: str,
     batch: Mapping[str, np.ndarray],
     *,
-    task: task_lib.Task,
+    task: Task,
     optimizer: dict[str, Any],
     ema_momentum: float,
     fields: dict[str, Any],

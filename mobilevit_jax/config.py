@@ -14,13 +14,14 @@ import zlib
 
 from absl import flags
 from etils import epath
+import ml_collections
 from ml_collections import config_flags
 
 from mobilevit_jax import __version__
 from mobilevit_jax import files
 
-# An `ml_collections.ConfigDict`; type checkers can't know its fields.
-Config = Any
+# Its fields are attributes, whose types no checker knows.
+Config = ml_collections.ConfigDict
 Record = dict[str, Any]  # a configuration as JSON has it
 
 CONFIG_FILE = "config.json"
@@ -108,20 +109,22 @@ def section(name: str) -> Iterator[None]:
     raise ConfigError(f"config.{name}: {error}") from error
 
 
-def shipped() -> pathlib.Path:
+def shipped_configs() -> pathlib.Path:
   """The folder of configurations: in the package, or a checkout's own."""
   # A wheel has configs/ inside the package (setup.py), a checkout beside it.
   inside = pathlib.Path(__file__).with_name("configs")
   return inside if inside.is_dir() else inside.parents[1] / "configs"
 
 
-def names() -> list[str]:
+def config_names() -> list[str]:
   """Names of the shipped configurations."""
-  texts = {path.stem: path.read_text() for path in shipped().glob("*.py")}
+  texts = {
+    path.stem: path.read_text() for path in shipped_configs().glob("*.py")
+  }
   return sorted(n for n, text in texts.items() if "def get_config(" in text)
 
 
-def find(file: str) -> pathlib.Path:
+def find_config(file: str) -> pathlib.Path:
   """The file of a configuration.
 
   Args:
@@ -130,13 +133,13 @@ def find(file: str) -> pathlib.Path:
   Raises:
     FileNotFoundError: naming what there is.
   """
-  if file in names():
-    return shipped() / f"{file}.py"
+  if file in config_names():
+    return shipped_configs() / f"{file}.py"
   path = pathlib.Path(file)
   if not path.is_file():
     raise FileNotFoundError(
       f"No such file: {file!r}; the shipped configurations, which need no "
-      f"path, are {', '.join(names())}"
+      f"path, are {', '.join(config_names())}"
     )
   return path
 
@@ -168,13 +171,13 @@ def load(path: pathlib.Path) -> types.ModuleType:
 
 
 class _ConfigParser(flags.ArgumentParser):
-  """Turns `FILE[:ARGUMENT]` into a configuration; see `find`."""
+  """Turns `FILE[:ARGUMENT]` into a configuration; see `find_config`."""
 
   def parse(self, argument: str) -> Config:
     """What the file's `get_config` returns, locked against new fields."""
     # NAME:ARGUMENT, as ml_collections has it.
     file, *words = argument.split(":", 1)
-    config = load(find(file)).get_config(*words)
+    config = load(find_config(file)).get_config(*words)
     config.lock()
     return config
 
@@ -184,14 +187,14 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _accept_names(values: flags.FlagValues) -> None:
-  """Lets the flag `--config` of ml_collections take the names of `names`.
+  """Lets ml_collections' flag `--config` take the names of `config_names`.
 
   ml_collections loads a file by its path alone, with no package around it.
   """
   values["config"].parser = _ConfigParser()
 
 
-def parser(
+def flags_parser(
   values: flags.FlagValues, holder: flags.FlagHolder, about: str | None
 ) -> Callable[[list[str]], list[str]]:
   """`parse_flags` for absl; --help and what is wrong end the process.
@@ -240,7 +243,7 @@ def parse_flags(
     file = value.partition(":")[0]
     if name == "config" and file:
       try:
-        find(file)
+        find_config(file)
       except FileNotFoundError as error:
         raise ConfigError(f"--config={value}: {error}") from error
     field = name.removeprefix("config.")
@@ -288,7 +291,7 @@ def _reason(error: Exception, argv: Sequence[str]) -> str:
   return f"{file}: {kind}{why}"
 
 
-def read(file: str, fields: Sequence[str] = ()) -> Config:
+def read_config(file: str, fields: Sequence[str] = ()) -> Config:
   """The configuration that a command other than `main` is given.
 
   Args:
@@ -306,13 +309,13 @@ def read(file: str, fields: Sequence[str] = ()) -> Config:
   return holder.value
 
 
-def record(config: Config) -> Record:
+def to_record(config: Config) -> Record:
   """The configuration as its run's folder remembers it, with our version."""
   # Through JSON, so that tuples compare equal to what a file gives back.
   return json.loads(json.dumps({"version": __version__, **config.to_dict()}))
 
 
-def changes(new: Record, workdir: epath.PathLike) -> list[str]:
+def changes_since(new: Record, workdir: epath.PathLike) -> list[str]:
   """What differs from the configuration of the run in a folder.
 
   Args:
@@ -338,7 +341,7 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
     # The checkpoints are what counts, and are checked by themselves.
     return [f"{path} can't be read, and is written anew: {error}"]
   check_version(old, workdir)
-  old, new = flat(old), flat(new)
+  old, new = flat_fields(old), flat_fields(new)
   lines = [
     f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
     for name in sorted(old.keys() | new.keys())
@@ -368,7 +371,7 @@ def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:
     )
 
 
-def save(
+def save_record(
   record: Record, class_names: tuple[str, ...], workdir: epath.PathLike
 ) -> None:
   """Writes the configuration and the class names, each whole or not at all."""
@@ -378,12 +381,12 @@ def save(
     files.write_text(epath.Path(workdir) / name, text)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Record:
+def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> Record:
   """Fields by their dotted names."""
   result: Record = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      result |= flat(value, f"{prefix}{name}.")
+      result |= flat_fields(value, f"{prefix}{name}.")
     else:
       result[prefix + name] = value
   return result

@@ -10,15 +10,17 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import steps
+from mobilevit_jax.config import changes_since
+from mobilevit_jax.config import Config
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import transforms
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import distributed
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Rows
+from mobilevit_jax.tasks.task import Task
 
 Metrics = dict[str, float]
 Weights = tuple[Any, Any]  # parameters and BatchNorm statistics of a net
@@ -80,7 +82,7 @@ class Evaluator:
 
   def rows(
     self, weights: Mapping[str, Weights]
-  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, task_lib.Rows]]]:
+  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, Rows]]]:
     """One forward pass over the source, with one or more weights.
 
     This is the only one: evaluation, the report, prediction and export's
@@ -171,7 +173,7 @@ def weights_of(state: steps.TrainState) -> dict[str, Weights]:
   }
 
 
-def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
+def evaluate_workdir(config: Config, workdir: epath.PathLike) -> str:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 
   Where there is no run yet, evaluates the weights that it would start from, if
@@ -181,7 +183,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
     The line that `summary` makes of the metrics.
   """
   setup, record, start = experiment.build_evaluation(config)
-  config_lib.changes(record, workdir)  # it refuses another model
+  changes_since(record, workdir)  # it refuses another model
   # The weights that a run would start from: no run is needed to judge them.
   evaluator = Evaluator(setup)
   if start is not None and not checkpoint.exists(workdir):
@@ -196,7 +198,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   return summary(setup.task, metrics, step)
 
 
-def summary(task: task_lib.Task, metrics: Metrics, step: int) -> str:
+def summary(task: Task, metrics: Metrics, step: int) -> str:
   """The line that ends a run: of the raw weights the best metric alone."""
   parts = []
   for name in ("ema", "raw", "weights"):

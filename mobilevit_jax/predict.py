@@ -19,23 +19,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files as writer
 from mobilevit_jax import steps
 from mobilevit_jax.command import arguments
+from mobilevit_jax.config import foreign
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import sharding
 from mobilevit_jax.run import stop
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Pictured
+from mobilevit_jax.tasks.task import Rows
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.labels import find_class_names
+from mobilevit_jax.weights.source import read_weights
+from mobilevit_jax.weights.source import Which
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Prediction:
   name: str
   size: tuple[int, int]
   pixels: np.ndarray
-  outputs: task_lib.Rows
+  outputs: Rows
 
 
 class Predictor:
@@ -69,7 +71,7 @@ class Predictor:
     source: str,
     *,
     variant: str | None = None,
-    which: source_lib.Which = "auto",
+    which: Which = "auto",
     preset: str | None = None,
     size: int | None = None,
     labels: str | None = None,
@@ -81,7 +83,7 @@ class Predictor:
       source: see `load_weights`.
       variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the
         weights.
-      which: of a run's workdir; see `weights.source.read`.
+      which: of a run's workdir; see `weights.source.read_weights`.
       preset: how images are cropped; by default as the run's own evaluation
         does, or as the weights' dialect was.
       size: image side; by default the run's own, or 256.
@@ -94,13 +96,11 @@ class Predictor:
       ValueError, OSError: if anything can't be read or does not fit.
     """
     # --- The net, and the names of its classes.
-    found = source_lib.read(source, which=which)
+    found = read_weights(source, which=which)
     fields = io.find_model(found)
     self._model = io.build_model(found, variant=variant)
     dialect = names.detect(found.tensors)
-    self.class_names = labels_lib.class_names(
-      labels, found, fields["num_classes"]
-    )
+    self.class_names = find_class_names(labels, found, fields["num_classes"])
     # --- The task of its head, and how images are shown to it.
     task = experiment.task_of(fields.get("head", "classifier"))
     self._kind = experiment.TASKS[task]
@@ -122,7 +122,7 @@ class Predictor:
         )
       of_task["protocol"] = of_transform["protocol"] = protocol
     # A run's configuration comes from a file, and may hold anything.
-    with config_lib.foreign(source):
+    with foreign(source):
       self.task = self._kind.make(None, fields["num_classes"], **of_task)
       self._transform = self._kind.transform(
         **self._kind.view(self.crop), **of_transform
@@ -265,7 +265,7 @@ def _show(
     # With its old ending in the name, so that a.jpg and a.png don't meet.
     name = f"{pathlib.PurePath(prediction.name).name}.png"
     pixels = prediction.pixels
-    if isinstance(task, task_lib.Pictured):
+    if isinstance(task, Pictured):
       # Whole, and of the size that the image has.
       data = pathlib.Path(prediction.name).read_bytes()
       pixels = augment.decode(data, prediction.name)

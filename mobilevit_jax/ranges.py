@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
+from mobilevit_jax.config import ConfigError
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import plan
 from mobilevit_jax.data.transforms import detect
@@ -53,9 +53,7 @@ class Rule:
     # The closest word is nearly always the one that was meant.
     near = difflib.get_close_matches(str(value), [*self.words()], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise config_lib.ConfigError(
-      f"config.{name}={value!r} must be {self}{hint}"
-    )
+    raise ConfigError(f"config.{name}={value!r} must be {self}{hint}")
 
   def __str__(self) -> str:
     return self.allowed.format(words=", ".join(self.words()))
@@ -287,7 +285,7 @@ def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
     tasks: what `task.name` may be.
 
   Raises:
-    config_lib.ConfigError: in one line that names the first field that is
+    ConfigError: in one line that names the first field that is
       wrong, its value, what is allowed and the closest right word.
   """
   # A task's own rules replace the common ones of the same name.
@@ -299,7 +297,7 @@ def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
   smallest = models.family_of(fields["model.name"]).smallest
   for name in ("plan.sizes", "eval.size"):
     if min(np.atleast_1d(fields[name])) < smallest:
-      raise config_lib.ConfigError(
+      raise ConfigError(
         f"config.{name}={fields[name]!r} must be at least {smallest}, the "
         f"smallest image that {fields['model.name']} takes"
       )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mobilevit_jax import optim
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 Tree = Any  # nested dict of arrays
 
@@ -107,7 +107,7 @@ def train_step(
   *,
   graphdef: nnx.GraphDef,
   recipe: Recipe,
-  task: task_lib.Task,
+  task: Task,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update.
 
@@ -231,7 +231,7 @@ def eval_step(
   batch: dict[str, jax.Array],
   *,
   graphdef: nnx.GraphDef,
-  task: task_lib.Task,
+  task: Task,
 ) -> dict[str, jax.Array]:
   """The task's outputs for one batch, `[b, ...]` each, padding and all."""
   model = merge(graphdef, params, batch_stats)

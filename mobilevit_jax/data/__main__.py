@@ -24,8 +24,9 @@ import pathlib
 import sys
 from typing import Any
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
+from mobilevit_jax.config import need
+from mobilevit_jax.config import read_config
 from mobilevit_jax.run import stop
 
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     if words[0] in _TFDS_COMMANDS:
-      config_lib.need("tensorflow_datasets", "tfds", f"data {words[0]}")
+      need("tensorflow_datasets", "tfds", f"data {words[0]}")
     return args.run(args)
   except (ValueError, OSError) as error:
     print(f"data: {files.printable(str(error))}", file=sys.stderr)
@@ -165,7 +166,7 @@ def _show(args: argparse.Namespace) -> int:
 
   if args.images < 1:
     raise ValueError(f"--images={args.images} must be at least 1")
-  config = config_lib.read(args.config, args.fields)
+  config = read_config(args.config, args.fields)
   # In this process: a sheet of images needs no worker to be started.
   config.data.num_workers = 0
   run = experiment.build(config)

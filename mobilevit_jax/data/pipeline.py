@@ -22,8 +22,9 @@ from mobilevit_jax.data import augment
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
-from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import transforms
+from mobilevit_jax.data.plan import BatchPlan
+from mobilevit_jax.data.plan import host_slice
 
 BatchIterator = loading.BatchIterator
 
@@ -51,7 +52,7 @@ def _row(
 
 
 def train_batches(
-  plan: plan_lib.BatchPlan,
+  plan: BatchPlan,
   source: examples.Source,
   transform: transforms.Transform,
   *,
@@ -108,14 +109,12 @@ def train_batches(
     )
   # Raises where a batch can't be divided among the processes.
   for _, batch in plan.shapes:
-    plan_lib.host_slice(batch, process_index, process_count)
+    host_slice(batch, process_index, process_count)
 
   # --- What happens in the workers, for each step.
   def load(step: int, load_rows: loading.LoadRows) -> loading.Batch:
     planned = plan[step]
-    ids = planned.ids[
-      plan_lib.host_slice(planned.batch, process_index, process_count)
-    ]
+    ids = planned.ids[host_slice(planned.batch, process_index, process_count)]
 
     def prepare(index: int) -> transforms.Arrays:
       loaded = bad_images.load(source, transform, index, replace=replace)
@@ -250,7 +249,7 @@ def eval_batches(
     ValueError: if the batch is not divisible by the number of hosts.
   """
   # The same for all processes: each has `share` of every batch's rows.
-  share = plan_lib.host_slice(batch, process_index, process_count)
+  share = host_slice(batch, process_index, process_count)
   bad_images.check_policy(on_bad_image)
   if plan is None:
     plan = eval_plan(source, transform, size=size, batch=batch)

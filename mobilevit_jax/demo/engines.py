@@ -90,9 +90,9 @@ def fetch() -> None:
       shutil.copyfile(_HERE / "licences.txt", part / LICENCES)
 
 
-def copy(into: pathlib.Path, format: str) -> None:
+def copy(into: pathlib.Path, kind: str) -> None:
   """Copies what runs files of a format, and the licences."""
-  engine = OF_FORMAT[format]
+  engine = OF_FORMAT[kind]
   shutil.copytree(FOLDER / engine, into / engine)
   shutil.copyfile(FOLDER / LICENCES, into / LICENCES)
 

@@ -22,7 +22,7 @@ from mobilevit_jax.export import metadata
 from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import read_weights
 
 PAGE = pathlib.Path(__file__).parent / "page"
 SAMPLES = 8
@@ -64,8 +64,8 @@ def write(
   """
   engines.check()
   name, content, config = _content(source, size)
-  format = _format_of(name)
-  text = formats.FORMATS[format].metadata(content)
+  kind = _format_of(name)
+  text = formats.FORMATS[kind].metadata(content)
   document = metadata.read(text, source)
   (into / "samples").mkdir()
   (into / name).write_bytes(content)
@@ -75,9 +75,9 @@ def write(
   if every_engine:
     (into / "engines").symlink_to(engines.FOLDER)
   else:
-    engines.copy(into / "engines", format)
+    engines.copy(into / "engines", kind)
   samples, found = [], _samples(images, config, document)
-  look = answers(content, format)
+  look = answers(content, kind)
   for index, (sample, pixels) in enumerate(found):
     # The answer belongs to the pixels that the page gets, so images shrink
     # first.
@@ -129,7 +129,7 @@ def _content(
       f"{source}: browsers run .onnx and .tflite files; export one, or give "
       "the run's workdir"
     )
-  found = source_lib.read(source)
+  found = read_weights(source)
   output = _OUTPUTS.get(io.find_model(found).get("head", "classifier"))
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / "model.onnx"
@@ -202,7 +202,7 @@ def prepare(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
   )
 
 
-def answers(content: bytes, format: str) -> Callable[[np.ndarray], Answer]:
+def answers(content: bytes, kind: str) -> Callable[[np.ndarray], Answer]:
   """What a file answers in Python's engine to images, uint8 `[h, w, 3]`.
 
   Answers are as the page has them (`answers.js`): `probabilities`, a `mask`
@@ -210,9 +210,9 @@ def answers(content: bytes, format: str) -> Callable[[np.ndarray], Answer]:
 
   Args:
     content: of the file.
-    format: `"onnx"` or `"litert"`.
+    kind: its format, `"onnx"` or `"litert"`.
   """
-  row = formats.FORMATS[format]
+  row = formats.FORMATS[kind]
   document = metadata.read(row.metadata(content), "the file")
   assert row.engine is not None  # of both formats
   engine, about = row.engine(content), document["input"]

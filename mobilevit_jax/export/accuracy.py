@@ -20,8 +20,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
+from mobilevit_jax.config import CONFIG_FILE
+from mobilevit_jax.config import read_config
+from mobilevit_jax.config import UserError
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
@@ -33,7 +35,7 @@ from mobilevit_jax.export import verify
 from mobilevit_jax.export import views
 from mobilevit_jax.run import stop
 from mobilevit_jax.tasks import classify
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 Rows = dict[str, np.ndarray]
 _BATCH = 32  # images at a time
@@ -194,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [f for f in fields if not f.startswith("--config.")]:
       raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
     _main(args, fields)
-  except (config_lib.UserError, ValueError, OSError) as error:
+  except (UserError, ValueError, OSError) as error:
     print(f"accuracy: {error}", file=sys.stderr)
     return 1
   return 0
@@ -227,7 +229,7 @@ def _main(args: argparse.Namespace, fields: Sequence[str]) -> None:
   _print(files[0].task, results)
 
 
-def _print(task: task_lib.Task, results: Sequence[Mapping[str, Any]]) -> None:
+def _print(task: Task, results: Sequence[Mapping[str, Any]]) -> None:
   width = max(4, *(len(row["file"]) for row in results))
   titles = "".join(f" {name:>{_width(name)}}" for name in task.shown)
   print(f"{'file':<{width}} {'precision':<12} {'MB':>6}{titles}")
@@ -265,9 +267,9 @@ def _config(name: str, fields: Sequence[str]) -> Mapping[str, Any]:
   if path.is_dir():
     if fields:
       raise ValueError(f"{' '.join(fields)}: {name} is a run, as it was")
-    path /= config_lib.CONFIG_FILE
+    path /= CONFIG_FILE
     return json.loads(path.read_text(encoding="utf-8"))
-  return config_lib.read(name, fields).to_dict()
+  return read_config(name, fields).to_dict()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax.export import nms as nms_lib
+from mobilevit_jax.export.nms import Suppression
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.tasks import ssd
 
@@ -50,7 +50,7 @@ class Options:
   input: Input = "float32"
   output: str = "logits"
   attention: Attention = "int8"
-  nms: nms_lib.Suppression | None = None
+  nms: Suppression | None = None
 
   @property
   def shape(self) -> tuple[int, int, int, int]:
@@ -142,13 +142,13 @@ def check_graph(findings: Findings, forbidden: set[str]) -> Findings:
   return findings
 
 
-def library(name: str, package: str, format: str) -> Any:
+def library(name: str, package: str, kind: str) -> Any:
   """A module of an extra, or one line that says how to get it."""
   try:
     return importlib.import_module(name)
   except ImportError as error:
     raise ValueError(
-      f"--format={format} needs {package} (pip install 'mobilevit-jax[export]')"
+      f"--format={kind} needs {package} (pip install 'mobilevit-jax[export]')"
     ) from error
 
 

@@ -142,7 +142,7 @@ def inspect(content: bytes) -> contract.Findings:
     name: tuple(axis.constant.size for axis in types[name].dimensions)
     for name in block.outputs
   }
-  rank = max(type.rank for type in types.values())
+  rank = max(each.rank for each in types.values())
   return contract.check_graph(
     contract.Findings(dict(operators), rank, outputs=outputs), _FORBIDDEN
   )

@@ -12,11 +12,11 @@ import numpy as np
 from mobilevit_jax import __version__
 from mobilevit_jax import models
 from mobilevit_jax.export import contract
-from mobilevit_jax.export import nms as nms_lib
+from mobilevit_jax.export.nms import Suppression
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.models.net import public_name
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import FoundWeights
 
 # Of the document; a reader refuses another.
 FORMAT = 1
@@ -29,9 +29,9 @@ def describe(
   *,
   task: str,
   name: str,
-  found: source_lib.Source | None = None,
+  found: FoundWeights | None = None,
   labels: Sequence[str] | None = None,
-  nms: nms_lib.Suppression | None = None,
+  nms: Suppression | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """The document; docs/on_device.md says what its entries mean.

@@ -16,13 +16,13 @@ from mobilevit_jax import files
 from mobilevit_jax.data import check
 from mobilevit_jax.report import context
 from mobilevit_jax.report import page
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import Which
 
 
 def write(
   workdir: epath.PathLike,
   *,
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   data_dir: str | None = None,
   most_mistakes: int = 24,
 ) -> epath.Path:
@@ -30,7 +30,7 @@ def write(
 
   Args:
     workdir: the run's folder, local or `gs://`.
-    which: the weights; see `weights.source.read`.
+    which: the weights; see `weights.source.read_weights`.
     data_dir: where the data is, if no longer where the run found it.
     most_mistakes: pictures of mistakes to show.
 

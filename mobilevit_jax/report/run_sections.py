@@ -5,7 +5,7 @@ import json
 import shlex
 from typing import Any
 
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import flat_fields
 from mobilevit_jax.data import check
 from mobilevit_jax.report import charts
 from mobilevit_jax.report import context
@@ -83,7 +83,7 @@ def _recorded(run: context.Run) -> list[dict[str, Any]]:
 def data(run: context.Run, checked: check.Report | None) -> dict[str, Any]:
   """What the check found before training, or the command that checks."""
   if checked is None:
-    fields = config_lib.flat(run.config)
+    fields = flat_fields(run.config)
     words = [
       f"--{flag}={fields[f'data.{name}']}"
       for flag, name in (
@@ -128,6 +128,6 @@ def configuration(run: context.Run) -> dict[str, Any]:
     "starts": starts,
     "fields": [
       [name, json.dumps(value, ensure_ascii=False)]
-      for name, value in config_lib.flat(run.config).items()
+      for name, value in flat_fields(run.config).items()
     ],
   }

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 
 from mobilevit_jax import config
 from mobilevit_jax import files
-from mobilevit_jax.run import progress as progress_lib
+from mobilevit_jax.run.progress import rank
 
 _T = TypeVar("_T")
 
@@ -331,7 +331,7 @@ def _rank(metrics: Mapping[str, Any]) -> Any:
   loss, step = others.pop("loss", 0.0), others.pop("step", -1)
   # The one left, whatever the task calls it.
   value = next(iter(others.values()), -math.inf)
-  return progress_lib.rank(float(value), float(loss), int(step))
+  return rank(float(value), float(loss), int(step))
 
 
 def _barriers(name: str) -> ocp.options.MultiprocessingOptions:

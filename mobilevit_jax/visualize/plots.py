@@ -8,8 +8,10 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
-from mobilevit_jax.visualize import attention as attention_lib
-from mobilevit_jax.visualize import features as features_lib
+from mobilevit_jax.visualize.attention import AttentionMaps
+from mobilevit_jax.visualize.attention import ContextScores
+from mobilevit_jax.visualize.features import as_batch
+from mobilevit_jax.visualize.features import contributing_area
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ _COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#f0e442", "#cc79a7")
 
 
 def plot_attention(
-  maps: Mapping[str, attention_lib.AttentionMaps],
+  maps: Mapping[str, AttentionMaps],
   image: Any,
   row: int,
   column: int,
@@ -44,7 +46,7 @@ def plot_attention(
     ValueError: for a pixel outside of the image.
   """
   # Grey, so that the colours are those of attention alone.
-  grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
+  grey = np.asarray(as_batch(image))[0].mean(axis=-1)
   heads = next(iter(maps.values())).weights.shape[2]
   figure, axes = _grid(len(maps), heads, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, maps.items(), strict=True):
@@ -74,9 +76,7 @@ def plot_attention(
   return figure
 
 
-def plot_context(
-  scores: Mapping[str, attention_lib.ContextScores], image: Any
-) -> "Figure":
+def plot_context(scores: Mapping[str, ContextScores], image: Any) -> "Figure":
   """Where separable attention gathers its context, by stage and layer.
 
   Each pixel of the map has its share of the softmax over all patches at its
@@ -87,7 +87,7 @@ def plot_context(
     scores: from `context_scores`.
     image: that they are of.
   """
-  grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
+  grey = np.asarray(as_batch(image))[0].mean(axis=-1)
   columns = max(len(found.scores) for found in scores.values())
   figure, axes = _grid(len(scores), columns, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, scores.items(), strict=True):
@@ -126,7 +126,7 @@ def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
     rates: dilations of the branches by output stride, as
       `deeplabv3.RATES`.
   """
-  pixels = np.asarray(features_lib.as_batch(image))[0]
+  pixels = np.asarray(as_batch(image))[0]
   height, width = pixels.shape[:2]
   figure, axes = _grid(1, len(rates), width=3.8, height=4.3)
   for cell, (stride, dilations) in zip(axes[0], rates.items(), strict=True):
@@ -192,7 +192,7 @@ def plot_boxes(
       over its edges.
     columns: pictures in a row.
   """
-  pixels = np.asarray(features_lib.as_batch(image))[0]
+  pixels = np.asarray(as_batch(image))[0]
   height, width = pixels.shape[:2]
   columns = min(columns, len(boxes))
   rows = -(-len(boxes) // columns)
@@ -233,7 +233,7 @@ def plot_features(
   figure, axes = _grid(len(features), channels + 1, width=1.7, height=1.8)
   for cells, (stage, output) in zip(axes, features.items(), strict=True):
     h, w, c = output.shape
-    cells[0].imshow(features_lib.as_batch(image)[0])
+    cells[0].imshow(as_batch(image)[0])
     cells[0].set_ylabel(f"{stage}\n{h} x {w} x {c}", fontsize=9)
     # The strongest channels by deviation: dead ones are constant.
     strongest = np.argsort(-output.std(axis=(0, 1)), kind="stable")
@@ -261,7 +261,7 @@ def plot_fields(fields: Mapping[str, np.ndarray], *, rows: int = 1) -> "Figure":
     # Zeros are masked: white, and not a colour of the scale.
     relative = np.ma.masked_equal(field / max(field.max(), 1e-30), 0)
     shown = cell.imshow(relative, norm=scale, cmap="viridis")
-    area = features_lib.contributing_area(field)
+    area = contributing_area(field)
     reached = np.mean(field > 0)
     cell.set_title(title, fontsize=9)
     cell.set_xlabel(
@@ -295,7 +295,7 @@ def plot_classes(
   names = [str(labels[i]) if labels else f"class {i}" for i in order]
   figure, axes = _grid(1, 2, width=3.6, height=2.8)
   picture, bars = axes[0]
-  picture.imshow(features_lib.as_batch(image)[0])
+  picture.imshow(as_batch(image)[0])
   shares = probabilities[order]
   # By place: two classes may have the same name, as ImageNet's cranes.
   bars.barh(range(len(names)), shares, color="#0072b2")

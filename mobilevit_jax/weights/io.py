@@ -15,8 +15,10 @@ from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import hf_config
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import FoundWeights
+from mobilevit_jax.weights.source import read_weights
+from mobilevit_jax.weights.source import Which
 
 RESETS = ("none", "classifier", "head")
 Reset = str  # one of these
@@ -28,7 +30,7 @@ def load_weights(
   source: str | os.PathLike[str],
   *,
   reset: Reset = "none",
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   head: str | None = None,
 ) -> Model:
   """A copy of `model` with the weights of `source`; it takes RGB images.
@@ -44,7 +46,7 @@ def load_weights(
     reset: what stays the model's own, whatever the source has: `"classifier"`
       those layers of the head whose shapes follow the number of classes, as
       fine-tuning on other classes needs; `"head"` the whole head.
-    which: of a run's workdir; see `weights.source.read`.
+    which: of a run's workdir; see `weights.source.read_weights`.
     head: what `reset` was called; refused.
 
   Returns:
@@ -60,7 +62,7 @@ def load_weights(
       f"head={head!r} is now called reset; head='reset' is reset='classifier', "
       "and head='keep' is reset='none'"
     )
-  return place(model, source_lib.read(source, which=which), reset=reset)
+  return place(model, read_weights(source, which=which), reset=reset)
 
 
 def start(
@@ -68,7 +70,7 @@ def start(
   seed: int,
   *,
   source: str | None = None,
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   reset: Reset = "none",
 ) -> tuple[models.Net, str]:
   """The net that a run starts from, and in words where its weights are from.
@@ -98,7 +100,7 @@ def start(
   net = models.initialize(model, seed)
   if source is None:
     return net, f"random, seed {seed}"
-  found = source_lib.read(source, which=which)
+  found = read_weights(source, which=which)
   net = place(net, found, reset=reset)
   dialect, kept = (
     names.detect(found.tensors),
@@ -107,9 +109,7 @@ def start(
   return net, f"{source} ({dialect}, {len(found.tensors)} tensors{kept})"
 
 
-def place(
-  model: Model, found: source_lib.Source, *, reset: Reset = "none"
-) -> Model:
+def place(model: Model, found: FoundWeights, *, reset: Reset = "none") -> Model:
   """`load_weights` of what was read already."""
   own = trees.flat_model(model)
   values = decode(found.tensors, model, name=found.name, reset=reset)
@@ -295,7 +295,7 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   return best
 
 
-def find_model(found: source_lib.Source) -> dict[str, Any]:
+def find_model(found: FoundWeights) -> dict[str, Any]:
   """Arguments of `create_model` for a source: variant, head and classes.
 
   Raises:
@@ -307,7 +307,7 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
     return _find_model(found)
 
 
-def _find_model(found: source_lib.Source) -> dict[str, Any]:
+def _find_model(found: FoundWeights) -> dict[str, Any]:
   try:
     family, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)
@@ -340,12 +340,12 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
 
 
 def build_model(
-  found: source_lib.Source, *, variant: str | None = None, **fields: Any
+  found: FoundWeights, *, variant: str | None = None, **fields: Any
 ) -> Any:
   """The model that a source's weights belong to, with them.
 
   Args:
-    found: from `source.read`.
+    found: from `source.read_weights`.
     variant: a short or full name, to insist on; else read off the weights.
     **fields: of `create_model`, over the source's own.
 

@@ -7,7 +7,8 @@ import pathlib
 from typing import Any
 
 from mobilevit_jax import config
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import check_labels
+from mobilevit_jax.weights.source import FoundWeights
 
 _TFDS = "tfds:"
 _MODULE = "tensorflow_datasets"
@@ -15,8 +16,8 @@ _MODULE = "tensorflow_datasets"
 _IMAGENET = ("imagenet2012", 1000)
 
 
-def class_names(
-  labels: str | None, found: source_lib.Source, num_classes: int
+def find_class_names(
+  labels: str | None, found: FoundWeights, num_classes: int
 ) -> Sequence[str]:
   """From the option, the weights, TFDS's ImageNet, or else numbers."""
   if labels is not None:
@@ -42,7 +43,7 @@ def _read_labels(labels: str) -> tuple[str, ...]:
   with config.foreign(labels):
     text = pathlib.Path(labels).read_text(encoding="utf-8")
     if labels.endswith(".json"):
-      return source_lib.check_labels(labels, json.loads(text))
+      return check_labels(labels, json.loads(text))
     return tuple(text.splitlines())
 
 

@@ -14,9 +14,10 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import files as own_files
 from mobilevit_jax import models
+from mobilevit_jax.config import check_version
+from mobilevit_jax.config import foreign
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import names
@@ -32,7 +33,7 @@ _FOLDERS = {"best": "best", "checkpoints": "ema"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class FoundWeights:
   """What a source of weights holds.
 
   Attributes:
@@ -58,12 +59,12 @@ class Source:
   step: int | None = None
 
 
-def read(
+def read_weights(
   source: str | os.PathLike[str],
   *,
   which: Which = "auto",
   say: Callable[[str], None] | None = None,
-) -> Source:
+) -> FoundWeights:
   """Reads weights.
 
   Args:
@@ -86,7 +87,7 @@ def read(
   if which not in WHICH:
     raise ValueError(f"which={which!r} must be one of {', '.join(WHICH)}")
   name = os.fspath(source)
-  with config_lib.foreign(name):
+  with foreign(name):
     found, notes = _read(name, which)
     found, more = _with_prefix(found)
   say = say or functools.partial(print, file=sys.stderr)
@@ -97,14 +98,14 @@ def read(
 
 # --- In this order: the Hub, what comes with the package, runs (local or
 # remote), folders, files.
-def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
+def _read(name: str, which: Which) -> tuple[FoundWeights, tuple[str, ...]]:
   if name.startswith(_HUB):
     return _read_folder(name, _download(name), which)
   if name.startswith(teaching.PREFIX):
     path, row = teaching.find(name)
     content = files.read(path)
     labels = _labels(name, {"id2label": _json(content.metadata)})
-    found = Source(
+    found = FoundWeights(
       name, content.tensors, labels, crop=dict(row.crop), file=path
     )
     return found, ()
@@ -137,10 +138,10 @@ def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
     return _read_folder(name, path, which)
   content = files.read(path, which=which)
   labels = _labels(name, {"id2label": _json(content.metadata)})
-  return Source(name, content.tensors, labels, file=path), content.notes
+  return FoundWeights(name, content.tensors, labels, file=path), content.notes
 
 
-def _with_prefix(found: Source) -> tuple[Source, tuple[str, ...]]:
+def _with_prefix(found: FoundWeights) -> tuple[FoundWeights, tuple[str, ...]]:
   """A backbone of transformers saved alone has no model's name before it."""
   stem = "conv_stem.convolution.weight"
   if stem not in found.tensors:
@@ -192,7 +193,7 @@ def _download(name: str) -> pathlib.Path:
 
 def _read_folder(
   name: str, folder: pathlib.Path, which: Which
-) -> tuple[Source, tuple[str, ...]]:
+) -> tuple[FoundWeights, tuple[str, ...]]:
   file = folder / "model.safetensors"
   content = files.read(file, which=which)
   config = {"id2label": _json(content.metadata)}
@@ -200,7 +201,7 @@ def _read_folder(
   if path.is_file():
     config |= _read_json(name, path)
   labels = _labels(name, config)
-  return Source(name, content.tensors, labels, file=file), content.notes
+  return FoundWeights(name, content.tensors, labels, file=file), content.notes
 
 
 def _read_json(name: str, path: Any) -> dict[str, Any]:
@@ -239,12 +240,12 @@ def check_labels(name: str, labels: Any) -> tuple[str, ...]:
   return tuple(labels)
 
 
-def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
+def _read_workdir(name: str, workdir: epath.Path, which: Which) -> FoundWeights:
   path = workdir / "config.json"
   if not path.exists():
     raise ValueError(f"{name}: a run's folder needs its config.json")
   config = _read_json(name, path)
-  config_lib.check_version(config, name)
+  check_version(config, name)
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
@@ -286,9 +287,9 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   labels_file = workdir / "labels.json"
   labels = None
   if labels_file.exists():
-    with config_lib.foreign(f"{name}: {labels_file.name}"):
+    with foreign(f"{name}: {labels_file.name}"):
       labels = check_labels(name, json.loads(labels_file.read_text()))
-  return Source(
+  return FoundWeights(
     name,
     {net.public_name(path): np.asarray(leaf) for path, leaf in flat.items()},
     labels,

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxed
+from mobilevit_jax.data.boxes import FAULTS
+from mobilevit_jax.data.boxes import wrong
 from mobilevit_jax.data.check import findings
 from mobilevit_jax.data.check import scan
 
@@ -22,7 +24,7 @@ class BoxFindings:
   def __init__(
     self,
     name: str,
-    source: boxes_lib.Boxed,
+    source: Boxed,
     found: scan.Scan,
     fits: Fits | None,
     size: int | None,
@@ -49,7 +51,7 @@ class BoxFindings:
     self.images[np.unique(truth.classes[truth.classes >= 0])] += 1
     sound = ~truth.crowd
     where = examples.located(self._source, index)
-    for what, mask in boxes_lib.wrong(truth, height, width).items():
+    for what, mask in wrong(truth, height, width).items():
       # What an anchor can match is only asked of boxes that are sound, and of
       # those that training keeps: crowds are left out.
       sound &= ~mask
@@ -67,7 +69,7 @@ class BoxFindings:
     yield "crowds, or difficult", self.crowds
     if self._fits and self._size:
       yield "boxes that no anchor fits", self.unmatched
-    for what in boxes_lib.FAULTS:
+    for what in FAULTS:
       yield f"boxes {what}", len(self.wrong.get(what, ()))
 
   def faults(self) -> Iterator[str]:
@@ -103,5 +105,5 @@ def find(
   return [
     BoxFindings(name, found.source, found, fits, size)
     for name, found in scans.items()
-    if isinstance(found.source, boxes_lib.Boxed)
+    if isinstance(found.source, Boxed)
   ]

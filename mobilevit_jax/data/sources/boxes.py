@@ -17,8 +17,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxes
+from mobilevit_jax.data.boxes import make_boxes
+from mobilevit_jax.data.boxes import upright_size
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VOC_CLASSES = (
@@ -35,7 +37,7 @@ class BoxSource:
     self,
     name: str,
     files: Sequence[str],
-    truths: Sequence[boxes_lib.Boxes],
+    truths: Sequence[Boxes],
     class_names: Sequence[str],
     *,
     category_ids: Sequence[int] | None = None,
@@ -67,7 +69,7 @@ class BoxSource:
       ) from error
     return examples.Example(image, self.truth(index).target(), index, path)
 
-  def truth(self, index: int) -> boxes_lib.Boxes:
+  def truth(self, index: int) -> Boxes:
     """What is in an image."""
     return self._truths[index]
 
@@ -130,7 +132,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     f"coco_json/{split}",
     [str(folder / image["file_name"]) for image in images],
     [
-      boxes_lib.make_boxes(
+      make_boxes(
         [row for row, _ in rows[image["id"]]],
         [area for _, area in rows[image["id"]]],
       )
@@ -172,7 +174,7 @@ def open_voc(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     f"voc_folder/{split}",
     [_image_file(top / "JPEGImages", name) for name in names],
     [
-      boxes_lib.make_boxes(
+      make_boxes(
         [
           [*box, index.get(label, -1), difficult]
           for label, box, difficult in objects[name]
@@ -247,9 +249,7 @@ def open_yolo(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   )
 
 
-def _yolo_boxes(
-  file: pathlib.Path, image: pathlib.Path, count: int
-) -> boxes_lib.Boxes:
+def _yolo_boxes(file: pathlib.Path, image: pathlib.Path, count: int) -> Boxes:
   rows = []
   for line in _lines(file):
     try:
@@ -262,12 +262,12 @@ def _yolo_boxes(
     known = label if label.is_integer() and 0 <= label < count else -1
     rows.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2, known, 0])
   # As parts of the image; the area is in pixels, which needs the size.
-  found = boxes_lib.make_boxes(rows)
+  found = make_boxes(rows)
   if not rows or not image.exists():
     return found
   try:
     # Of the header alone: a set is opened without decoding an image.
-    height, width = boxes_lib.upright_size(image, str(image))
+    height, width = upright_size(image, str(image))
   except examples.ImageError:
     return found  # which loading the image will say
   scale = np.array([width, height, width, height], np.float64)

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxes
+from mobilevit_jax.data.boxes import upright_size
 from mobilevit_jax.data.prepare import download
 
 _BROKEN_RECORD = re.compile(r"Corrupted .*; at byte \d+", re.DOTALL)
@@ -121,7 +122,7 @@ class TfdsBoxSource(TfdsSource):
     """Of the classes, from 1; TFDS keeps no ids of COCO's."""
     return tuple(range(1, len(self.class_names) + 1))
 
-  def truth(self, index: int) -> boxes_lib.Boxes:
+  def truth(self, index: int) -> Boxes:
     """What is in an image."""
     return self._boxes(self.read(index), self.locate(index))
 
@@ -132,8 +133,8 @@ class TfdsBoxSource(TfdsSource):
       return int(record["image/id"])
     return pathlib.PurePath(record["image/filename"].decode()).stem
 
-  def _boxes(self, record: dict[str, Any], name: str) -> boxes_lib.Boxes:
-    height, width = boxes_lib.upright_size(record["image"], name)
+  def _boxes(self, record: dict[str, Any], name: str) -> Boxes:
+    height, width = upright_size(record["image"], name)
     objects = record["objects"]
     # TFDS: y0, x0, y1, x1 as parts of the image, to x0, y0, x1, y1 in pixels.
     corners = np.reshape(objects["bbox"], (-1, 4)).astype(np.float64)
@@ -142,7 +143,7 @@ class TfdsBoxSource(TfdsSource):
     crowd = objects.get("is_crowd", objects.get("is_difficult"))
     labels = np.asarray(objects["label"], np.int32)
     area = objects.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    return boxes_lib.Boxes(
+    return Boxes(
       boxes,
       labels,
       np.zeros(len(labels), bool) if crowd is None else np.asarray(crowd, bool),

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from mobilevit_jax.data import augment
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import wrong
 from mobilevit_jax.data.transforms import Arrays
 from mobilevit_jax.data.transforms import geometry
 from mobilevit_jax.data.transforms import presets
@@ -108,7 +108,7 @@ class DetectTransform:
     """Boxes inside of the image, and their classes; crowds are left out."""
     target: Any = example.target
     # --- Faults, as `boxes.wrong` names them.
-    faults = boxes_lib.wrong(target, height, width)
+    faults = wrong(target, height, width)
     if self.bad_boxes == "error":
       for what, mask in faults.items():
         if mask.any():

@@ -177,7 +177,7 @@ def _shorter(preset: str, size: int) -> int:
 
 
 def _resize(
-  pixels: np.ndarray, shorter: int, filter: Image.Resampling
+  pixels: np.ndarray, shorter: int, resampling: Image.Resampling
 ) -> np.ndarray:
   height, width = pixels.shape[:2]
   longest = _LONGEST * min(height, width)
@@ -189,7 +189,7 @@ def _resize(
   else:
     target = int(shorter * width / height), shorter
   image = Image.fromarray(np.ascontiguousarray(pixels))
-  return np.asarray(image.resize(target, filter))
+  return np.asarray(image.resize(target, resampling))
 
 
 def _center(
