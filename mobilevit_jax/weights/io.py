@@ -170,6 +170,7 @@ def write(
   tensors = names.to_dialect(weights, rows, to)
   # transformers refuses a file that doesn't say whose tensors it holds.
   metadata = {"format": "np" if to == "jax" else "pt"}
+  metadata["output_stride"] = str(model.backbone.output_stride)
   if labels is not None:
     metadata["id2label"] = json.dumps(list(labels))
   if to == "hf" and not path.suffix:
@@ -311,8 +312,11 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
   except KeyError:  # the strict reading then lists what is missing
     num_classes = model.head.num_classes
   fields = {"name": name, "head": head, "num_classes": num_classes}
+  own = {}
+  if found.output_stride is not None:
+    own["output_stride"] = found.output_stride
   if not hasattr(model.head, "fields_of"):
-    return fields
+    return fields | own
   shapes = {
     row.path.removeprefix("head/"): names.from_dialect(
       row, found.tensors, dialect
@@ -321,7 +325,7 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
     if row.path.startswith("head/")
     and all(key in found.tensors for key in row.names(dialect))
   }
-  return fields | model.head.fields_of(shapes)
+  return fields | model.head.fields_of(shapes) | own
 
 
 def build_model(
