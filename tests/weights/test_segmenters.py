@@ -10,8 +10,8 @@ import pytest
 from mobilevit_jax import models
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import read_weights
 
 SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
 NAME = "mobilevit_xxs"
@@ -119,7 +119,7 @@ def test_round_trip(dialect, width, auxiliary, tmp_path):
     return
   weights = weights_of(model)
   io.write(weights, model, tmp_path / "w.safetensors", to=dialect)
-  found = source_lib.read(tmp_path / "w.safetensors")
+  found = read_weights(tmp_path / "w.safetensors")
   assert names.detect(found.tensors) == dialect
   fields = io.find_model(found)
   assert (fields["aspp_width"], fields["auxiliary"]) == (width, auxiliary)
@@ -185,5 +185,5 @@ def test_transformers_folder(tmp_path):
   assert config["architectures"] == ["MobileViTForSemanticSegmentation"]
   assert config["aspp_out_channels"] == 512
   assert (config["output_stride"], config["atrous_rates"]) == (8, [12, 24, 36])
-  found = source_lib.read(folder)
+  found = read_weights(folder)
   assert found.labels == tuple(labels) and found.output_stride == 8
