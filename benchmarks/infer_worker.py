@@ -142,7 +142,6 @@ def _torchvision(pixels: Any, suppression: Any) -> tuple[Any, Run]:
   )
   with torch.inference_mode():
     # Statistics of noise: with those of no images, drawn weights give the same
-    # Running statistics of noise: every layer's activations then spread.
     # score to every box.
     for part in net.modules():
       if isinstance(part, torch.nn.BatchNorm2d):

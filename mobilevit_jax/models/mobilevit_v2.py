@@ -236,9 +236,9 @@ class MobileViTv2(mobilevit.Backbone):
     stem, c1, c2, c3, c4, c5 = variant.channels
     d3, d4, d5 = variant.dims
     n3, n4, n5 = DEPTHS
-    # Where a stride is left out, the blocks' taps reach as far as before it.
-    # The dilation that stands in for a stride that was removed: 2 for one, 4
-    # for two. ml-cvnets gives it to the block's own convolution, unlike in v1.
+    # Where a stride is left out, the blocks' taps reach as far as before it: a
+    # dilation of 2 for one stride, of 4 for two. ml-cvnets gives it to the
+    # block's own convolution, unlike in v1.
     reach4 = 2 if output_stride == 8 else 1
     reach5 = 32 // output_stride
     self.stem = layers.ConvNormAct(

@@ -97,9 +97,9 @@ def match(
   overlaps = jnp.where(valid, overlaps, -1.0)
   # --- Each anchor takes the box that it overlaps most.
   best, box = jnp.max(overlaps, axis=1), jnp.argmax(overlaps, axis=1)
-  # Every box has the anchor that fits it best; of two boxes with one anchor,
-  # --- Then the boxes choose, which makes sure that none goes without.
-  # the later. Padding's index is out of range, and dropped.
+  # --- Then the boxes choose, which makes sure that none goes without: every
+  # box has the anchor that fits it best; of two boxes with one anchor, the
+  # later. Padding's index is out of range, and dropped.
   anchor = jnp.where(valid, jnp.argmax(overlaps, axis=0), len(anchors))
   forced = jnp.full(len(anchors), -1)
   forced = forced.at[anchor].max(jnp.arange(len(boxes)), mode="drop")

@@ -174,6 +174,7 @@ def write(
   # format".
   # transformers refuses a file that doesn't say whose tensors it holds.
   metadata = {"format": "np" if to == "jax" else "pt"}
+  metadata["output_stride"] = str(model.backbone.output_stride)
   if labels is not None:
     metadata["id2label"] = json.dumps(list(labels))
   if to == "hf" and not path.suffix:
@@ -326,8 +327,11 @@ def _find_model(found: FoundWeights) -> dict[str, Any]:
     num_classes = model.head.num_classes
   # Options such as the pyramid's width follow from shapes, too.
   fields = {"name": name, "head": head, "num_classes": num_classes}
+  own = {}
+  if found.output_stride is not None:
+    own["output_stride"] = found.output_stride
   if not hasattr(model.head, "fields_of"):
-    return fields
+    return fields | own
   shapes = {
     row.path.removeprefix("head/"): names.from_dialect(
       row, found.tensors, dialect
@@ -336,7 +340,7 @@ def _find_model(found: FoundWeights) -> dict[str, Any]:
     if row.path.startswith("head/")
     and all(key in found.tensors for key in row.names(dialect))
   }
-  return fields | model.head.fields_of(shapes)
+  return fields | model.head.fields_of(shapes) | own
 
 
 def build_model(

@@ -43,6 +43,7 @@ class FoundWeights:
     model: arguments of `create_model`, where it is a run of ours.
     crop: how the run is evaluated: arguments of `data.presets.Crop`.
     config: of the run, as its folder remembers it.
+    output_stride: of a file or folder that says it; no shape tells it.
     file: that holds the tensors, where it is a single one.
     which: of a run, the weights: "ema", "raw" or "best".
     step: of a run, that of the checkpoint.
@@ -54,6 +55,7 @@ class FoundWeights:
   model: dict[str, Any] | None = None
   crop: dict[str, Any] | None = None
   config: dict[str, Any] | None = None
+  output_stride: int | None = None
   file: pathlib.Path | None = None
   which: str | None = None
   step: int | None = None
@@ -106,7 +108,12 @@ def _read(name: str, which: Which) -> tuple[FoundWeights, tuple[str, ...]]:
     content = files.read(path)
     labels = _labels(name, {"id2label": _json(content.metadata)})
     found = FoundWeights(
-      name, content.tensors, labels, crop=dict(row.crop), file=path
+      name,
+      content.tensors,
+      labels,
+      crop=dict(row.crop),
+      output_stride=_stride(name, content.metadata),
+      file=path,
     )
     return found, ()
   scheme, mark, _ = name.partition("://")
@@ -138,7 +145,11 @@ def _read(name: str, which: Which) -> tuple[FoundWeights, tuple[str, ...]]:
     return _read_folder(name, path, which)
   content = files.read(path, which=which)
   labels = _labels(name, {"id2label": _json(content.metadata)})
-  return FoundWeights(name, content.tensors, labels, file=path), content.notes
+  stride = _stride(name, content.metadata)
+  found = FoundWeights(
+    name, content.tensors, labels, output_stride=stride, file=path
+  )
+  return found, content.notes
 
 
 def _with_prefix(found: FoundWeights) -> tuple[FoundWeights, tuple[str, ...]]:
@@ -201,7 +212,11 @@ def _read_folder(
   if path.is_file():
     config |= _read_json(name, path)
   labels = _labels(name, config)
-  return FoundWeights(name, content.tensors, labels, file=file), content.notes
+  stride = _stride(name, {**config, **content.metadata})
+  found = FoundWeights(
+    name, content.tensors, labels, output_stride=stride, file=file
+  )
+  return found, content.notes
 
 
 def _read_json(name: str, path: Any) -> dict[str, Any]:
@@ -229,6 +244,16 @@ def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
         f"{name}: id2label must number its {len(labels)} classes from 0"
       ) from error
   return check_labels(name, labels)
+
+
+def _stride(name: str, said: dict[str, Any]) -> int | None:
+  """What our files' metadata and transformers' config.json may say."""
+  stride = said.get("output_stride")
+  if stride is None:
+    return None
+  if str(stride) not in ("8", "16", "32"):
+    raise ValueError(f"{name}: output_stride={stride!r} must be 8, 16 or 32")
+  return int(stride)
 
 
 def check_labels(name: str, labels: Any) -> tuple[str, ...]:
