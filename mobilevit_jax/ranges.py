@@ -154,7 +154,7 @@ _SHARE = real(0, 1)
 
 # A field is checked where a configuration has it: tasks have their own.
 RULES: dict[str, Rule] = {
-  # JAX's keys take 32 bits: a longer seed would be another's without a word.
+  # JAX's keys take 32 bits: a longer seed would be cut silently.
   "seed": whole(0, 2**32 - 1),
   "log_every_steps": whole(1),
   "report": SWITCH,

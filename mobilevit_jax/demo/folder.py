@@ -164,7 +164,7 @@ def _samples(
         data["name"], data["eval_split"], data_dir=data["dir"], prepare=False
       )
     except (ValueError, OSError) as error:
-      print(f"demo: the run's own images can't be had ({error});", end=" ")
+      print(f"demo: the run's own images can't be opened ({error});", end=" ")
       print("coloured squares instead, or those that --images names")
     else:
       yield from _spread(source)

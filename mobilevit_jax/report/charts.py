@@ -181,7 +181,7 @@ def _curve(
   form: Callable[[float], str],
   at: Callable[[float], str],
 ) -> list[Shape]:
-  # Every so manieth, and the last.
+  # Every n-th point, and the last one.
   every = -(-len(line.points) // _MOST_POINTS)
   points = [*line.points[:-1:every], line.points[-1]]
   places = [(f"{frame.x(x):.1f}", f"{frame.y(y):.1f}") for x, y in points]
