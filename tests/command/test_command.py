@@ -14,6 +14,7 @@ from mobilevit_jax import config
 from mobilevit_jax import models
 from mobilevit_jax.command import arguments
 from mobilevit_jax.data.transforms import presets
+from mobilevit_jax.data.transforms import segment
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import formats
 from mobilevit_jax.models import __main__ as models_command
@@ -80,6 +81,7 @@ def test_words_are_those_of_the_tables():
   assert _choices("predict") == {
     "which": source.WHICH,
     "preset": presets.PRESETS,
+    "protocol": segment.PROTOCOLS,
   }
   assert _choices("report") == {"which": source.WHICH}
   assert _choices("weights")["to"] == (*names.DIALECTS, "hub")
