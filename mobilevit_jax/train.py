@@ -26,6 +26,7 @@ from mobilevit_jax.run import distributed
 from mobilevit_jax.run import lock
 from mobilevit_jax.run import progress as progress_lib
 from mobilevit_jax.run import stop
+from mobilevit_jax.run import tracker
 from mobilevit_jax.run import writer as writer_lib
 
 
@@ -50,6 +51,7 @@ def train_and_evaluate(
   evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
   is_new = not checkpoint.exists(workdir)
+  open_tracker = tracker.opener(run.record["tracker"], workdir, run.record)
   initial, words = run.initial_model() if is_new else (None, "")
   for change in config_lib.changes(run.record, workdir):
     bar.say(f"warning: differs from this run's last start: {change}")
@@ -80,7 +82,9 @@ def train_and_evaluate(
       config_lib.save(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = writer_lib.Writer(workdir, enabled=is_first, say=bar.say)
+    writer = writer_lib.Writer(
+      workdir, enabled=is_first, say=bar.say, open_tracker=open_tracker
+    )
     stack.callback(writer.close)
     ledger = bad_images.Ledger(
       run.source,
