@@ -73,8 +73,8 @@ class _WandB:
     except Exception as error:
       why = (str(error).strip() or type(error).__name__).splitlines()[0]
       raise config_lib.ConfigError(
-        f"config.tracker='wandb': {why.rstrip('.')}; WANDB_MODE=offline needs no "
-        "network"
+        f"config.tracker='wandb': {why.rstrip('.')}; WANDB_MODE=offline "
+        "needs no network"
       ) from error
     # wandb's own count only rises, and a resumed run does steps once more.
     self._run.define_metric("*", step_metric="step")
