@@ -153,6 +153,6 @@ def push(folder: pathlib.Path, repo: str) -> str:
       first = f"{api.endpoint} can't be reached ({first})"
     raise ValueError(
       f"--push={repo}: {first}; {folder} is written, and `hf upload {repo} "
-      f"{folder}` sends it later"
+      f"{folder} --private` sends it later"
     ) from error
   return str(getattr(made, "commit_url", made))
