@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 where it can't measure."""
   words = [*(sys.argv[1:] if argv is None else argv)]
   parser = argparse.ArgumentParser(
+    # Only the one asked for is imported: some need JAX, some PyTorch.
     prog="python -m benchmarks",
     description="Measures speed on this machine, and counts the code.",
   )
@@ -62,6 +63,7 @@ def _check(flags: dict[str, Any]) -> pathlib.Path | None:
   """Refuses numbers and paths that no command can take; the path of `--out`."""
   for name, value in flags.items():
     least = 0 if name == "num_workers" else 1
+    # bool is an int in Python: flags that are switches are left alone.
     if type(value) is int and value < least:
       raise ValueError(f"--{name}={value} must be at least {least}")
   out = flags.get("out")

@@ -38,6 +38,7 @@ class _Unfolded(LiteRTOps):
 
   def conv(self, x, kernel, bias, name, **options):
     relu6 = options.pop("relu6", False)
+    # A convolution without bias, then scale and shift by themselves.
     y = super().conv(x, kernel, None, f"{name}/product", **options)
     if bias is not None:
       ones = self.constant(np.ones_like(bias), f"{name}/scale")
@@ -94,6 +95,7 @@ class _Everything(_Asymmetric):
 
   def op(self, code, inputs, shape, name, options=None, **fields):
     if code not in ("DEQUANTIZE", "QUANTIZE"):
+      # LayerNorm's epsilon is far below one step of its input's grid.
       small = int8.grid(0, 1e-5)
       inputs = [
         self._convert(x, small) if x.name.endswith("/epsilon") else x
@@ -129,6 +131,7 @@ def files(model: str, size: int) -> dict[str, bytes]:
   rng = np.random.default_rng(0)
   images = rng.random((_CALIBRATION, size, size, 3), np.float32)
   ranges = quantise.calibrate(net, images)
+  # From here on each step adds something to eight bits.
   only = int8.Int8Ops
   steps: dict[str, Callable[[], LiteRTOps]] = {
     "float32": LiteRTOps,
@@ -161,6 +164,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--size", type=int, default=256, help="in pixels")
   add("--rounds", type=int, default=20)
   add("--out", type=pathlib.Path, help="JSON file to write")
+
+
+# Names alone differ between the files; the weights are the same.
 
 
 def main(args: argparse.Namespace) -> tuple[list[str], list[dict[str, Any]]]:

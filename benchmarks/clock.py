@@ -36,6 +36,8 @@ class Rate:
 
 def now() -> tuple[float, float]:
   """The clock, and the CPU time of this process and its living workers."""
+  # Workers that have ended are in no count, so rounds must be short enough to
+  # keep them alive.
   children = [child.pid for child in multiprocessing.active_children()]
   cpu = time.process_time() + sum(map(_cpu_seconds, filter(None, children)))
   return time.perf_counter(), cpu
@@ -44,6 +46,7 @@ def now() -> tuple[float, float]:
 def _cpu_seconds(pid: int) -> float:
   """CPU time of a process of Linux, in hundredths of a second."""
   stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+  # proc(5): fields 14 and 15, after the command, which may hold spaces.
   user, system = stat.split()[11:13]
   return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
@@ -61,6 +64,7 @@ class Laps:
 
   def lap(self, stage: str) -> None:
     """What has passed since the last lap belongs to this stage."""
+    # CPU time of this thread alone: other stages run beside it.
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
     sums = self._sums.get(stage, (0, 0))
     last = self._last

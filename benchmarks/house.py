@@ -56,6 +56,7 @@ def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def imports(tree: ast.Module) -> Iterator[str]:
   """Yields "a.b" for `import a.b` and "a.b.c" for `from a.b import c`."""
   for node in ast.walk(tree):
+    # By text, so that a checkout of another version can be counted.
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -99,6 +100,7 @@ def forbidden(graph: Arrows, table: Arrows) -> list[str]:
 
 
 def reach(start: str, graph: Arrows) -> set[str]:
+  # Breadth doesn't matter: only what can be reached.
   """All that arrows lead to; `start` is in it only if it is on a circle."""
   seen, todo = set(), [start]
   while todo:
@@ -125,12 +127,14 @@ def count(text: str) -> collections.Counter[str]:
   source = iter(text.splitlines(keepends=True))
   for token in tokenize.generate_tokens(source.__next__):
     if token.type == tokenize.COMMENT:
+      # A comment behind code leaves the line a line of code.
       counts["comments"] += 1
       counts["code"] -= not token.line[: token.start[1]].strip()
     else:
       counts["words"] += len(_WORD.findall(token.string))
   for node in ast.walk(ast.parse(text)):
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    # Docstrings are neither code nor comments.
     if isinstance(node, kinds) and ast.get_docstring(node) is not None:
       for line in lines[node.body[0].lineno - 1 : node.body[0].end_lineno]:
         counts["code" if line.strip() else "blank"] -= 1

@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
   """Measures; returns a table and its numbers."""
+  # A scheduler that moves processes between cores would blur the medians.
   if not hasattr(os, "sched_setaffinity"):
     raise ValueError("infer pins its processes, which only Linux can")
   engines = _choice("engines", args.engines, _PRECISIONS)
@@ -92,6 +93,8 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     for model in models:
       size = args.size or nets.NETS[model].size
       net = nets.random(model)
+      # Random nets find no objects, so the threshold is set to let a usual
+      # number of boxes compete.
       how = _suppression(net, size) if _detects(model) else None
       for engine in engines:
         if engine == "torch" and nets.NETS[model].torch is None:
@@ -110,6 +113,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
       model: _macs(model, args.size or nets.NETS[model].size)
       for model in models
     }
+    # One count of threads at a time: engines pin themselves to as many cores.
     for count in threads:
       cases = {
         turns.Case(*key, threads=count): job for key, job in jobs.items()
@@ -161,6 +165,7 @@ def _suppression(net: Net, size: int) -> nms.Suppression:
   scores = jax.jit(lambda x: contract.outputs(net, x, options))(images)[
     "scores"
   ]
+  # Scores of all anchors and classes, in one order.
   ordered = np.sort(np.asarray(scores), axis=None)
   return nms.Suppression(threshold=float(ordered[-_CANDIDATES - 1]))
 
@@ -182,6 +187,7 @@ def _build(
     images = rng.random((_CALIBRATION, size, size, 3), np.float32)
     return litert.build(model, options, "", images)
   options = dataclasses.replace(options, nms=how)
+  # ONNX and JAX suppress in the file, LiteRT's file beside it.
   if engine == "onnx":
     return onnx.build(model, options, "")
   graphdef, state = nnx.split(fold_bn.fold_batch_norms(model))
@@ -213,6 +219,7 @@ def _result(
     "runs": len(wall),
     "size": job.size,
     "macs": macs,
+    # Seconds over millions of multiply-adds, in nanoseconds.
     "ns_per_mmac": latency * 1e15 / macs,
     "file_bytes": job.path.stat().st_size,
     "peak_bytes": mine[-1]["peak"],

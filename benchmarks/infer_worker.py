@@ -32,6 +32,7 @@ def _litert(
   engine.allocate_tensors()
   (found,), outputs = engine.get_input_details(), engine.get_output_details()
 
+  # Copies in, runs, copies out: what an app would do.
   def run() -> list[np.ndarray]:
     engine.set_tensor(found["index"], images)
     engine.invoke()
@@ -61,6 +62,7 @@ def _onnx(path: str, images: np.ndarray, threads: int, suppression: Any) -> Run:
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   options.inter_op_num_threads = 1
+  # One operator at a time, on all the threads that it may use.
   session = onnxruntime.InferenceSession(
     path, options, providers=["CPUExecutionProvider"]
   )
@@ -86,6 +88,7 @@ def _torch(
   torch.set_num_threads(threads)
   torch.manual_seed(0)
   name = pathlib.Path(path).read_text()
+  # PyTorch's layout is [b, c, h, w], in channels-last order in memory.
   pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
   net, finish = _TORCH[name](pixels, suppression)
   net = net.eval().to(memory_format=torch.channels_last)
@@ -161,11 +164,13 @@ ENGINES = {"litert": _litert, "onnx": _onnx, "jax": _jax, "torch": _torch}
 def main() -> None:
   """Arguments: engine, file, image side, threads, suppression in JSON."""
   engine, path, size, threads, suppression = sys.argv[1:]
+  # Pinned before the engine starts its threads.
   allowed = sorted(os.sched_getaffinity(0))[: int(threads)]
   os.sched_setaffinity(0, allowed)
   shape = 1, int(size), int(size), 3
   images = np.random.default_rng(0).random(shape, np.float32)
   run = ENGINES[engine](path, images, int(threads), json.loads(suppression))
+  # The first run allocates, and in JAX compiles.
   run()
   for line in sys.stdin:
     wall, cpu = [], []

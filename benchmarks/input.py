@@ -28,7 +28,7 @@ from absl import flags
 from benchmarks import clock
 from benchmarks import jax_input
 from benchmarks import photographs
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import read_config
 from mobilevit_jax.data import sources
 from mobilevit_jax.data.transforms import classify
 
@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
   """Measures; returns a table and its numbers."""
   if not (args.config or args.synthetic):
     raise ValueError("give --config=FILE, --synthetic=N, or both")
+  # A child of this process parses no command line.
   # Grain's workers read absl flags.
   flags.FLAGS.mark_as_parsed()
   with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
   if args.config:
-    config = config_lib.read(args.config, args.fields)
+    config = read_config(args.config, args.fields)
     data, how = config.data, config.transform
     transform = classify.ClassifyTransform(
       how.crop_scale, how.crop_ratio, how.flip
@@ -108,13 +109,14 @@ def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:
   sizes = [len(task.source[index].image) for index in {*task.ids}]
   measured: list[dict[str, clock.Rate]] = []
   order = list(contestants)
+  # Alternating rounds: what else the machine does meets all alike.
   for number in range(rounds + 1):
     found: dict[str, clock.Rate] = {}
     for name in order:
       found |= contestants[name]()
     if number:  # the first warms up
       measured.append({name: found[name] for name in sorted(found)})
-    order.reverse()  # who goes first has no advantage
+    order.reverse()  # so that neither gains from being first
   results = clock.medians(measured)
   packages = [*_PACKAGES, *(_TORCH if has_torch else ())]
   return {

@@ -12,7 +12,7 @@ from benchmarks import clock
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.plan import BatchPlan
 from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.data.transforms import geometry
 from mobilevit_jax.run import sharding
@@ -51,6 +51,7 @@ class Task:
   def ids(self) -> list[int]:
     """Examples of a round by stage, in a fixed random order."""
     order = np.random.default_rng(0).permutation(len(self.source)).tolist()
+    # Over and over, where the set is smaller than a round.
     endless = itertools.cycle(order)
     return [*itertools.islice(endless, self.num_batches * self.batch)]
 
@@ -59,7 +60,7 @@ def whole(task: Task) -> clock.Rate:
   """Batches as training takes them, from the middle of a longer run."""
   # Loading goes on to the end of the time, as it does in training.
   ahead = 4 * max(task.num_workers, 1)
-  plan = plan_lib.BatchPlan(
+  plan = BatchPlan(
     len(task.source),
     seed=0,
     sizes=(task.size,),
@@ -91,6 +92,7 @@ def stages(task: Task) -> dict[str, clock.Rate]:
   layout, laps = sharding.Layout(), clock.Laps()
   ids, size, how = task.ids, task.size, task.transform
   for first in range(0, len(ids), task.batch):
+    # A new array each time, as training needs: reused memory would be faster.
     images = np.empty((task.batch, size, size, 3), np.uint8)
     laps.start()
     for place, index in enumerate(ids[first : first + task.batch]):
@@ -104,6 +106,7 @@ def stages(task: Task) -> dict[str, clock.Rate]:
         height, width, rng, scale=how.crop_scale, ratio=how.crop_ratio
       )
       flip = rng.random() < how.flip
+      # Without a thread between, so that each lap is one stage.
       image = geometry.Affine.crop(box, size, size, flip=flip).pixels(pixels)
       laps.lap("crop+resize")
       images[place] = image
@@ -119,10 +122,12 @@ def decode(task: Task) -> clock.Rate:
   files = {index: task.source[index].image for index in {*ids}}
   if any(isinstance(file, np.ndarray) for file in files.values()):
     raise ValueError(f"{task.source.name} must hold encoded images")
+  # Views of the bytes: nothing is copied within the time.
   buffers = [np.frombuffer(files[index], np.uint8) for index in ids]
   cv2.setNumThreads(0)
 
   def imdecode(part: int) -> None:
+    # Each thread takes every n-th file, so that large ones spread.
     for buffer in buffers[part :: task.num_threads]:
       cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
 

@@ -14,7 +14,7 @@ from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import steps
 from mobilevit_jax.run import sharding
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 
 class JaxStep:
@@ -34,7 +34,7 @@ class JaxStep:
     name: str,
     batch: Mapping[str, np.ndarray],
     *,
-    task: task_lib.Task,
+    task: Task,
     optimizer: dict[str, Any],
     ema_momentum: float,
     fields: dict[str, Any],
@@ -42,6 +42,8 @@ class JaxStep:
     layout = sharding.Layout()
     model = models.create_model(name, **fields)
     rest = {key: value for key, value in optimizer.items() if key != "lr"}
+    # A constant rate: the schedule is traced as in training, and costs the
+    # same.
     schedule = optim.warmup_cosine(
       epoch_starts=[0],
       num_steps=10**6,
@@ -57,6 +59,8 @@ class JaxStep:
     self._state = experiment.initial_state(model, task, recipe, layout)
     self._batch = layout.put_batch(dict(batch))
     step = functools.partial(
+      # As `train.train_and_evaluate` compiles it: state donated, results
+      # everywhere.
       steps.train_step,
       frozen={},
       graphdef=steps.split(model)[0],
@@ -69,10 +73,12 @@ class JaxStep:
       out_shardings=(layout.replicated, layout.replicated),
     )
     begin = time.monotonic()
+    # Tracing is Python's time, compiling XLA's; they are told apart.
     lowered = jitted.lower(self._state, self._batch)
     self.trace_seconds = time.monotonic() - begin
     self.compiled = lowered.compile()
     self.compile_seconds = time.monotonic() - begin
+    # The first run allocates, and belongs to no round.
     self.run(1)
     self.first_loss = self.loss
 
@@ -80,6 +86,7 @@ class JaxStep:
     """Makes `steps` updates and waits for the last."""
     for _ in range(steps):
       self._state, metrics = self.compiled(self._state, self._batch)
+    # One wait for all: the steps queue up as in training.
     jax.block_until_ready(self._state)
     self.loss = float(metrics["loss"])
     if not np.isfinite(self.loss):

@@ -40,15 +40,16 @@ def _answers(name: str, size: int, output_stride: int, output: str) -> Any:
 
 
 def try_export(
-  format: str, name: str, options: contract.Options, output_stride: int = 32
+  kind: str, name: str, options: contract.Options, output_stride: int = 32
 ) -> tuple[str, int | None]:
+  # Random weights of a fixed seed: a cell is the same at every call.
   """A cell of the table, and the file's size in bytes where there is one."""
   model, crop = _model(name, output_stride), presets.Crop(size=options.size)
   images = verify.built_in_images(options.size)
   try:
     result = formats.export(
       model,
-      format,
+      kind,
       options,
       metadata.describe(
         model, options, crop.preprocessing(), task="classify", name=name
@@ -60,6 +61,7 @@ def try_export(
       else None,
       _answers(name, options.size, output_stride, options.output),
     )
+  # A format that can't hold the net says so by a ValueError: a cell, too.
   except ValueError as error:
     return f"no: {error}", None
   if result.comparison is None:
@@ -73,18 +75,19 @@ def _spread(name: str) -> str:
   return f"{np.mean(np.std(logits, axis=0)):.0e}"
 
 
-def _row(format: str, precision: contract.Precision, name: str) -> list[str]:
-  open_batch = formats.FORMATS[format].open_batch
+def _row(kind: str, precision: contract.Precision, name: str) -> list[str]:
+  open_batch = formats.FORMATS[kind].open_batch
+  # An open batch where the format has it: the harder case.
   make = functools.partial(
     contract.Options, precision, batch=None if open_batch else 1
   )
-  cells = [try_export(format, name, make(size=size)) for size in SIZES]
+  cells = [try_export(kind, name, make(size=size)) for size in SIZES]
   size, output_stride = _BACKBONE
   backbone = make(size=size, output="features")
-  cells.append(try_export(format, name, backbone, output_stride))
-  sizes = [bytes for _, bytes in cells[:-1] if bytes is not None]
+  cells.append(try_export(kind, name, backbone, output_stride))
+  sizes = [count for _, count in cells[:-1] if count is not None]
   largest = f"{np.max(sizes) / 1e6:.2f}" if sizes else ""
-  row = [format, precision, models.short_name(name), largest, _spread(name)]
+  row = [kind, precision, models.short_name(name), largest, _spread(name)]
   return [*row, *(cell for cell, _ in cells)]
 
 
@@ -108,10 +111,10 @@ def main(args: argparse.Namespace) -> tuple[list[str], None]:
   print("| " + " | ".join(header) + " |")
   print("|" + "---|" * len(header))
   failed = 0
-  for format in args.formats:
-    for precision in formats.FORMATS[format].precisions:
+  for kind in args.formats:
+    for precision in formats.FORMATS[kind].precisions:
       for name in args.variants if precision in args.precisions else ():
-        row = _row(format, precision, name)
+        row = _row(kind, precision, name)
         failed += sum(cell.startswith("no:") for cell in row)
         print("| " + " | ".join(row) + " |", flush=True)
   if failed:

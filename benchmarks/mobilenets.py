@@ -54,6 +54,7 @@ class SqueezeExcite(nnx.Module):
   """Each channel times a gate in [0, 1] that the channels' means decide."""
 
   def __init__(self, channels: int):
+    # V3's reduction is 4, and channels are rounded as MobileNet rounds them.
     # A quarter, rounded to eights, but not down by more than a tenth.
     hidden = max(8, (channels // 4 + 4) // 8 * 8)
     if hidden < 0.9 * (channels // 4):
@@ -91,6 +92,7 @@ class Block(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[b, h, w, c]` to its output channels, by its stride smaller."""
+    # Squeeze-excite stands between the activation and the projection, as in V3.
     y = self.expand(x) if self.expansion != 1 else x
     y = layers.ACTIVATIONS[self.activation](self.norm(self.depthwise(y)))
     y = self.project(self.gate(y) if self.gate else y)
@@ -112,6 +114,7 @@ class Backbone(nnx.Module):
     self.stem = layers.ConvNormAct(3, width, stride=2, activation=activation)
     stages: list[list[Block]] = [[]]
     for row in rows:
+      # A stage ends where the map gets smaller.
       if row[-1] == 2:
         stages.append([])
       stages[-1].append(Block(width, row, depthwise))
@@ -168,6 +171,7 @@ class Head(classifier.Classifier):
 def mobilenet_v2(*, depthwise: dw.Kind = "auto") -> Net:
   """MobileNetV2 for 1000 classes."""
   width, rows = 32, []
+  # Only a row's first block has its stride.
   for expansion, channels, repeats, first in _V2:
     for stride in (first, *[1] * (repeats - 1)):
       rows.append((3, expansion * width, channels, False, "relu6", stride))

@@ -24,11 +24,14 @@ def randomize(model: Model, seed: int = 0) -> Model:
   graphdef, state = nnx.split(model)
   values = {}
   leaves = trees.flatten(nnx.to_pure_dict(state))
+  # Sorted by public names, so that a net's weights don't depend on how its
+  # parts are arranged.
   for path in sorted(leaves, key=net.public_name):
     shape = leaves[path].shape
     if path.endswith("/var"):
       value = rng.uniform(0.5, 2, shape)
     elif path.endswith("/scale"):
+      # Away from 1, and of both signs: a norm that is left out then shows.
       value = rng.uniform(0.7, 1.3, shape) * rng.choice([-1, 1], shape)
     elif path.endswith("/kernel"):
       # Convolutions make up for what SiLU takes away, or else hardly anything

@@ -92,10 +92,13 @@ class Network:
     if chips <= 1:
       return 0.0
     inside = min(chips, self.chip.slice_chips)
+    # A torus of equal sides.
     side = inside ** (1 / self.chip.dims)
     hops = self.chip.dims * side / 2  # half-way round in each dimension
     seconds = 2 * hops * self.hop
+    # A ring all-reduce sends 2 (n - 1) / n of the data over each link.
     seconds += 2 * num_bytes * (inside - 1) / inside / self.chip.link
+    # Slices meet over the data-centre's network, all hosts at once.
     slices = -(-chips // self.chip.slice_chips)
     if slices > 1:
       hosts = self.chip.slice_chips / self.chip.host_chips
@@ -114,6 +117,7 @@ def batch_norm_seconds(
   means, variances and their gradients at every layer: four exchanges each.
   """
   floats = 2 * net.bn_channels  # mean and variance
+  # Groups that lie on whole chips: the running statistics alone are averaged.
   if bn_groups % chips == 0:
     return network.all_reduce(4 * floats, chips)
   members = max(chips // bn_groups, 1)
@@ -132,8 +136,10 @@ def scale(
 ) -> Row:
   """One row: `images` on each of `chips`, which do `chip_rate` images/s."""
   step = images / chip_rate
+  # float32 gradients: four bytes a parameter.
   gradients = network.all_reduce(4 * net.params, chips)
   batch_norm = batch_norm_seconds(net, network, chips, bn_groups)
+  # No overlap: the pessimistic sum.
   total = step + gradients + batch_norm
   return Row(
     chips,
@@ -195,11 +201,13 @@ def report(args: argparse.Namespace) -> list[str]:
   try:
     counts = [int(word) for word in args.chips.split(",")]
   except ValueError:
+    # Every problem before the first number.
     counts = []
   if not counts or min(counts) < 1:
     raise ValueError(f"--chips={args.chips} must be numbers, such as 8,256")
   net, chip = NETS[args.variant], CHIPS[args.chip]
   peak = summary.peak_flops(chip.kind) or 0.0
+  # FLOP/s reached over FLOPs an image takes.
   rate = args.chip_rate or args.mfu * peak / summary.train_flops(net.macs, 1)
   nic = args.nic_gbps * 1e9 / 8
   network = Network(chip, args.hop_us * 1e-6, args.dcn_us * 1e-6, nic)
@@ -213,6 +221,7 @@ def report(args: argparse.Namespace) -> list[str]:
           net,
           network,
           chips=chips,
+          # What the host can feed is shared by its chips.
           images=images,
           chip_rate=rate,
           bn_groups=args.bn_groups,

@@ -41,11 +41,12 @@ def alternate(
   """
   times = {name: Times([], []) for name in run}
   order = list(run)
+  # Every contestant in each round: drift of the machine meets all of them.
   for _ in range(rounds):
     for name in order:
       wall, cpu = time.perf_counter(), time.process_time()
       run[name](steps)
       times[name].wall.append((time.perf_counter() - wall) / steps)
       times[name].cpu.append((time.process_time() - cpu) / steps)
-    order.reverse()  # who goes first has no advantage
+    order.reverse()  # so that neither gains from being first
   return times

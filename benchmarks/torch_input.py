@@ -44,12 +44,15 @@ def _crop(task: jax_input.Task) -> list[Any]:
 
 def whole(task: jax_input.Task) -> clock.Rate:
   """`DataLoader` over the same files, from the middle of a longer run."""
+  # One thread, as ours has; worker processes are the parallelism.
   torch.set_num_threads(1)
   ids = task.ids
   ahead = (_WARM_UP + 4 * task.num_workers) * task.batch
   loader = torch.utils.data.DataLoader(
     _Dataset(task),
     task.batch,
+    # Ids in the order of ours, and some more, so that loading goes on to the
+    # end of the measurement.
     sampler=[*ids, *(ids * (-(-ahead // len(ids))))[:ahead]],
     num_workers=task.num_workers,
     # JAX has threads, which forked processes would lose.

@@ -51,6 +51,7 @@ def classification(
   net = timm.create_model(
     name, num_classes=num_classes, drop_rate=classifier_dropout
   )
+  # timm has one rate for all dropouts; the transformer's is set by name.
   for path, module in net.named_modules():
     if path.endswith(("attn.proj_drop", "mlp.drop2")):
       module.p = dropout
@@ -123,6 +124,7 @@ class TorchStep:
     ema_momentum: float,
     compiled: bool = False,
   ):
+    # Looked up at run time: this file is importable without PyTorch.
     # By name, so that a type checker without PyTorch has nothing to miss.
     torch: Any = importlib.import_module("torch")
     self._torch = torch
@@ -139,6 +141,7 @@ class TorchStep:
     self._optimizer = torch.optim.AdamW(self._params, fused=True, **optimizer)
     self._loss = work.loss
     batch = dict(work.batch)
+    # Channels first for PyTorch, stored channels last: its fast layout.
     images = np.moveaxis(batch.pop("images"), -1, 1).copy()
     self._images = torch.from_numpy(images).to(
       self._device, memory_format=torch.channels_last
@@ -162,11 +165,13 @@ class TorchStep:
     """Makes `steps` updates and waits for the last."""
     for _ in range(steps):
       with self._autocast:
+        # The same forward pass, loss and division by 255 as ours.
         loss = self._loss(self._net, self._images.float() / 255, self._rest)
       self._optimizer.zero_grad()
       loss.backward()
       self._optimizer.step()
       with self._torch.no_grad():
+        # lerp: average + momentum (new - average), as `optim.update_ema`.
         self._torch._foreach_lerp_(self._ema, self._params, self._ema_momentum)
     self.loss = loss.item()  # waits
     if not np.isfinite(self.loss):

@@ -33,7 +33,7 @@ from mobilevit_jax import summary
 from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.tasks import classify
 from mobilevit_jax.tasks import detect
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 # Of each task, as ImageNet and COCO have them.
 NUM_CLASSES = {"classify": 1000, "detect": 80}
@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     "depthwise": args.depthwise,
     "dtype": args.dtype,
   }
-  task: task_lib.Task
+  task: Task
   if args.task == "detect":
     fields["head"] = "ssdlite"
     task = detect.Detect(num_classes)

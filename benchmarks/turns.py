@@ -64,6 +64,8 @@ class _Worker:
   """A process of `infer_worker`."""
 
   def __init__(self, case: Case, job: Job):
+    # -P keeps this folder off the path: its `clock.py` and `timing.py` would
+    # be found before others' modules of the same names.
     script = [job.python, "-P", infer_worker.__file__]
     arguments = [case.engine, str(job.path), str(job.size), str(case.threads)]
     arguments.append(json.dumps(job.suppression))
@@ -86,6 +88,7 @@ class _Worker:
       line = process.stdout.readline()
     except BrokenPipeError:
       line = ""
+    # No line: the worker has ended. Its last words say why.
     if not line:
       process.kill()
       words = process.stderr.read().strip().splitlines() or ["it stopped"]
@@ -114,6 +117,7 @@ def measure(cases: Mapping[Case, Job], rounds: int) -> dict[Case, list[Sample]]:
   samples: dict[Case, list[Sample]] = {case: [] for case in cases}
   with _workers(cases) as workers:
     times = {}
+    # About a tenth of a second each turn: fast nets run often, slow ones once.
     for case, worker in workers.items():
       seconds = statistics.median(worker.run(3)["wall"])
       times[case] = max(1, round(_BLOCK_SECONDS / seconds))
@@ -133,6 +137,8 @@ def ratio(
 ) -> float:
   """Median over the rounds of one round's ratio of medians."""
   return statistics.median(
+    # Neighbouring blocks are compared, and the median taken over rounds: a slow
+    # minute then falls on both.
     median([a], clock) / median([b], clock)
     for a, b in zip(ours, theirs, strict=True)
   )

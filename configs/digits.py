@@ -25,6 +25,7 @@ def get_config() -> Any:
   config.plan.update(
     sizes=(32,), base_size=32, base_batch=48, groups=1, num_epochs=20
   )
+  # Steps, not epochs: twenty epochs would be twenty steps of the rate.
   config.optim.update(final_lr=2e-5, warmup_steps=50, cosine_unit="step")
   # The paper's 5e-4 averages over thousands of steps; here are hundreds.
   config.optim.ema.update(momentum=0.02, warmup=True)

@@ -5,6 +5,7 @@ every field; a test holds the two together.
 """
 
 # Field: (unit, meaning). Markdown; a unit of "" is a word, a switch or a name.
+# In the order of `imagenet.py`'s sections.
 FIELDS: dict[str, tuple[str, str]] = {
   "seed": ("", "of the first weights, the batch plan, augmentation, dropout"),
   "log_every_steps": ("steps", "between log lines"),

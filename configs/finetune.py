@@ -37,12 +37,15 @@ def get_config(arguments: str = "s") -> Any:
       f"{arguments!r} must be VARIANT[,scratch][,SIZE], as xxs,scratch,96"
     )
   size = sizes[0] if sizes else 256
+  # Everything that isn't set here is the variant's own recipe.
   config = imagenet.get_config(variant)
   with config.ignore_type():
     config.model.num_classes = config_dict.placeholder(int)  # the data's
   config.model.update(bn_groups=1, dtype="float32")
+  # The classifier's shape follows the data's classes, so it starts anew.
   config.weights.reset = "classifier"
   config.task.update(mixup=0.0, cutmix=0.0)
+  # Milder crops than ImageNet's, as sets are small and objects fill the image.
   config.transform.update(
     crop_scale=(0.25, 1.0),
     randaugment_ops=2,
@@ -59,6 +62,8 @@ def get_config(arguments: str = "s") -> Any:
     batch_multiple=8,  # for as many devices
     num_epochs=30,
   )
+  # Layer-wise decay: early layers hold what transfers, and move least (BEiT,
+  # arXiv 2106.08254, has the same rule).
   config.optim.update(
     lr_batch=1024,
     init_lr=1e-5,
@@ -81,6 +86,8 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _from_scratch(config: Any) -> None:
+  # From scratch there is nothing to preserve: one rate for all layers, and more
+  # epochs.
   config.weights.reset = "none"
   config.transform.update(randaugment_ops=1, erase=0.25)
   config.plan.num_epochs = 75

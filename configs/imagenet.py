@@ -44,6 +44,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+# The paper's dropout inside the transformer blocks (ml-cvnets v0.1's YAML).
 _DROPOUT = {"xxs": 0.05, "xs": 0.1, "s": 0.1}
 # By width: highest learning rate and weight decay.
 _V2 = {
@@ -81,6 +82,7 @@ def get_config(arguments: str = "s") -> Any:
       f"{arguments!r} must be VARIANT, or VARIANT,384 for v2_050 and the like"
     )
   full = f"mobilevit{'' if variant.startswith('v') else '_'}{variant}"
+  # Variants are named as in `models.VARIANTS`, without the family's prefix.
   config = _recipe_of_v1(full, _DROPOUT.get(size, 0.0))
   if size in _V2:
     _recipe_of_v2(config, *_V2[size])
@@ -90,6 +92,7 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _recipe_of_v2(config: Any, peak_lr: float, weight_decay: float) -> None:
+  # ml-cvnets v0.2, `config/classification/imagenet/mobilevit_v2.yaml`.
   config.model.classifier_dropout = 0.0
   config.task.update(mixup=0.2, cutmix=1.0, mix_each="batch")
   config.transform.update(
@@ -112,6 +115,7 @@ def _recipe_of_v2(config: Any, peak_lr: float, weight_decay: float) -> None:
   )
 
 
+# ml-cvnets' finetuning at 384 px: SGD at a constant rate, weak augmentation.
 def _at_384(config: Any) -> None:
   config.task.update(mixup=0.0, cutmix=0.0)
   config.transform.update(randaugment_ops=0, erase=0.0, resize_size=384)

@@ -52,10 +52,12 @@ def get_config(arguments: str = "s") -> Any:
       "xxs,folder,160; scratch goes with folder"
     )
   size = sizes[0] if sizes else 256 if name == "folder" else 512
+  # As for detection: the classifier's recipe, and what differs.
   config = imagenet.get_config(variant)
   with config.ignore_type():
     config.model.num_classes = config_dict.placeholder(int)  # the data's
   config.model.update(head="deeplabv3", bn_groups=1, output_stride=16)
+  # ConfigDict refuses new fields unless it is unlocked.
   with config.unlocked():
     config.model.update(
       aspp_width=256,
@@ -98,6 +100,8 @@ def get_config(arguments: str = "s") -> Any:
   config.data.update(
     name="voc_masks", train_split="train_aug", eval_split="val"
   )
+  # 128 images in a batch, 50 epochs (appendix D); the head learns ten times as
+  # fast as the pretrained backbone.
   config.plan.update(
     sizes=(size,), base_size=size, base_batch=128, groups=1, num_epochs=50
   )
@@ -115,6 +119,7 @@ def get_config(arguments: str = "s") -> Any:
 
 
 def _ade20k(config: Any) -> None:
+  # The right column of ml-cvnets' two DeepLabv3: main branch, aligned corners.
   config.model.update(
     output_stride=8,
     aspp_width=512,
@@ -144,6 +149,7 @@ def _ade20k(config: Any) -> None:
 
 def _folder(config: Any) -> None:
   config.model.dtype = "float32"
+  # A few hundred images: milder scales, and colours that vary.
   config.transform.update(short_side=(0.75, 2.0), photometric=True)
   config.data.update(
     name="masks", train_split="train", check=True, num_workers=0

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["VARIANTS", "create_model", "load_weights"]
 __version__ = "0.2.0"
 
+# While `python -m` looks for the module, sys.argv[0] is "-m": signals are set
+# up before JAX is imported, which takes seconds.
 if sys.argv[:1] == ["-m"]:  # `python -m`, which is still finding its module
   stop.begin()
 

@@ -14,19 +14,21 @@ import zlib
 
 from absl import flags
 from etils import epath
+import ml_collections
 from ml_collections import config_flags
 
 from mobilevit_jax import __version__
 from mobilevit_jax import files
 
-# An `ml_collections.ConfigDict`; type checkers can't know its fields.
-Config = Any
+# Its fields are attributes, whose types no checker knows.
+Config = ml_collections.ConfigDict
 Record = dict[str, Any]  # a configuration as JSON has it
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 
 # Where a field of an older version is today, for a message about it.
+# Configurations of 0.1.0 had these in other sections.
 _CROPS = ("crop_scale", "crop_ratio", "flip", "color_jitter", "erase")
 _RANDAUGMENT = ("randaugment_ops", "randaugment_magnitude")
 MOVED = {
@@ -107,19 +109,22 @@ def section(name: str) -> Iterator[None]:
     raise ConfigError(f"config.{name}: {error}") from error
 
 
-def shipped() -> pathlib.Path:
+def shipped_configs() -> pathlib.Path:
   """The folder of configurations: in the package, or a checkout's own."""
+  # A wheel has configs/ inside the package (setup.py), a checkout beside it.
   inside = pathlib.Path(__file__).with_name("configs")
   return inside if inside.is_dir() else inside.parents[1] / "configs"
 
 
-def names() -> list[str]:
+def config_names() -> list[str]:
   """Names of the shipped configurations."""
-  texts = {path.stem: path.read_text() for path in shipped().glob("*.py")}
+  texts = {
+    path.stem: path.read_text() for path in shipped_configs().glob("*.py")
+  }
   return sorted(n for n, text in texts.items() if "def get_config(" in text)
 
 
-def find(file: str) -> pathlib.Path:
+def find_config(file: str) -> pathlib.Path:
   """The file of a configuration.
 
   Args:
@@ -128,13 +133,13 @@ def find(file: str) -> pathlib.Path:
   Raises:
     FileNotFoundError: naming what there is.
   """
-  if file in names():
-    return shipped() / f"{file}.py"
+  if file in config_names():
+    return shipped_configs() / f"{file}.py"
   path = pathlib.Path(file)
   if not path.is_file():
     raise FileNotFoundError(
       f"No such file: {file!r}; the shipped configurations, which need no "
-      f"path, are {', '.join(names())}"
+      f"path, are {', '.join(config_names())}"
     )
   return path
 
@@ -148,6 +153,8 @@ def load(path: pathlib.Path) -> types.ModuleType:
   """
   folder = str(path.resolve().parent)
   # One for each folder: neighbours of equal names stay apart.
+  # A package made by hand, whose path is the folder: then `from . import` finds
+  # the file's neighbours, wherever the folder lies.
   parent = f"folder_{zlib.crc32(os.fsencode(folder)):08x}"
   if parent not in sys.modules:
     package = types.ModuleType(parent)
@@ -164,12 +171,13 @@ def load(path: pathlib.Path) -> types.ModuleType:
 
 
 class _ConfigParser(flags.ArgumentParser):
-  """Turns `FILE[:ARGUMENT]` into a configuration; see `find`."""
+  """Turns `FILE[:ARGUMENT]` into a configuration; see `find_config`."""
 
   def parse(self, argument: str) -> Config:
     """What the file's `get_config` returns, locked against new fields."""
+    # NAME:ARGUMENT, as ml_collections has it.
     file, *words = argument.split(":", 1)
-    config = load(find(file)).get_config(*words)
+    config = load(find_config(file)).get_config(*words)
     config.lock()
     return config
 
@@ -179,14 +187,14 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _accept_names(values: flags.FlagValues) -> None:
-  """Lets the flag `--config` of ml_collections take the names of `names`.
+  """Lets ml_collections' flag `--config` take the names of `config_names`.
 
   ml_collections loads a file by its path alone, with no package around it.
   """
   values["config"].parser = _ConfigParser()
 
 
-def parser(
+def flags_parser(
   values: flags.FlagValues, holder: flags.FlagHolder, about: str | None
 ) -> Callable[[list[str]], list[str]]:
   """`parse_flags` for absl; --help and what is wrong end the process.
@@ -197,6 +205,7 @@ def parser(
     about: what the help says above the flags.
   """
 
+  # --help without a configuration: absl's own would list every library's flags.
   def parse(argv: list[str]) -> list[str]:
     if not {"-h", "--help"}.isdisjoint(argv):
       module = values.find_module_defining_flag("workdir")
@@ -227,23 +236,27 @@ def parse_flags(
     ConfigError: for what can't be parsed or read, in one line.
   """
   _accept_names(values)
+  # --- What would otherwise fail late, or with a traceback: files that aren't
+  # there, and fields that have moved.
   for word in argv[1:]:
     name, _, value = word.lstrip("-").partition("=")
     file = value.partition(":")[0]
     if name == "config" and file:
       try:
-        find(file)
+        find_config(file)
       except FileNotFoundError as error:
         raise ConfigError(f"--config={value}: {error}") from error
     field = name.removeprefix("config.")
     if field in MOVED:
       raise ConfigError(f"config.{field} is now config.{MOVED[field]}")
+  # --- The rest: ml_collections reads the file and sets the fields.
   try:
     rest = values(argv)
     _ = holder.value.model  # a file that can't be read shows here
   # A configuration's file is a program, which may fail in any way.
   except Exception as error:
     raise ConfigError(_reason(error, argv)) from error
+  # --- A bucket that can't be reached should not wait for the first save.
   if "workdir" in values:
     if not values["workdir"].value:
       raise ConfigError("--workdir= must name a folder")
@@ -266,6 +279,7 @@ def _reason(error: Exception, argv: Sequence[str]) -> str:
   text = " ".join(dict.fromkeys([lines[0], lines[-1]]))
   if isinstance(error, KeyError | AttributeError):
     name = lines[0].partition(" ")[0].strip("'")
+    # The word of the command line that has the unknown field in it.
     words = [w for w in argv if name in w.partition("=")[0].split(".")]
     return f"{words[0]}: there is no field {text}" if words else text
   if isinstance(error, flags.Error):
@@ -277,7 +291,7 @@ def _reason(error: Exception, argv: Sequence[str]) -> str:
   return f"{file}: {kind}{why}"
 
 
-def read(file: str, fields: Sequence[str] = ()) -> Config:
+def read_config(file: str, fields: Sequence[str] = ()) -> Config:
   """The configuration that a command other than `main` is given.
 
   Args:
@@ -295,13 +309,13 @@ def read(file: str, fields: Sequence[str] = ()) -> Config:
   return holder.value
 
 
-def record(config: Config) -> Record:
+def to_record(config: Config) -> Record:
   """The configuration as its run's folder remembers it, with our version."""
   # Through JSON, so that tuples compare equal to what a file gives back.
   return json.loads(json.dumps({"version": __version__, **config.to_dict()}))
 
 
-def changes(new: Record, workdir: epath.PathLike) -> list[str]:
+def changes_since(new: Record, workdir: epath.PathLike) -> list[str]:
   """What differs from the configuration of the run in a folder.
 
   Args:
@@ -327,13 +341,14 @@ def changes(new: Record, workdir: epath.PathLike) -> list[str]:
     # The checkpoints are what counts, and are checked by themselves.
     return [f"{path} can't be read, and is written anew: {error}"]
   check_version(old, workdir)
-  old, new = flat(old), flat(new)
+  old, new = flat_fields(old), flat_fields(new)
   lines = [
     f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
     for name in sorted(old.keys() | new.keys())
     if old.get(name, "absent") != new.get(name, "absent")
   ]
   model = [line for line in lines if line.startswith("model.")]
+  # Another model's checkpoints can't be restored, so going on makes no sense.
   if model:
     raise ConfigError(
       f"config.model differs from that of the run in {workdir}: "
@@ -347,6 +362,7 @@ def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:
   """Refuses a run whose checkpoints another version of this package wrote."""
   version = old.get("version", "0.1.0")  # the first version did not say
   # A second number stands for how parameters are named in checkpoints.
+  # The first two numbers: 0.2.1 reads what 0.2.0 wrote.
   if str(version).split(".")[:2] != __version__.split(".")[:2]:
     raise ConfigError(
       f"the run in {workdir} was started by mobilevit_jax {version}, whose "
@@ -355,7 +371,7 @@ def check_version(old: Mapping[str, Any], workdir: epath.PathLike) -> None:
     )
 
 
-def save(
+def save_record(
   record: Record, class_names: tuple[str, ...], workdir: epath.PathLike
 ) -> None:
   """Writes the configuration and the class names, each whole or not at all."""
@@ -365,12 +381,12 @@ def save(
     files.write_text(epath.Path(workdir) / name, text)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Record:
+def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> Record:
   """Fields by their dotted names."""
   result: Record = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      result |= flat(value, f"{prefix}{name}.")
+      result |= flat_fields(value, f"{prefix}{name}.")
     else:
       result[prefix + name] = value
   return result

@@ -10,15 +10,17 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import steps
+from mobilevit_jax.config import changes_since
+from mobilevit_jax.config import Config
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import transforms
 from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import distributed
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Rows
+from mobilevit_jax.tasks.task import Task
 
 Metrics = dict[str, float]
 Weights = tuple[Any, Any]  # parameters and BatchNorm statistics of a net
@@ -37,6 +39,7 @@ class Evaluator:
   def __init__(self, setup: experiment.Evaluation):
     devices = setup.layout.num_devices
     self.setup = setup
+    # Up to a multiple of the devices; masks make padding harmless.
     self.batch = math.ceil(setup.batch / devices) * devices
     self.num_images = len(setup.source)
     self._compiled: dict[
@@ -44,6 +47,7 @@ class Evaluator:
     ] = {}
 
   @functools.cached_property
+  # Cached: reading all images' sizes may take minutes.
   def plan(self) -> list[pipeline.EvalBatch]:
     """The batches, in order."""
     setup = self.setup
@@ -58,6 +62,8 @@ class Evaluator:
     size = self.plan[0].size if size is None else size
     if size not in self._compiled:
       setup, layout = self.setup, self.setup.layout
+      # The model gives its structure alone; weights are arguments, so that EMA
+      # and raw weights share one program.
       graphdef, *shapes = steps.split(setup.model)
       step = functools.partial(
         steps.eval_step, graphdef=graphdef, task=setup.task
@@ -65,6 +71,8 @@ class Evaluator:
       spec = pipeline.batch_spec(setup.transform, size, train=False)
       # Rows stay where their images are: each process reads its own.
       jitted = jax.jit(step, out_shardings=layout.batch)
+      # Compiled ahead: a shape that was not planned for is an error, not a
+      # silent recompilation.
       arguments = layout.replicated_shapes(shapes)
       batch = layout.batch_shapes(spec, self.batch)
       self._compiled[size] = distributed.together(
@@ -74,7 +82,7 @@ class Evaluator:
 
   def rows(
     self, weights: Mapping[str, Weights]
-  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, task_lib.Rows]]]:
+  ) -> Generator[tuple[dict[str, np.ndarray], dict[str, Rows]]]:
     """One forward pass over the source, with one or more weights.
 
     This is the only one: evaluation, the report, prediction and export's
@@ -88,6 +96,7 @@ class Evaluator:
       them, padding included (see `pipeline.batch_spec`), and by name of the
       weights the task's outputs, without padding and broken images.
     """
+    # Each process loads its own rows of every batch.
     setup = self.setup
     batches = pipeline.eval_batches(
       setup.source,
@@ -110,6 +119,7 @@ class Evaluator:
         real = np.flatnonzero(batch["batch_mask"])
         found = {}
         for name, outputs in results.items():
+          # Rows of this process, without padding and broken images.
           rows = setup.layout.own_rows(outputs)
           found[name] = {key: value[real] for key, value in rows.items()}
         yield batch, found
@@ -129,14 +139,17 @@ class Evaluator:
       ImageError: if every image is broken.
     """
     setup, seen = self.setup, 0
+    # A meter for each set of weights; the images are read once.
     meters = {name: setup.task.meter(setup.source) for name in weights}
     with contextlib.closing(self.rows(weights)) as rows:
       for batch, outputs in rows:
+        # Images have done their part; the meter gets all else.
         real = batch.pop("batch_mask") > 0
         seen += int(real.sum())
         about = {k: v[real] for k, v in batch.items() if k != "images"}
         for name, found in outputs.items():
           meters[name].add({**about, **found})
+    # All processes together.
     images = int(distributed.gather(np.array([seen])).sum())
     if not images:
       raise examples.ImageError(
@@ -144,6 +157,7 @@ class Evaluator:
       )
     metrics: Metrics = {}
     for name, meter in meters.items():
+      # Collective: every process calls it, in the same order.
       meter.merge(distributed.gather)
       metrics |= {f"{name}_{k}": v for k, v in meter.result().items()}
     bad_images = self.num_images - images
@@ -159,7 +173,7 @@ def weights_of(state: steps.TrainState) -> dict[str, Weights]:
   }
 
 
-def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
+def evaluate_workdir(config: Config, workdir: epath.PathLike) -> str:
   """Evaluates the EMA and raw weights of a run's newest checkpoint.
 
   Where there is no run yet, evaluates the weights that it would start from, if
@@ -169,7 +183,8 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
     The line that `summary` makes of the metrics.
   """
   setup, record, start = experiment.build_evaluation(config)
-  config_lib.changes(record, workdir)  # it refuses another model
+  changes_since(record, workdir)  # it refuses another model
+  # The weights that a run would start from: no run is needed to judge them.
   evaluator = Evaluator(setup)
   if start is not None and not checkpoint.exists(workdir):
     params, stats = setup.layout.replicate(steps.split(start()[0])[1:])
@@ -183,7 +198,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: epath.PathLike) -> str:
   return summary(setup.task, metrics, step)
 
 
-def summary(task: task_lib.Task, metrics: Metrics, step: int) -> str:
+def summary(task: Task, metrics: Metrics, step: int) -> str:
   """The line that ends a run: of the raw weights the best metric alone."""
   parts = []
   for name in ("ema", "raw", "weights"):

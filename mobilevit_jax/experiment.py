@@ -13,20 +13,25 @@ from flax import nnx
 import jax
 import optax
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
 from mobilevit_jax import ranges
 from mobilevit_jax import steps
 from mobilevit_jax import summary
 from mobilevit_jax import weights
+from mobilevit_jax.config import Config
+from mobilevit_jax.config import ConfigError
+from mobilevit_jax.config import flat_fields
+from mobilevit_jax.config import Record
+from mobilevit_jax.config import section
+from mobilevit_jax.config import to_record
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import check
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import sources
 from mobilevit_jax.data import transforms
+from mobilevit_jax.data.plan import BatchPlan
 from mobilevit_jax.data.transforms import classify as classify_transform
 from mobilevit_jax.data.transforms import detect as detect_transform
 from mobilevit_jax.data.transforms import presets
@@ -35,7 +40,7 @@ from mobilevit_jax.run import sharding
 from mobilevit_jax.tasks import classify
 from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks import segment
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 # Gives the net with its first weights, and says where they are from.
 Start = Callable[[], tuple[models.Net, str]]
@@ -56,7 +61,7 @@ class TaskKind:
       of a run take over from it.
   """
 
-  make: Callable[..., task_lib.Task]
+  make: Callable[..., Task]
   transform: Callable[..., transforms.Transform]
   heads: tuple[str, ...]
   view: Callable[[presets.Crop], dict[str, Any]] = presets.Crop.fields
@@ -102,7 +107,7 @@ class Evaluation:
     loading: further arguments of `pipeline.eval_batches`.
   """
 
-  task: task_lib.Task
+  task: Task
   transform: transforms.Transform
   source: examples.Source
   model: models.Net
@@ -154,10 +159,10 @@ class Experiment:
     profile: arguments of `clock.Trace`.
   """
 
-  record: config_lib.Record
+  record: Record
   evaluation: Evaluation
   source: examples.Source
-  plan: plan_lib.BatchPlan
+  plan: BatchPlan
   recipe: steps.Recipe
   cadence: Cadence
   loading: dict[str, Any]
@@ -166,7 +171,7 @@ class Experiment:
   profile: dict[str, Any]
 
   @property
-  def task(self) -> task_lib.Task:
+  def task(self) -> Task:
     """What is trained for."""
     return self.evaluation.task
 
@@ -221,35 +226,35 @@ class Experiment:
     return macs, peak * self.layout.num_devices
 
 
-def build(config: config_lib.Config) -> Experiment:
+def build(config: Config) -> Experiment:
   """Checks the whole training configuration and opens its data.
 
   Raises:
-    config_lib.ConfigError: naming the field, its value and what is allowed.
+    ConfigError: naming the field, its value and what is allowed.
   """
   config = _checked(config)
   whole = source = _open_source(config, config.data.train_split)
   if config.data.few_shot is not None:
-    with config_lib.section("data"):
+    with section("data"):
       source = sources.few_shot(source, config.data.few_shot, seed=config.seed)
   evaluation = _evaluation(config, source)
-  with config_lib.section("plan"):
+  with section("plan"):
     fields = config.plan.to_dict()
     if fields["num_steps"] is not None:
       fields["num_epochs"] = None  # steps, where given, replace the epochs
-    plan = plan_lib.BatchPlan(len(source), seed=config.seed, **fields)
+    plan = BatchPlan(len(source), seed=config.seed, **fields)
     plan.check_devices(evaluation.layout.num_devices)
     for size, _ in plan.shapes:
       evaluation.transform.spec(size, train=True)
   _check_batches(config, plan, evaluation.layout)
-  with config_lib.section("optim"):
+  with section("optim"):
     recipe = make_recipe(config, plan, evaluation.model)
   held_out = config.data.eval_split
   if held_out == config.data.train_split:
     held_out = f"{held_out} (evaluation)"
   splits = {config.data.train_split: whole, held_out: evaluation.source}
   return Experiment(
-    record=config_lib.record(config),
+    record=to_record(config),
     evaluation=evaluation,
     source=source,
     plan=plan,
@@ -274,10 +279,10 @@ def build(config: config_lib.Config) -> Experiment:
   )
 
 
-def _checked(config: config_lib.Config) -> config_lib.Config:
+def _checked(config: Config) -> Config:
   """A copy to work with, whose fields are what each of them may be."""
   config = config.copy_and_resolve_references()
-  ranges.check(config_lib.flat(config.to_dict()), TASKS)
+  ranges.check(flat_fields(config.to_dict()), TASKS)
   return config
 
 
@@ -287,8 +292,8 @@ def task_of(head: str) -> str:
 
 
 def build_evaluation(
-  config: config_lib.Config, *, prepare: bool = True
-) -> tuple[Evaluation, config_lib.Record, Start | None]:
+  config: Config, *, prepare: bool = True
+) -> tuple[Evaluation, Record, Start | None]:
   """What is needed to evaluate alone: no plan, no images to train on.
 
   Args:
@@ -304,11 +309,11 @@ def build_evaluation(
   start = None
   if config.weights.source is not None:
     start = _initial_model(config, evaluation.model)
-  return evaluation, config_lib.record(config), start
+  return evaluation, to_record(config), start
 
 
 def _evaluation(
-  config: config_lib.Config,
+  config: Config,
   source: examples.Source | None,
   prepare: bool = True,
 ) -> Evaluation:
@@ -323,11 +328,9 @@ def _evaluation(
   source = source or held_out
   if config.model.num_classes is None:
     config.model.num_classes = len(source.class_names)
-  with config_lib.section("task"):
-    fields = config.task.to_dict()
-    name = fields.pop("name")
-    kind = TASKS[name]
-  with config_lib.section("model"):
+  fields = config.task.to_dict()
+  kind = TASKS[name := fields.pop("name")]
+  with section("model"):
     model_fields = config.model.to_dict()
     if model_fields["head"] not in kind.heads:
       raise ValueError(
@@ -342,9 +345,9 @@ def _evaluation(
         )
     frozen = config.optim.freeze == "backbone"
     model = models.abstract_model(**model_fields, frozen=frozen)
-  with config_lib.section("task"):
+  with section("task"):
     task = kind.make(source, model_fields["num_classes"], **fields)
-  with config_lib.section("transform"):
+  with section("transform"):
     transform = kind.transform(**config.transform.to_dict())
     transform.spec(config.eval.size, train=False)
   return Evaluation(
@@ -362,22 +365,22 @@ def _evaluation(
   )
 
 
+@section("data")
 def _open_source(
-  config: config_lib.Config, split: str, prepare: bool = True
+  config: Config, split: str, prepare: bool = True
 ) -> examples.Source:
   """A split of the configured data; process 0 prepares it if need be."""
-  with config_lib.section("data"):
-    bad_images.check_policy(config.data.on_bad_image)
-    return sources.make_source(
-      config.data.name,
-      split,
-      data_dir=config.data.dir,
-      prepare=prepare and jax.process_index() == 0,
-    )
+  bad_images.check_policy(config.data.on_bad_image)
+  return sources.make_source(
+    config.data.name,
+    split,
+    data_dir=config.data.dir,
+    prepare=prepare and jax.process_index() == 0,
+  )
 
 
 def make_recipe(
-  config: config_lib.Config, plan: plan_lib.BatchPlan, model: models.Net
+  config: Config, plan: BatchPlan, model: models.Net
 ) -> steps.Recipe:
   """Optimiser, schedule and EMA."""
   fields = config.optim.to_dict()
@@ -411,7 +414,7 @@ def make_recipe(
 
 
 def _make_schedule(
-  plan: plan_lib.BatchPlan,
+  plan: BatchPlan,
   *,
   base_batch: int,
   reference: int | None,
@@ -433,48 +436,46 @@ def _make_schedule(
 
 
 def _check_batches(
-  config: config_lib.Config,
-  plan: plan_lib.BatchPlan,
+  config: Config,
+  plan: BatchPlan,
   layout: sharding.Layout,
 ) -> None:
   """Every batch must split evenly into micro-batches and BatchNorm groups."""
   accum_steps, bn_groups = config.optim.accum_steps, config.model.bn_groups
   for size, batch in plan.shapes:
     if batch % (accum_steps * layout.num_devices):
-      raise config_lib.ConfigError(
+      raise ConfigError(
         f"config.optim.accum_steps={accum_steps} on {layout.num_devices} "
         f"device(s) does not divide the batch of {batch} at {size} px; set "
         "config.plan.batch_multiple to a multiple of their product"
       )
     if batch // accum_steps % bn_groups:
-      raise config_lib.ConfigError(
+      raise ConfigError(
         f"config.model.bn_groups={bn_groups} does not divide the batch of "
         f"{batch // accum_steps} images at {size} px"
       )
 
 
-def evaluation_steps(
-  plan: plan_lib.BatchPlan, every_epochs: int
-) -> frozenset[int]:
+def evaluation_steps(plan: BatchPlan, every_epochs: int) -> frozenset[int]:
   """Steps to evaluate after: the ends of epochs, and of the run."""
   ends = [*plan.epoch_starts[1:].tolist(), plan.num_steps]
   return frozenset({*ends[every_epochs - 1 :: every_epochs], plan.num_steps})
 
 
-def _initial_model(config: config_lib.Config, model: models.Net) -> Start:
+def _initial_model(config: Config, model: models.Net) -> Start:
   """What gives the net with weights, and says where they are from."""
   seed, fields = config.seed, config.weights.to_dict()
 
+  @section("weights")
   def initial() -> tuple[models.Net, str]:
-    with config_lib.section("weights"):
-      return weights.start(model, seed, **fields)
+    return weights.start(model, seed, **fields)
 
   return initial
 
 
 def initial_state(
   model: nnx.Module,
-  task: task_lib.Task,
+  task: Task,
   recipe: steps.Recipe,
   layout: sharding.Layout,
 ) -> steps.TrainState:
@@ -489,7 +490,7 @@ def initial_state(
 
 def state_shapes(
   model: nnx.Module,
-  task: task_lib.Task,
+  task: Task,
   recipe: steps.Recipe,
   layout: sharding.Layout,
 ) -> Any:

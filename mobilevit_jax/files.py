@@ -28,6 +28,8 @@ def whole(path: epath.PathLike, *, force: bool = False) -> Iterator[Any]:
     FileExistsError: if `path` exists, without `force`.
   """
   path = epath.Path(path)
+  # In the same folder, so that renaming stays within one file system, where it
+  # is atomic.
   part = path.with_name(f".part-{path.name}")
   old = path.with_name(f".old-{path.name}")
   if old.exists() and not path.exists():
@@ -40,6 +42,7 @@ def whole(path: epath.PathLike, *, force: bool = False) -> Iterator[Any]:
     sync(part)  # before it has the name: else a power cut may leave it empty
     if part.is_dir() and path.exists():  # nothing can be renamed onto a folder
       path.rename(old)
+    # Either name now holds a whole file; there is no moment without one.
     part.replace(path)
     sync(path.parent, deep=False)
   finally:

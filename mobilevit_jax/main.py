@@ -17,7 +17,8 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import flags_parser
+from mobilevit_jax.config import UserError
 from mobilevit_jax.run import stop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A name, or a file")
@@ -37,6 +38,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
 @stop.in_one_line("main", "what the run saved is whole; start again to go on")
 def _run(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
+  # absl logs at INFO from a dozen libraries; what a run says is printed.
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   # What is compiled is kept from run to run, since a step takes XLA 20 s.
@@ -59,7 +61,8 @@ def _run(unused_argv: list[str]) -> int:
     train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     if _CONFIG.value.report:
       report.after_training(_WORKDIR.value)
-  except (config_lib.UserError, OSError) as error:
+  except (UserError, OSError) as error:
+    # Other processes may be waiting for this one.
     print(f"error: {error}", file=sys.stderr)
     return distributed.leave(1)
   return 0
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   if argv is not None:
     sys.argv[1:] = argv  # ml_collections looks there for the fields to set
   flags.mark_flag_as_required("config")
-  app.run(_run, flags_parser=config_lib.parser(flags.FLAGS, _CONFIG, __doc__))
+  app.run(_run, flags_parser=flags_parser(flags.FLAGS, _CONFIG, __doc__))
 
 
 if __name__ == "__main__":

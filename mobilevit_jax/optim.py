@@ -60,14 +60,17 @@ def warmup_cosine(
   def schedule(step: ArrayLike) -> jax.Array:
     step = jnp.asarray(step)
     real = step.astype(jnp.result_type(float))  # float64 where enabled
+    # v0.1 updates the cosine once an epoch: within it the rate is constant.
     if cosine_unit == "epoch":
       epoch = jnp.searchsorted(starts, step, side="right") - 1
       progress = epoch.astype(real.dtype) / len(starts)
     else:
       progress = real / num_steps
+    # (1 + cos(pi t)) / 2 falls from 1 to 0.
     cosine = (1 + jnp.cos(jnp.pi * progress)) / 2
     rate = final_lr + (peak_lr - final_lr) * cosine
     warm = init_lr + real * ((peak_lr - init_lr) / max(warmup_steps, 1))
+    # The warm-up replaces the cosine's first part, and doesn't shift it.
     return jnp.where(step < warmup_steps, warm, rate)
 
   return schedule
@@ -96,6 +99,8 @@ def adamw(
     clip_norm: largest global norm of the gradient; None does not clip.
   """
   mask = _decay_mask(weight_decay, decay)
+  # AdamW (arXiv 1711.05101): the decay is apart from the moments, and times the
+  # rate.
   optimizer = optax.adamw(
     schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask
   )
@@ -126,6 +131,7 @@ def sgd(
     raise ValueError(f"momentum={momentum} must be at least 0 and below 1")
   mask = _decay_mask(weight_decay, decay)
   optimizer = optax.chain(
+    # torch's order: gradient + decay, then the momentum's sum, then the rate.
     optax.add_decayed_weights(weight_decay, mask),
     optax.sgd(schedule, momentum=momentum),
   )
@@ -159,6 +165,7 @@ def _decay_mask(weight_decay: float, decay: str) -> Callable[[Any], Any] | None:
     raise ValueError(f"decay={decay!r} must be 'all' or 'no_norm_bias'")
   if decay == "all":
     return None
+  # Biases, scales and statistics have one axis; kernels two or more.
   return lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
 
@@ -168,6 +175,7 @@ def _clipped(
   if most is None:
     return optimizer
   if most <= 0:
+    # Before anything else looks at the gradient.
     raise ValueError(f"clip_norm={most} must be above 0, or None")
   return optax.chain(_clip_by_global_norm(most), optimizer)
 
@@ -227,10 +235,12 @@ def layer_rates(
   last = len(layers) - 1
   rates = {}
   for index, name in enumerate(layers):
+    # The last part has the full rate, each before it `layer_decay` less.
     rates[name] = layer_decay ** (last - index)
     if trained is not None:
       rates[name] = float(name in trained)
     if name.startswith("head/"):
+      # Of the head alone, on top of the decay.
       rates[name] *= head_rate
   return rates
 
@@ -243,6 +253,7 @@ def scale_updates(rates: Mapping[str, float]) -> optax.GradientTransformation:
   """
 
   def scale(updates: Any, params: Any) -> Any:
+    # Weight decay is part of the update by now, so frozen parts don't decay.
     del params
     net = {
       owner: {

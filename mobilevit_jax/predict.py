@@ -19,23 +19,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files as writer
 from mobilevit_jax import steps
 from mobilevit_jax.command import arguments
+from mobilevit_jax.config import foreign
 from mobilevit_jax.data import augment
 from mobilevit_jax.data import examples
 from mobilevit_jax.data.sources import files
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.run import sharding
 from mobilevit_jax.run import stop
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Pictured
+from mobilevit_jax.tasks.task import Rows
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.labels import find_class_names
+from mobilevit_jax.weights.source import read_weights
+from mobilevit_jax.weights.source import Which
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Prediction:
   name: str
   size: tuple[int, int]
   pixels: np.ndarray
-  outputs: task_lib.Rows
+  outputs: Rows
 
 
 class Predictor:
@@ -69,7 +71,7 @@ class Predictor:
     source: str,
     *,
     variant: str | None = None,
-    which: source_lib.Which = "auto",
+    which: Which = "auto",
     preset: str | None = None,
     size: int | None = None,
     labels: str | None = None,
@@ -81,7 +83,7 @@ class Predictor:
       source: see `load_weights`.
       variant: `"xxs"`, `"xs"` or `"s"`, to insist on; else read off the
         weights.
-      which: of a run's workdir; see `weights.source.read`.
+      which: of a run's workdir; see `weights.source.read_weights`.
       preset: how images are cropped; by default as the run's own evaluation
         does, or as the weights' dialect was.
       size: image side; by default the run's own, or 256.
@@ -93,19 +95,20 @@ class Predictor:
     Raises:
       ValueError, OSError: if anything can't be read or does not fit.
     """
-    found = source_lib.read(source, which=which)
+    # --- The net, and the names of its classes.
+    found = read_weights(source, which=which)
     fields = io.find_model(found)
     self._model = io.build_model(found, variant=variant)
     dialect = names.detect(found.tensors)
-    self.class_names = labels_lib.class_names(
-      labels, found, fields["num_classes"]
-    )
+    self.class_names = find_class_names(labels, found, fields["num_classes"])
+    # --- The task of its head, and how images are shown to it.
     task = experiment.task_of(fields.get("head", "classifier"))
     self._kind = experiment.TASKS[task]
     if size is None and not found.crop:
       size = self._kind.size
     self.crop = presets.choose(dialect, found.crop, preset=preset, size=size)
     # A run's images are seen as its evaluation saw them.
+    # Of the run's sections, only what the task takes over.
     of_task, of_transform = (
       {name: value for name, value in own.items() if name in self._kind.kept}
       if isinstance(own := (found.config or {}).get(section), dict)
@@ -118,7 +121,8 @@ class Predictor:
           f"--protocol={protocol}: these weights are no segmenter"
         )
       of_task["protocol"] = of_transform["protocol"] = protocol
-    with config_lib.foreign(source):
+    # A run's configuration comes from a file, and may hold anything.
+    with foreign(source):
       self.task = self._kind.make(None, fields["num_classes"], **of_task)
       self._transform = self._kind.transform(
         **self._kind.view(self.crop), **of_transform
@@ -140,6 +144,7 @@ class Predictor:
       batch: images at a time.
       report: called with a line about each image that can't be read.
     """
+    # Broken images become padding, and are told by name.
     source = files.FileSource(paths, self.class_names)
     setup = experiment.Evaluation(
       task=self.task,
@@ -194,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(writer.printable(message))
 
   try:
+    # --- Everything that can be refused, before the first image is opened.
     _check_counts(size=args.size, batch=args.batch, top=args.top)
     paths = files.find_images(args.images)
     predictor = Predictor(
@@ -210,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     if args.coco is not None and not hasattr(predictor.task, "coco_results"):
       raise ValueError(f"--coco={args.coco} needs weights of a detector")
+    # --- Image by image: results appear as they come.
     found = predictor(paths, batch=args.batch, report=report_image)
     for prediction in found:
       _show(prediction, predictor, args, report_image)
@@ -242,6 +249,7 @@ def _show(
   """Prints what is seen, and draws it where that is asked for."""
   task, class_names = predictor.task, predictor.class_names
   top = task.describe(prediction.outputs, class_names, args.top)
+  # NaN would be printed as a probability.
   if any(math.isnan(entry[task.score]) for entry in top):
     report(f"{prediction.name}: the net's answer is not a number")
     return
@@ -257,7 +265,7 @@ def _show(
     # With its old ending in the name, so that a.jpg and a.png don't meet.
     name = f"{pathlib.PurePath(prediction.name).name}.png"
     pixels = prediction.pixels
-    if isinstance(task, task_lib.Pictured):
+    if isinstance(task, Pictured):
       # Whole, and of the size that the image has.
       data = pathlib.Path(prediction.name).read_bytes()
       pixels = augment.decode(data, prediction.name)

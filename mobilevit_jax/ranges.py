@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import optim
+from mobilevit_jax.config import ConfigError
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import plan
 from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import segment
-from mobilevit_jax.run import tracker
+from mobilevit_jax.run.tracker import TRACKERS
 from mobilevit_jax.tasks import segment as segment_task
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source
@@ -51,11 +51,10 @@ class Rule:
     """Raises `ConfigError` naming the field, unless the value fits."""
     if self.fits(value):
       return
+    # The closest word is nearly always the one that was meant.
     near = difflib.get_close_matches(str(value), [*self.words()], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise config_lib.ConfigError(
-      f"config.{name}={value!r} must be {self}{hint}"
-    )
+    raise ConfigError(f"config.{name}={value!r} must be {self}{hint}")
 
   def __str__(self) -> str:
     return self.allowed.format(words=", ".join(self.words()))
@@ -64,6 +63,7 @@ class Rule:
 def _is_number(value: Any) -> bool:
   # A bool is an int to Python, and a slip to us.
   number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  # numpy's numbers count too; NaN and infinity don't.
   return number and math.isfinite(value)
 
 
@@ -135,6 +135,7 @@ def several(rule: Rule) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
+  # The rule's words stay, so that a slip is still recognised.
   """None, or what a rule allows."""
   return dataclasses.replace(
     rule,
@@ -156,7 +157,7 @@ RULES: dict[str, Rule] = {
   # JAX's keys take 32 bits: a longer seed would be another's without a word.
   "seed": whole(0, 2**32 - 1),
   "log_every_steps": whole(1),
-  "tracker": one_of(*tracker.TRACKERS),
+  "tracker": one_of(*TRACKERS),
   "report": SWITCH,
   "model.name": any_of(
     lambda: (v for f in models.FAMILIES.values() for v in f.variants)
@@ -286,17 +287,19 @@ def check(fields: Mapping[str, Any], tasks: Iterable[str]) -> None:
     tasks: what `task.name` may be.
 
   Raises:
-    config_lib.ConfigError: in one line that names the first field that is
+    ConfigError: in one line that names the first field that is
       wrong, its value, what is allowed and the closest right word.
   """
+  # A task's own rules replace the common ones of the same name.
   own = _OF_TASK.get(str(fields["task.name"]), {})
   for name, rule in (RULES | own | {"task.name": one_of(*tasks)}).items():
     if name in fields:
       rule.check(name, fields[name])
+  # What depends on the model as well: the smallest image it takes.
   smallest = models.family_of(fields["model.name"]).smallest
   for name in ("plan.sizes", "eval.size"):
     if min(np.atleast_1d(fields[name])) < smallest:
-      raise config_lib.ConfigError(
+      raise ConfigError(
         f"config.{name}={fields[name]!r} must be at least {smallest}, the "
         f"smallest image that {fields['model.name']} takes"
       )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mobilevit_jax import optim
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 Tree = Any  # nested dict of arrays
 
@@ -58,6 +58,7 @@ class Recipe:
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+  # Inside jit plain dicts are cheaper to trace than NNX's graph objects.
   """Structure, parameters and BatchNorm statistics, as nested dicts."""
   graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
   return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
@@ -106,7 +107,7 @@ def train_step(
   *,
   graphdef: nnx.GraphDef,
   recipe: Recipe,
-  task: task_lib.Task,
+  task: Task,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update.
 
@@ -126,6 +127,7 @@ def train_step(
   # --- Forward and backward ---------------------------------------------------
 
   def loss_fn(params: Tree, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+    # A model for this trace alone: its BatchNorm writes into these copies.
     model = merge(graphdef, params["net"], state.batch_stats)
     loss, metrics = task.loss(
       model,
@@ -135,6 +137,7 @@ def train_step(
       frozen,
       state.step,
     )
+    # What the forward pass recorded: the next step's running statistics.
     stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
     return loss, (metrics, stats)
 
@@ -145,6 +148,7 @@ def train_step(
   if recipe.accum_steps == 1:
     result = grad_fn(state.params, batch, key)
   else:
+    # Sums over the parts would change with their number; means don't.
     result = _mean_over_micro_batches(
       lambda *micro: grad_fn(state.params, *micro),
       batch,
@@ -163,6 +167,8 @@ def train_step(
   # --- Averages: of the weights, and of BatchNorm's statistics ----------------
 
   momentum = recipe.ema_momentum(state.step)
+  # EMA also averages BatchNorm's statistics, as ml-cvnets' does: they are what
+  # evaluation uses.
   new = TrainState(
     step=state.step + 1,
     params=params,
@@ -205,11 +211,13 @@ def _mean_over_micro_batches(
 
   def add(total: Tree, part: tuple[jax.Array, Tree]) -> tuple[Tree, None]:
     index, micro = part
+    # A key of its own for each part: dropout must differ between them.
     out = fn(micro, jax.random.fold_in(key, index))
     return jax.tree.map(jnp.add, total, out), None
 
   parts = jax.tree.map(split_leading, batch)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
+  # The scan needs a first total; shapes come without a forward pass.
   zeros = jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(fn, first, key)
   )
@@ -223,7 +231,7 @@ def eval_step(
   batch: dict[str, jax.Array],
   *,
   graphdef: nnx.GraphDef,
-  task: task_lib.Task,
+  task: Task,
 ) -> dict[str, jax.Array]:
   """The task's outputs for one batch, `[b, ...]` each, padding and all."""
   model = merge(graphdef, params, batch_stats)

@@ -71,12 +71,14 @@ def summarize(model: Any, height: int, width: int) -> list[Layer]:
   def run(state: Any, images: jax.Array) -> Any:
     net = nnx.merge(graphdef, state)
     for path in model.layers:
+      # `layers` has each part's path: its owner gets the stand-in.
       *parents, name = path.split("/")
       owner = functools.reduce(getattr, parents, net)
       title = path.removeprefix("backbone/").replace("/", ".")
       setattr(owner, name, _observe(getattr(owner, name), title, layers))
     return net(images)
 
+  # Shapes alone: nothing is computed, whatever the size of the net.
   image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   jax.eval_shape(run, state, image)
   return layers
@@ -86,9 +88,11 @@ def _observe(part: Any, name: str, layers: list[Layer]) -> Any:
   """A stand-in for a part, or its blocks, that notes what passes through."""
   if isinstance(part, nnx.List):
     blocks = enumerate(part)
+    # Static, as the stand-ins aren't modules that NNX could trace.
     return nnx.static([_observe(b, f"{name}.{i}", layers) for i, b in blocks])
 
   def observed(x: Any, *rest: Any) -> Any:
+    # The part's own program, counted operator by operator.
     run = jax.make_jaxpr(lambda x: part(x, *rest), return_shape=True)
     jaxpr, out = run(x)
     params = jax.tree.leaves(nnx.state(part, nnx.Param))
@@ -123,14 +127,18 @@ def _count(jaxpr: core.Jaxpr) -> Macs:
     if eqn.primitive.name == "conv_general_dilated":
       # Taps times input channels of the group, for each output.
       kernel = operands[1].shape
+      # rhs_spec: which axis of the kernel is the output.
       out_axis = eqn.params["dimension_numbers"].rhs_spec[0]
       per_output = math.prod(kernel) // kernel[out_axis]
       total += Macs(conv=math.prod(operands[-1].shape) * per_output)
     elif eqn.primitive.name == "dot_general":
+      # A batched product multiplies two activations, which only attention does
+      # here; one without a batch has weights on one side.
       (contract, _), (batch, _) = eqn.params["dimension_numbers"]
       depth = math.prod(operands[0].shape[axis] for axis in contract)
       macs = math.prod(operands[-1].shape) * depth
       total += Macs(attention=macs) if batch else Macs(linear=macs)
+    # Programs inside: jitted functions, scans, conditionals.
     inner = core.jaxprs_in_params(eqn.params)
     total = sum(map(_count, inner), total)
   return total

@@ -11,11 +11,14 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import steps
 from mobilevit_jax import summary
+from mobilevit_jax.config import changes_since
+from mobilevit_jax.config import Config
+from mobilevit_jax.config import ConfigError
+from mobilevit_jax.config import save_record
 from mobilevit_jax.data import check
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.run import bad_images
@@ -24,14 +27,19 @@ from mobilevit_jax.run import checkpoint
 from mobilevit_jax.run import clock
 from mobilevit_jax.run import distributed
 from mobilevit_jax.run import lock
-from mobilevit_jax.run import progress as progress_lib
 from mobilevit_jax.run import stop
 from mobilevit_jax.run import tracker
-from mobilevit_jax.run import writer as writer_lib
+from mobilevit_jax.run.progress import NonFiniteError
+from mobilevit_jax.run.progress import Progress
+from mobilevit_jax.run.progress import rank
+from mobilevit_jax.run.writer import listed
+from mobilevit_jax.run.writer import parameter_table
+from mobilevit_jax.run.writer import progress_line
+from mobilevit_jax.run.writer import Writer
 
 
 def train_and_evaluate(
-  config: config_lib.Config, workdir: epath.PathLike
+  config: Config, workdir: epath.PathLike
 ) -> evaluate.Metrics:
   """Trains to the end of the plan, resuming from `workdir` where it can.
 
@@ -43,17 +51,18 @@ def train_and_evaluate(
     The last evaluation.
 
   Raises:
-    config_lib.ConfigError: before anything is compiled or written.
+    ConfigError: before anything is compiled or written.
     stop.Stopped: after a signal, once the run is saved.
-    progress_lib.NonFiniteError: with the step and the last good checkpoint.
+    NonFiniteError: with the step and the last good checkpoint.
   """
+  # --- What can be refused is refused here, before anything is written.
   run = experiment.build(config)
   evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
   is_new = not checkpoint.exists(workdir)
   open_tracker = tracker.opener(run.record["tracker"], workdir, run.record)
   initial, words = run.initial_model() if is_new else (None, "")
-  for change in config_lib.changes(run.record, workdir):
+  for change in changes_since(run.record, workdir):
     bar.say(f"warning: differs from this run's last start: {change}")
   _describe(run, evaluator)
   if words:
@@ -61,6 +70,7 @@ def train_and_evaluate(
   checked = _check_data(run) if is_new and run.checked else None
 
   with contextlib.ExitStack() as stack:
+    # --- From here on the folder is this run's: everything is closed in turn.
     signals = stack.enter_context(
       stop.StopSignals(
         lambda name: bar.say(f"{name}: stopping after this step"),
@@ -74,15 +84,16 @@ def train_and_evaluate(
       workdir, keep=run.cadence.keep, say=bar.say
     )
     stack.callback(checkpoints.close)
+    # Either the first state, or that of the newest checkpoint.
     state, progress = _start(run, initial, checkpoints, workdir)
 
     # Only folders were made so far: what can't go on has said so before it
     # replaces what an earlier start wrote.
     if is_first:
-      config_lib.save(run.record, run.source.class_names, workdir)
+      save_record(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = writer_lib.Writer(
+    writer = Writer(
       workdir, enabled=is_first, say=bar.say, open_tracker=open_tracker
     )
     stack.callback(writer.close)
@@ -96,25 +107,25 @@ def train_and_evaluate(
     trace = clock.Trace(workdir, **run.profile)
     stack.callback(trace.close)
     tools = _Tools(writer, checkpoints, signals, trace, ledger)
+    # --- The loop, and what its errors mean to the user.
     try:
       return _loop(run, state, progress, evaluator, tools)
     except jax.errors.JaxRuntimeError as error:
       distributed.leave_if_lost(error)
       raise
-    except progress_lib.NonFiniteError as error:
+    except NonFiniteError as error:
+      # Wait: "last good" must be one that is on the disk.
       checkpoints.wait()
       step = checkpoints.latest_step()
       where = "none was saved" if step is None else f"step {step} in {workdir}"
-      raise progress_lib.NonFiniteError(
-        f"{error}; last good checkpoint: {where}"
-      ) from None
+      raise NonFiniteError(f"{error}; last good checkpoint: {where}") from None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tools:
   """What the loop writes to and listens to."""
 
-  writer: writer_lib.Writer
+  writer: Writer
   checkpoints: checkpoint.Checkpoints
   signals: stop.StopSignals
   trace: clock.Trace
@@ -125,19 +136,20 @@ def _take(folder: epath.Path, stack: contextlib.ExitStack) -> None:
   """Keeps other runs out of the folder until the stack is closed.
 
   Raises:
-    config_lib.ConfigError: in all processes, if another run is at work there.
+    ConfigError: in all processes, if another run is at work there.
   """
   held = lock.Lock(folder, say=bar.say)
 
   def take() -> str:
     try:
       held.take()
-    except config_lib.ConfigError as error:
+    except ConfigError as error:
       return str(error)
     return ""
 
+  # Process 0 takes the folder for all: others have no business with the lock.
   if refusal := distributed.from_first(take):
-    raise config_lib.ConfigError(refusal)
+    raise ConfigError(refusal)
   stack.callback(held.release)
 
 
@@ -146,7 +158,7 @@ def _start(
   initial: Any,
   checkpoints: checkpoint.Checkpoints,
   workdir: epath.PathLike,
-) -> tuple[steps.TrainState, progress_lib.Progress]:
+) -> tuple[steps.TrainState, Progress]:
   """The state and the progress of the newest checkpoint, or the first ones."""
   parts = (run.task, run.recipe, run.layout)
   if checkpoints.latest_step() is None:
@@ -154,24 +166,24 @@ def _start(
       initial, words = run.initial_model()
       bar.say(f"weights: {words}")
     state = experiment.initial_state(initial, *parts)
-    return state, progress_lib.Progress()
+    return state, Progress()
   shapes = experiment.state_shapes(run.model, *parts)
   start, state, fields = checkpoints.restore(shapes)
   num_steps = run.plan.num_steps
   if start > num_steps:
-    raise config_lib.ConfigError(
+    raise ConfigError(
       f"the newest checkpoint in {workdir} is of step {start}, past the "
       f"{num_steps} steps of this config; use another --workdir"
     )
   bar.say(f"weights: those of step {start} in {workdir}")
   bar.say(f"resuming at step {start} of {num_steps}")
-  return state, progress_lib.Progress.from_json(fields)
+  return state, Progress.from_json(fields)
 
 
 def _loop(
   run: experiment.Experiment,
   state: steps.TrainState,
-  progress: progress_lib.Progress,
+  progress: Progress,
   evaluator: evaluate.Evaluator,
   tools: _Tools,
 ) -> evaluate.Metrics:
@@ -198,15 +210,16 @@ def _loop(
   bar.say(f"compiled the evaluation in {time.monotonic() - begin:.1f} s")
   go_on()
 
+  # Used after a checkpoint, and once before the loop.
   def evaluate_now(step: int) -> evaluate.Metrics:
     metrics = evaluator(evaluate.weights_of(state))
     writer.write(step, "eval", metrics)
-    bar.say(f"step {step}/{num_steps} eval {writer_lib.listed(metrics)}")
+    bar.say(f"step {step}/{num_steps} eval {listed(metrics)}")
     name = f"ema_{run.task.best}"
     value, loss = metrics[name], metrics.get("ema_loss", 0.0)
     best.add(step, value, loss)
     # It may hold one of the future: a killed run got further than this.
-    if progress_lib.rank(value, loss, step) > checkpoints.best():
+    if rank(value, loss, step) > checkpoints.best():
       checkpoints.save_best(step, state, name, value, loss)
     return metrics
 
@@ -218,6 +231,7 @@ def _loop(
     start, num_steps, began, progress.useful_seconds, peak_flops
   )
   with run.batches(start) as batches, bar.steps(start, num_steps) as shown:
+    # One batch is always on its way to the devices before its step.
     if start < num_steps:
       batch, bad_ids, wait = _next_batch(run, batches)
     for step in range(start, num_steps):
@@ -233,8 +247,10 @@ def _loop(
       progress.step = done = step + 1
       timer.add(images, wait, summary.train_flops(macs.get(size, 0), images))
       ledger.add(bad_ids)
+      # Loading overlaps with the step, which runs asynchronously.
       if done < num_steps:
         batch, bad_ids, wait = _next_batch(run, batches)
+      # Reads the step before: this one may still run.
       window.add(done, metrics)
       shown.update()
       tools.trace.end(done, metrics)
@@ -251,7 +267,7 @@ def _loop(
           values["bad_images"] = ledger.update()
         with timer.logging():
           writer.write(done, "train", values)
-          bar.say(writer_lib.progress_line(done, num_steps, values, left))
+          bar.say(progress_line(done, num_steps, values, left))
 
       # --- Checkpoint -------------------------------------------------------
 
@@ -338,6 +354,7 @@ def _next_batch(
   batch = next(batches)
   wait = time.monotonic() - begin
   bad_ids = batch.pop("bad_ids", None)
+  # device_put is asynchronous, so the copy overlaps with the step.
   return run.layout.put_batch(batch), bad_ids, wait
 
 
@@ -348,7 +365,7 @@ def _check_data(run: experiment.Experiment) -> check.Report | None:
     What the first process found, there; None in the others.
 
   Raises:
-    config_lib.ConfigError: with the reason, where training makes no sense.
+    ConfigError: with the reason, where training makes no sense.
   """
   reports: list[check.Report] = []
 
@@ -360,7 +377,7 @@ def _check_data(run: experiment.Experiment) -> check.Report | None:
 
   # Reading a large set takes longer than processes wait for each other.
   if refusal := distributed.from_first(work):
-    raise config_lib.ConfigError(f"config.data: {refusal}")
+    raise ConfigError(f"config.data: {refusal}")
   return reports[0] if reports else None
 
 
@@ -379,5 +396,5 @@ def _describe(
   )
   bar.say(f"plan: {plan.num_steps} steps in {plan.num_epochs} epochs")
   _, params, _ = steps.split(run.model)
-  for line in writer_lib.parameter_table(params, run.model.layers):
+  for line in parameter_table(params, run.model.layers):
     bar.say(line)

@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from configs import digits
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import models
 from mobilevit_jax import train
+from mobilevit_jax.config import ConfigError
 from mobilevit_jax.data import examples
 from mobilevit_jax.run import stop
 from mobilevit_jax.run import writer
@@ -95,7 +95,7 @@ def test_evaluation_of_nothing_but_broken_images_fails(config, folder):
 def test_unknown_policy_is_refused(config, tmp_path):
   config.data.on_bad_image = "skip"
   message = "config.data.on_bad_image='skip' must be one of error, replace"
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(ConfigError, match=message):
     train.train_and_evaluate(config, tmp_path / "run")
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from configs import finetune
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import models
 from mobilevit_jax import train
+from mobilevit_jax.config import ConfigError
 from tests import tiny
 
 
@@ -54,7 +54,7 @@ def test_few_shot_may_want_one_image_of_a_class(config):
 
 def test_refuses_before_anything_is_written(config, tmp_path):
   (tmp_path / "photos/train/dog/0.png").write_bytes(b"broken")
-  with pytest.raises(config_lib.ConfigError) as caught:
+  with pytest.raises(ConfigError) as caught:
     train.train_and_evaluate(config, tmp_path / "run")
   message = str(caught.value)
   assert message.startswith("config.data: this data can't be trained on: ")

@@ -8,12 +8,15 @@ from configs import digits
 from configs import finetune
 from configs import imagenet
 from mobilevit_jax import __version__
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import create_model
 from mobilevit_jax import experiment
 from mobilevit_jax import models
 from mobilevit_jax import steps
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.config import changes_since
+from mobilevit_jax.config import ConfigError
+from mobilevit_jax.config import save_record
+from mobilevit_jax.config import to_record
+from mobilevit_jax.data.plan import BatchPlan
 from mobilevit_jax.run import sharding
 from mobilevit_jax.weights import save_weights
 from mobilevit_jax.weights import source
@@ -40,7 +43,7 @@ def test_digits_builds():
 def test_imagenet_is_the_recipe_of_v01(variant):
   config = imagenet.get_config(variant)
   fields = config.plan.to_dict()
-  plan = plan_lib.BatchPlan(1_281_167, seed=0, **fields)
+  plan = BatchPlan(1_281_167, seed=0, **fields)
   assert plan.shapes == [
     (160, 2624), (192, 1792), (256, 1024), (288, 1024), (320, 1024),
   ]  # fmt: skip
@@ -58,7 +61,7 @@ def test_imagenet_is_the_recipe_of_v01(variant):
 @pytest.mark.parametrize("variant", ["v2_050", "v2_100", "v2_200", "v3_075"])
 def test_imagenet_is_the_recipe_of_v02(variant):
   config = imagenet.get_config(variant)
-  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  plan = BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
   assert plan.shapes == [(256, 1024)]  # one size
   recipe = experiment.make_recipe(config, plan, NET)
   peak, decay = {
@@ -82,7 +85,7 @@ def test_imagenet_is_the_recipe_of_v02(variant):
 
 def test_384_px_of_v2_are_ten_epochs_of_sgd():
   config = imagenet.get_config("v2_100,384")
-  plan = plan_lib.BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
+  plan = BatchPlan(1_281_167, seed=0, **config.plan.to_dict())
   assert plan.shapes == [(384, 128)] and plan.num_epochs == 10
   recipe = experiment.make_recipe(config, plan, NET)
   for step in (0, plan.num_steps - 1):
@@ -166,7 +169,7 @@ def test_bad_field_is_named_with_its_value(field, value, message):
   config = digits.get_config()
   with config.unlocked():
     _set(config, field, value)
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(ConfigError, match=message):
     experiment.build(config)
 
 
@@ -223,7 +226,7 @@ def test_run_starts_from_weights_with_a_new_head(tmp_path):
   config.weights.update(source=str(path), reset="classifier")
   run = experiment.build(config)
   initial, words = run.initial_model()
-  count = len(source.read(path).tensors)
+  count = len(source.read_weights(path).tensors)
   assert words == (
     f"{path} (timm, {count} tensors; the classifier is random, seed 0)"
   )
@@ -241,7 +244,7 @@ def test_transfer_without_weights_is_refused_with_the_ways_on():
   config = finetune.get_config("xxs,32")
   config.data.update(name="digits", eval_split="test")
   ways = r"hf://.* workdir of another run; .*VARIANT,scratch"
-  with pytest.raises(config_lib.ConfigError, match=ways):
+  with pytest.raises(ConfigError, match=ways):
     experiment.build(config).initial_model()
   config = finetune.get_config("xxs,scratch,32")
   config.data.update(name="digits", eval_split="test")
@@ -262,31 +265,31 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
   config = digits.get_config()
   config.weights.source = str(path)
   run = experiment.build(config)
-  with pytest.raises(config_lib.ConfigError, match=r"config.weights: .* fit"):
+  with pytest.raises(ConfigError, match=r"config.weights: .* fit"):
     run.initial_model()
 
 
 def test_changed_model_is_refused_and_other_changes_are_listed(tmp_path):
   def changes():
-    return config_lib.changes(config_lib.record(config), tmp_path)
+    return changes_since(to_record(config), tmp_path)
 
   config = digits.get_config()
   assert changes() == []
-  config_lib.save(config_lib.record(config), ("zero", "one"), tmp_path)
+  save_record(to_record(config), ("zero", "one"), tmp_path)
   assert changes() == []
   config.optim.peak_lr = 1e-3
   assert changes() == ["optim.peak_lr: 0.002 -> 0.001"]
   config.model.dropout = 0.2
-  with pytest.raises(config_lib.ConfigError, match=r"dropout: 0.05 -> 0.2"):
+  with pytest.raises(ConfigError, match=r"dropout: 0.05 -> 0.2"):
     changes()
 
 
 def test_run_of_another_version_is_refused_naming_both(tmp_path):
-  record = config_lib.record(digits.get_config())
+  record = to_record(digits.get_config())
   del record["version"]  # as the first version wrote it
-  config_lib.save(record, ("zero", "one"), tmp_path)
-  with pytest.raises(config_lib.ConfigError) as caught:
-    config_lib.changes(config_lib.record(digits.get_config()), tmp_path)
+  save_record(record, ("zero", "one"), tmp_path)
+  with pytest.raises(ConfigError) as caught:
+    changes_since(to_record(digits.get_config()), tmp_path)
   message = str(caught.value)
   assert "0.1.0" in message and __version__ in message and "\n" not in message
 

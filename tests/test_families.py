@@ -144,15 +144,15 @@ def test_weights_go_out_and_come_back(family_name, dialect, tmp_path):
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("format", formats.FORMATS)
-def test_is_exported_in_every_precision(model, format):
+@pytest.mark.parametrize("kind", formats.FORMATS)
+def test_is_exported_in_every_precision(model, kind):
   for package in ("ai_edge_litert", "onnx", "onnxruntime", "coremltools"):
     pytest.importorskip(package)
   images = verify.built_in_images(SIZE)
   expected = verify.answers_of_jax(model, images, contract.Options())
-  row = formats.FORMATS[format]
+  row = formats.FORMATS[kind]
   # StableHLO takes long: there the one with more rounding has to do.
-  first = -1 if format == "stablehlo" else 0
+  first = -1 if kind == "stablehlo" else 0
   for precision in row.precisions[first:]:
     options = contract.Options(precision, size=SIZE)
     pixels = verify.as_input(images, options)

@@ -10,10 +10,11 @@ from configs import fields
 from configs import finetune
 from configs import imagenet
 from configs import segment
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
 from mobilevit_jax import models
 from mobilevit_jax import ranges
+from mobilevit_jax.config import ConfigError
+from mobilevit_jax.config import flat_fields
 
 # Legal for no field at all.
 NEVER = (float("nan"), math.inf, -math.inf, -1, -0.5, object(), [], {}, b"x")
@@ -22,7 +23,7 @@ WORDS = ("", "nonsense", "1")
 
 
 def _flat(config):
-  return config_lib.flat(config.copy_and_resolve_references().to_dict())
+  return flat_fields(config.copy_and_resolve_references().to_dict())
 
 
 FIELDS = {
@@ -54,7 +55,7 @@ def test_configurations_are_legal(config):
 
 
 def _refusal(name, value):
-  with pytest.raises(config_lib.ConfigError) as caught:
+  with pytest.raises(ConfigError) as caught:
     ranges.check(FIELDS | {name: value}, experiment.TASKS)
   message = str(caught.value)
   assert message.startswith(f"config.{name}=") and "\n" not in message
@@ -99,7 +100,7 @@ def test_what_no_field_may_be_is_refused_in_one_line(name):
   ],
 )
 def test_message_says_what_is_allowed(name, value, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(ConfigError, match=message):
     ranges.check(FIELDS | {name: value}, experiment.TASKS)
 
 

@@ -108,8 +108,8 @@ def test_base_has_no_tensorflow_and_every_extra_is_named(monkeypatch, capsys):
     with pytest.raises(config.ConfigError, match=install):
       sources.make_source(name, "train")
   with pytest.raises(config.ConfigError, match=install):
-    labels.class_names("tfds:mnist", source.Source("x", {}), 10)
-  numbers = labels.class_names(None, source.Source("x", {}), 1000)
+    labels.find_class_names("tfds:mnist", source.FoundWeights("x", {}), 10)
+  numbers = labels.find_class_names(None, source.FoundWeights("x", {}), 1000)
   assert numbers[999] == "class 999"
   assert data.main(["verify", "x"]) == 1
   assert re.search(install, capsys.readouterr().err)

@@ -7,6 +7,7 @@ from docs.generate import commands
 from docs.generate import configuration
 from docs.generate import demos
 from docs.generate import heads
+from docs.generate import peers
 from docs.generate import training
 from mobilevit_jax.weights import teaching
 
@@ -32,6 +33,8 @@ PARTS: dict[str, Callable[..., str]] = {
   "config_changes": configuration.changes,
   "config_own": configuration.own_fields,
   "demos": demos.links,
+  "figure_accuracy_by_latency": peers.accuracy_by_latency,
+  "figure_accuracy_by_size": peers.accuracy_by_size,
   "figure_block": architecture.block,
   "figure_deeplabv3": heads.deeplabv3,
   "figure_learning_rate": training.learning_rate,

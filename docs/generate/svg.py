@@ -33,6 +33,12 @@ class Drawing:
       f'height="{height:g}"/>'
     )
 
+  def circle(self, x: float, y: float, radius: float, kind: str) -> None:
+    """A disc of class `fig-KIND` about a centre."""
+    self._shapes.append(
+      f'<circle class="fig-{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>'
+    )
+
   def text(
     self,
     x: float,

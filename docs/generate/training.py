@@ -9,22 +9,23 @@ import numpy as np
 from configs import imagenet
 from docs.generate import svg
 from mobilevit_jax import optim
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.plan import BatchPlan
+from mobilevit_jax.data.plan import RULES
 
 NUM_IMAGES = 1_281_167  # of ImageNet-1k's training set
 
 
 @functools.cache
-def plan(**changes: Any) -> plan_lib.BatchPlan:
+def plan(**changes: Any) -> BatchPlan:
   """The plan of configs/imagenet.py, with fields of it changed."""
   config = imagenet.get_config()
   fields = {**config.plan.to_dict(), **changes}
-  return plan_lib.BatchPlan(NUM_IMAGES, seed=config.seed, **fields)
+  return BatchPlan(NUM_IMAGES, seed=config.seed, **fields)
 
 
 def batches() -> str:
   """A table: images and megapixels of a step, by size and by rule."""
-  shapes = {rule: dict(plan(rule=rule).shapes) for rule in plan_lib.RULES}
+  shapes = {rule: dict(plan(rule=rule).shapes) for rule in RULES}
   lines = [
     "| side, px | "
     + " | ".join(f"`{rule}`, images | megapixels" for rule in shapes)
@@ -42,7 +43,7 @@ def batches() -> str:
 def lengths() -> str:
   """A table: steps of an epoch and of 300, by rule."""
   rows = {
-    **{f"`{rule}`": plan(rule=rule) for rule in plan_lib.RULES},
+    **{f"`{rule}`": plan(rule=rule) for rule in RULES},
     "256 px alone": plan(sizes=(256,)),
   }
   lines = [

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command that the first argument names."""
   if argv is None:
     stop.begin()  # `python -m` has done that
+  # No argument at all is a question for help.
   name, *rest = [*(sys.argv[1:] if argv is None else argv), ""][:-1] or ["-h"]
   if name in ("-h", "--help", "help"):
     print(usage())
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What can't be parsed, and --help, end here, before anything is loaded.
     arguments.PARSERS[name]().parse_args(rest)
   command = COMMANDS[name]
+  # Only the module that is asked for is loaded.
   return importlib.import_module(command.module).main([*command.first, *rest])
 
 

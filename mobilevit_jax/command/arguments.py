@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 import pathlib
 
+# Words are repeated here, not imported: their tables are in modules that load
+# JAX. tests/command/test_command.py compares the two.
 _DIALECTS = ("jax", "timm", "hf", "cvnets", "cvnets_v02")
 _FORMATS = ("stablehlo", "litert", "onnx", "coreml")
 _PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8")
@@ -195,6 +197,8 @@ def models() -> argparse.ArgumentParser:
   return parser
 
 
+# `data`, `train` and `eval` parse by themselves: their arguments depend on a
+# sub-command, or on the configuration.
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
   "export": export,
   "models": models,

@@ -5,7 +5,8 @@ import ast
 from collections.abc import Sequence
 import sys
 
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import config_names
+from mobilevit_jax.config import shipped_configs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("name", nargs="?", help="print what it says of itself")
   args = parser.parse_args(argv)
-  names = config_lib.names()
+  names = config_names()
   if args.name is None:
     for name in names:
       about = _about(name).partition("\n")[0]
       print(f"{name:<{max(map(len, names))}}  {about}")
-    print(f"\nin {config_lib.shipped()}; mobilevit configs NAME says more")
+    print(f"\nin {shipped_configs()}; mobilevit configs NAME says more")
     return 0
   if args.name not in names:
     parser.error(f"no configuration {args.name!r}, only {', '.join(names)}")
@@ -32,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _about(name: str) -> str:
   """The docstring of a configuration, which is not run for it."""
-  text = (config_lib.shipped() / f"{name}.py").read_text()
+  # Parsed, not imported: a configuration is a program, which may need packages
+  # that a list of names should not.
+  text = (shipped_configs() / f"{name}.py").read_text()
   return ast.get_docstring(ast.parse(text)) or ""
 
 

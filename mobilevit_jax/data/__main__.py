@@ -24,8 +24,9 @@ import pathlib
 import sys
 from typing import Any
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
+from mobilevit_jax.config import need
+from mobilevit_jax.config import read_config
 from mobilevit_jax.run import stop
 
 _COMMANDS = ("prepare", "convert", "verify", "check", "show")
@@ -39,8 +40,12 @@ _TFDS_COMMANDS = ("prepare", "convert", "verify")
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; the exit code is 1 for a set that isn't sound."""
   words = [*(sys.argv[1:] if argv is None else argv)]
+  # The first form of the command had no subcommands: a set's name alone still
+  # prepares it.
   if words and words[0] not in (*_COMMANDS, "-h", "--help"):
     words.insert(0, "prepare")
+  # Fields of a configuration (--config.FIELD=VALUE) are unknown to argparse,
+  # and are passed on by `show` alone.
   parser = _parser()
   args, args.fields = parser.parse_known_args(words)
   known = "--config." if args.run is _show else "nothing"
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
   try:
     if words[0] in _TFDS_COMMANDS:
-      config_lib.need("tensorflow_datasets", "tfds", f"data {words[0]}")
+      need("tensorflow_datasets", "tfds", f"data {words[0]}")
     return args.run(args)
   except (ValueError, OSError) as error:
     print(f"data: {files.printable(str(error))}", file=sys.stderr)
@@ -63,6 +68,7 @@ def _prepare(args: argparse.Namespace) -> int:
   if args.num_shards is not None and args.num_shards < 1:
     raise ValueError(f"--num_shards={args.num_shards} must be at least 1")
   builder = tfds_source.make_builder(args.name, args.data_dir)
+  # Before the download: a set without images and labels is of no use here.
   download.check_features(args.name, builder.info.features)
   for folder, size in download.leftovers(builder.data_path):
     what = f"{folder}, {download.gigabytes(size)}"
@@ -137,6 +143,7 @@ def _check(args: argparse.Namespace) -> int:
     for name in names
   }
   size, fits = args.size, None
+  # Detection sets: what an anchor can match is part of the check.
   if all(isinstance(source, boxes.Boxed) for source in splits.values()):
     # Which boxes a net can match is known to the task, with JAX and all.
     from mobilevit_jax import experiment
@@ -159,7 +166,8 @@ def _show(args: argparse.Namespace) -> int:
 
   if args.images < 1:
     raise ValueError(f"--images={args.images} must be at least 1")
-  config = config_lib.read(args.config, args.fields)
+  config = read_config(args.config, args.fields)
+  # In this process: a sheet of images needs no worker to be started.
   config.data.num_workers = 0
   run = experiment.build(config)
   if not 0 <= args.step < run.plan.num_steps:
@@ -171,12 +179,16 @@ def _show(args: argparse.Namespace) -> int:
     for batch in batches:
       for place in range(len(batch["ids"])):
         row = {name: array[place] for name, array in batch.items()}
+        # The task draws its own truth, so that this works for masks and boxes
+        # too.
         truth = run.task.truth(row, names)
         picture = run.task.draw(row["images"], truth, names)
         pictures.append(Image.fromarray(picture))
       if len(pictures) >= args.images:
         break
   del pictures[args.images :]
+  # Pictures may differ in size, by their legends; each has a cell of the
+  # largest.
   side = max(max(picture.size) for picture in pictures) + 4
   columns = math.ceil(len(pictures) ** 0.5)
   rows = math.ceil(len(pictures) / columns)

@@ -23,6 +23,7 @@ MAX_PIXELS = 100_000_000
 # The centre crop takes 256 of 288 pixels, whatever the size (paper, 4.1).
 EVAL_RESIZE = 288 / 256
 
+# torchvision's number, which ml-cvnets has too.
 _CROP_TRIES = 10
 _ERASE_SCALE = (0.02, 0.4)
 _ERASE_RATIO = (0.3, 1 / 0.3)
@@ -73,10 +74,12 @@ def decode(
   Raises:
     examples.ImageError: if it is empty, truncated, too large or no image.
   """
+  # Some sources, such as the digits, hold pixels already.
   if isinstance(image, np.ndarray):
     return _check_pixels(image, name)
   if not image:
     raise examples.ImageError(f"{name}: the image is empty (0 bytes)")
+  # The header first: a file of a kilobyte may ask for gigabytes of pixels.
   size = headers.size(image)
   if size is not None and size[0] * size[1] > max_pixels:
     raise examples.ImageError(
@@ -84,6 +87,8 @@ def decode(
       f"{max_pixels} that are decoded (config.transform.max_pixels)"
     )
   try:
+    # Cut files are refused here: OpenCV fills what is missing with grey, and
+    # says so only on stderr.
     pixels = None
     if size is not None and not headers.is_cut(image):
       data = np.frombuffer(image, np.uint8)
@@ -112,6 +117,7 @@ def _check_pixels(image: np.ndarray, name: str) -> np.ndarray:
       f"{name}: pixels of type {image.dtype} and shape {image.shape} must be "
       "uint8 [h, w], [h, w, 1] or [h, w, 3]"
     )
+  # A view that repeats the one channel, without a copy.
   return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
@@ -138,16 +144,19 @@ def crop_box(
   Returns:
     (top, left, height, width) in pixels, inside the image and not empty.
   """
+  # Even in the logarithm: a ratio is as likely as its inverse.
   low, high = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(_CROP_TRIES):
     area = rng.uniform(*scale) * height * width
     aspect = math.exp(rng.uniform(low, high))
+    # From area = w h and aspect = w / h.
     w = round(math.sqrt(area * aspect))
     h = round(math.sqrt(area / aspect))
     if 0 < w <= width and 0 < h <= height:
       top = int(rng.integers(height - h + 1))
       left = int(rng.integers(width - w + 1))
       return top, left, h, w
+  # No try fitted, as in very long images: the largest box in the middle.
   aspect = min(max(width / height, ratio[0]), ratio[1])
   h = min(height, max(1, round(width / aspect)))
   w = min(width, max(1, round(height * aspect)))
@@ -173,6 +182,7 @@ def random_erase(
   if rng.random() >= p:
     return image
   height, width = image.shape[:2]
+  # An erased box is drawn as a crop is, by area and ratio.
   top, left, h, w = crop_box(
     height, width, rng, scale=_ERASE_SCALE, ratio=_ERASE_RATIO
   )
@@ -207,6 +217,8 @@ def resize_and_center_crop(
       f"resize_size={resize_size} must be at least the crop's size, {size}"
     )
   height, width = image.shape[:2]
+  # Only the middle can be seen in the result: a panorama needs no resize as a
+  # whole.
   longest = _LONGEST * min(height, width)
   if max(height, width) > longest:
     image = _center(image, min(height, longest), min(width, longest))

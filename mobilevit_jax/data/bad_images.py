@@ -18,6 +18,7 @@ from mobilevit_jax.data import transforms
 
 POLICIES = ("error", "replace")
 
+# A set in which sixteen random images are all broken has another problem.
 _TRIES = 16
 # Any number will do, but it has to stay the same forever.
 _KEY = 0x1BAD1
@@ -64,15 +65,19 @@ def load(
     examples.StorageError: if one can't be read.
   """
   reason = ""
+  # Replacements are lazy: no draw is made for a sound image.
   candidates = _candidates(example_id, len(source)) if replace else []
   for candidate in itertools.chain([example_id], candidates):
     try:
       return Loaded(transform.decode(source[candidate]), reason)
+    # A failing disk is no property of an image: replacing it would hide it.
     except examples.StorageError:
       raise
     except examples.ImageError as error:
       if not replace:
         raise
+      # The first reason is the one that tells what is wrong with the image
+      # asked for.
       reason = reason or str(error)
   raise examples.ImageError(
     f"{reason}; and so are the {_TRIES} images that might replace it"
@@ -80,6 +85,7 @@ def load(
 
 
 def _candidates(example_id: int, num_examples: int) -> Iterator[int]:
+  # A stream keyed by the image's id alone.
   bits = np.random.Philox(key=_KEY, counter=[0, example_id, 0, 0])
   draws = np.random.Generator(bits).integers(num_examples, size=_TRIES)
   return map(int, draws)

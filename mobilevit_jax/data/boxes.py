@@ -49,6 +49,7 @@ def make_boxes(
   rows: Sequence[Sequence[float]], areas: Sequence[float] | None = None
 ) -> Boxes:
   """Of rows of x0, y0, x1, y1, class and crowd; areas are the boxes' own."""
+  # Six columns, so that an image without boxes has the right shape, [0, 6].
   table = np.array(rows, np.float64).reshape(-1, 6)
   boxes = table[:, :4]
   area = (
@@ -89,6 +90,8 @@ def upright_size(image: pathlib.Path | bytes, name: str) -> tuple[int, int]:
     file = io.BytesIO(image) if isinstance(image, bytes) else image
     with Image.open(file) as header:
       width, height = header.size
+      # EXIF's orientations 5 to 8 are turned by 90 degrees: height and width
+      # change places.
       turned = header.getexif().get(_ORIENTATION, 1) > 4
   except OSError as error:
     raise examples.ImageError(f"{name}: cannot be decoded: {error}") from error
@@ -111,6 +114,7 @@ def wrong(
   target = truth.target() if isinstance(truth, Boxes) else truth
   boxes = target["boxes"]
   x0, y0, x1, y1 = (boxes[:, edge] for edge in range(4))
+  # A box has one fault at most, the first that is found.
   sound = np.asarray(np.isfinite(boxes).all(axis=1))
   swapped = sound & ((x1 < x0) | (y1 < y0))
   flat = sound & ~swapped & ((x1 == x0) | (y1 == y0))

@@ -11,6 +11,8 @@ import numpy as np
 from mobilevit_jax import config
 
 
+# Two errors, since they are treated differently: a broken image may be replaced
+# by another one, while storage that fails stops the run.
 class ImageError(config.UserError, ValueError):
   """An image that cannot be used; the message names the example."""
 

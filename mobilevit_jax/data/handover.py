@@ -29,6 +29,8 @@ _ALIGN = 64  # bytes, of a cache line: JAX may use such an array as it is
 
 
 def _top() -> pathlib.Path:
+  # Where there is no /dev/shm, pages of a temporary file stay in the page
+  # cache, which is memory too as long as there is enough.
   fits = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK)
   return _MEMORY if fits else pathlib.Path(tempfile.gettempdir())
 
@@ -40,6 +42,8 @@ def remove_leftovers() -> int:
   """
   removed = 0
   for folder in _top().glob(f"{_PREFIX}*"):
+    # OSError means that a process at work holds the lock, or that the folder is
+    # another user's: both are to be left alone.
     with contextlib.suppress(OSError):
       lock = _locked(folder)
       shutil.rmtree(folder, ignore_errors=True)
@@ -52,6 +56,8 @@ def _locked(folder: pathlib.Path) -> int:
   """A descriptor that holds the folder's lock; `OSError` if another does."""
   number = os.open(folder, os.O_RDONLY)
   try:
+    # The kernel drops the lock with the process, even after SIGKILL, so no file
+    # with a process number can go stale.
     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError:
     os.close(number)
@@ -68,6 +74,8 @@ class Place:
 
   def __init__(self):
     """Makes it."""
+    # --- Made, locked and still there: another process may have removed it
+    # between the two, and then a new one is made.
     while True:
       self.path = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_top()))
       # Another start may take it for a leftover before it is locked.
@@ -99,6 +107,8 @@ class Passed:
     """The batch, in the parent; once."""
     path = pathlib.Path(self.file)
     with path.open("r+b") as file:
+      # The name goes at once. The memory stays until the last array that is
+      # mapped from it is collected.
       path.unlink()
       memory = mmap.mmap(file.fileno(), 0)
     return {
@@ -113,16 +123,19 @@ def put(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> Passed:
   Raises:
     OSError: if the memory is full.
   """
+  # Written under a name that no other worker has.
   path, arrays = folder / uuid.uuid4().hex, {}
   try:
     with path.open("wb") as file:
       for name, array in batch.items():
+        # Padding to the next multiple: -n % a.
         file.seek(-file.tell() % _ALIGN, os.SEEK_CUR)
         arrays[name] = (array.dtype.str, array.shape, file.tell())
         file.write(np.ascontiguousarray(array).data)
       file.seek(-file.tell() % _ALIGN, os.SEEK_CUR)
       file.write(b"\0")  # no empty file can be mapped
   except OSError as error:
+    # Half a batch is of no use to anyone.
     path.unlink(missing_ok=True)
     if error.errno != errno.ENOSPC:
       raise

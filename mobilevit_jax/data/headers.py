@@ -29,6 +29,8 @@ def size(image: bytes) -> tuple[int, int] | None:
   """Height and width, as they are stored; None where it can't be told."""
   if image.startswith(_PNG):
     # IHDR has to be the first chunk.
+    # Bytes 16 to 23, after the signature, the chunk's length and its name.
+    # Padding with zeros keeps a file of ten bytes from raising.
     width, height = struct.unpack_from(">II", image.ljust(24, b"\0"), 16)
     return (height, width) if height and width else None
   if image.startswith(_JPEG):
@@ -37,6 +39,8 @@ def size(image: bytes) -> tuple[int, int] | None:
     with Image.open(io.BytesIO(image)) as header:
       return header.height, header.width
   except Image.DecompressionBombError:
+    # Pillow refuses sizes that are above its limit; any number above ours will
+    # do.
     return 2**31, 2**31
   # Pillow's readers raise errors of many types at what is no image.
   except Exception:
@@ -44,14 +48,18 @@ def size(image: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(image: bytes) -> tuple[int, int] | None:
+  # Segments follow each other until the scan: a marker, two bytes of length,
+  # content.
   place = 2
   while found := _MARKER.search(image, place):
     code, place = found[1][0], found.end()
     if code in _FRAMES and place + 7 <= len(image):
+      # A frame: length (2 bytes), precision (1), height (2), width (2).
       height, width = struct.unpack_from(">HH", image, place + 3)
       return (height, width) if height and width else None
     if code in (_END, _SCAN):
       return None
+    # Restart markers stand alone, without a length.
     if code not in _RESTARTS:
       place += int.from_bytes(image[place : place + 2], "big")
   return None
@@ -67,6 +75,7 @@ def is_cut(image: bytes) -> bool:
     length, kind = struct.unpack_from(">I4s", image, place)
     if kind == b"IEND":
       return False
+    # Each chunk: length (4), name (4), content, checksum (4).
     place += 12 + length
     if place > len(image):
       return True
@@ -93,6 +102,7 @@ def _png_damage(image: bytes) -> str:
   place = len(_PNG)
   while place + 12 <= len(image):
     length, kind = struct.unpack_from(">I4s", image, place)
+    # A chunk's checksum covers its name and its content.
     body = image[place + 4 : place + 8 + length]
     if (
       zlib.crc32(body).to_bytes(4, "big")
@@ -106,6 +116,7 @@ def _png_damage(image: bytes) -> str:
 
 
 def _jpeg_damage(image: bytes) -> str:
+  # Markers from the start of the file on, the scan's data in between.
   place, restarts = 2, False
   while True:
     found = _MARKER.match(image, place)
@@ -118,10 +129,13 @@ def _jpeg_damage(image: bytes) -> str:
       return "its data goes on with something else"
     length = int.from_bytes(image[place : place + 2], "big")
     if code == 0xDD:  # how many blocks lie between two restarts
+      # 0 means that there are no restarts.
       restarts = any(image[place + 2 : place + 4])
     place += length
     if code != _SCAN:
       continue
+    # In a scan's data, restart markers are part of the data where they were
+    # announced. Anything else ends it.
     while found := _MARKER.search(image, place):
       if not (restarts and found[1][0] in _RESTARTS):
         break

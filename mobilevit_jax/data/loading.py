@@ -27,6 +27,7 @@ from mobilevit_jax.data import transforms
 Batch = dict[str, np.ndarray]
 
 _MAX_THREADS = 16
+# What a terminal or a scheduler sends to the whole process group.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,6 +45,7 @@ class BatchIterator(Iterator[Batch]):
   def __init__(
     self, dataset: grain.IterDataset, place: handover.Place | None = None
   ):
+    # --- Start. Grain begins to load at the first `next`, in a thread of ours.
     """Starts loading; `place` is where workers put batches, and is closed."""
     iterator = iter(dataset)
     # Grain starts its workers at the first `next`. They inherit the blocked
@@ -56,6 +58,8 @@ class BatchIterator(Iterator[Batch]):
     self._iterator = iterator
     self._workers: set[Any] = set()
     starter.shutdown(wait=False)
+    # A finalizer, and not `__del__`: it also runs at the interpreter's exit,
+    # while modules are still there, and once at the most.
     self._finalizer = weakref.finalize(
       self, _close, self._first, iterator, place
     )
@@ -72,11 +76,14 @@ class BatchIterator(Iterator[Batch]):
     try:
       if self._first is None:
         return _taken(next(self._iterator))
+      # While the workers start, they are collected, so that a worker that was
+      # killed can be named.
       while not futures.wait([self._first], timeout=0.1).done:
         self._note_workers()
       self._note_workers()
       batch, self._first = self._first.result(), None
     except RuntimeError as error:
+      # Grain tells a killed worker by this text alone.
       if "terminated unexpectedly" not in str(error):  # so Grain has it
         raise
       raise WorkerError(self._lost()) from error
@@ -120,6 +127,7 @@ def _taken(batch: Batch | handover.Passed) -> Batch:
 
 
 def _first(iterator: Any) -> Batch | handover.Passed | None:
+  # Zeros are the padding: a row that is not filled needs no further work.
   try:
     return next(iterator, None)
   except flags.UnparsedFlagAccessError as error:
@@ -179,11 +187,13 @@ class LoadRows:
 
     # OpenCV and NumPy let go of the interpreter lock, so threads do help.
     run = map if self._num_threads == 1 else self._threads().map
+    # Consumed for its errors: `map` of an executor raises them in order.
     for _ in run(fill, range(len(ids))):
       pass
     return batch
 
   def _threads(self) -> futures.ThreadPoolExecutor:
+    # Two batches may be in work at once, and both would make a pool.
     with self._lock:
       if self._pool is None:
         self._pool = futures.ThreadPoolExecutor(self._num_threads, "data-image")
@@ -213,6 +223,8 @@ class _Parcel:
 
   def __reduce__(self):
     """A worker opens the file, which has no name and ends with this process."""
+    # A file in memory, not a pipe: it has no capacity to fill up, and any
+    # number of workers can read it.
     if not hasattr(os, "memfd_create"):  # other systems than Linux
       return _Parcel, (self._function,)
     if self._file is None:
@@ -220,6 +232,8 @@ class _Parcel:
       weakref.finalize(self, os.close, self._file)
       with open(self._file, "wb", closefd=False) as file:
         cloudpickle.dump(self._function, file)
+    # By the parent's process number: file descriptors aren't inherited by
+    # spawned processes.
     return _open_parcel, (f"/proc/{os.getpid()}/fd/{self._file}",)
 
 
@@ -241,9 +255,11 @@ def iterate(
     if value is not None and value < low:
       raise ValueError(f"{field}={value} must be at least {low}")
   if num_threads is None:
+    # Processes give the parallelism where there are any.
     num_threads = 1 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
   load_rows = LoadRows(num_threads)
   dataset = grain.MapDataset.range(elements.start, elements.stop)
+  # --- In this process: threads only.
   if not num_workers:
     dataset = dataset.map(lambda element: load(int(element), load_rows))
     # OpenCV's own threads would only get in the way of ours.
@@ -255,6 +271,7 @@ def iterate(
       prefetch_buffer_size=prefetch_batches,
     )
     return BatchIterator(dataset.to_iter_dataset(ahead))
+  # --- In worker processes: batches travel through shared memory.
   handover.remove_leftovers()
   place = handover.Place()
   folder = place.path
@@ -262,6 +279,8 @@ def iterate(
     _Parcel(lambda element: handover.put(folder, load(int(element), load_rows)))
   )
   _start_tracker()
+  # Loading ahead is the workers' task here: Grain's own threads would only add
+  # a second queue.
   none_ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   return BatchIterator(
     dataset.to_iter_dataset(none_ahead).mp_prefetch(
@@ -287,6 +306,7 @@ def _start_tracker() -> None:
   quiet = "ignore:resource_tracker:UserWarning"
   os.environ[name] = f"{before},{quiet}" if before else quiet
   try:
+    # Before the workers, so that they inherit the settings and its pipe.
     resource_tracker.ensure_running()
   finally:
     if before is None:
@@ -301,6 +321,7 @@ def _start_worker(unused_index: int, unused_count: int) -> None:
   A Ctrl-C or a scheduler's SIGTERM reaches the whole process group; the parent
   needs its workers to finish what it is doing before it closes them.
   """
+  # The parent decides when to end: see the docstring.
   for number in _SIGNALS:
     signal.signal(number, signal.SIG_IGN)
   cv2.setNumThreads(0)
@@ -312,6 +333,7 @@ def _start_worker(unused_index: int, unused_count: int) -> None:
     ).start()
 
 
+# `_exit`, as a worker that waits in native code runs no Python handlers.
 def _exit_after(sentinel: int) -> None:
   connection.wait([sentinel])
   os._exit(1)

@@ -22,8 +22,9 @@ from mobilevit_jax.data import augment
 from mobilevit_jax.data import bad_images
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import loading
-from mobilevit_jax.data import plan as plan_lib
 from mobilevit_jax.data import transforms
+from mobilevit_jax.data.plan import BatchPlan
+from mobilevit_jax.data.plan import host_slice
 
 BatchIterator = loading.BatchIterator
 
@@ -37,6 +38,7 @@ def batch_spec(
   of the image as it was decoded), and for evaluation `batch_mask` float32: 1
   for an example, 0 for padding and for a broken image.
   """
+  # The transform's arrays, and what every task has besides.
   spec = transform.spec(size, train=train)
   spec |= {"ids": ((), np.int32), "sizes": ((2,), np.int32)}
   return spec if train else spec | {"batch_mask": ((), np.float32)}
@@ -50,7 +52,7 @@ def _row(
 
 
 def train_batches(
-  plan: plan_lib.BatchPlan,
+  plan: BatchPlan,
   source: examples.Source,
   transform: transforms.Transform,
   *,
@@ -90,6 +92,8 @@ def train_batches(
   Raises:
     ValueError: if the arguments do not fit together.
   """
+  # --- Checks before anything is started: a wrong number here would otherwise
+  # show as a hang or as wrong images.
   if len(source) != plan.num_examples:
     raise ValueError(
       f"source={source.name} has {len(source)} examples, which must be those "
@@ -103,17 +107,19 @@ def train_batches(
       f"start_step={start_step}, stop_step={stop} must rise and lie in "
       f"[0, {plan.num_steps}]"
     )
+  # Raises where a batch can't be divided among the processes.
   for _, batch in plan.shapes:
-    plan_lib.host_slice(batch, process_index, process_count)
+    host_slice(batch, process_index, process_count)
 
+  # --- What happens in the workers, for each step.
   def load(step: int, load_rows: loading.LoadRows) -> loading.Batch:
     planned = plan[step]
-    ids = planned.ids[
-      plan_lib.host_slice(planned.batch, process_index, process_count)
-    ]
+    ids = planned.ids[host_slice(planned.batch, process_index, process_count)]
 
     def prepare(index: int) -> transforms.Arrays:
       loaded = bad_images.load(source, transform, index, replace=replace)
+      # By the id that the plan asked for, also where another image stands in:
+      # the draws must not depend on what is broken.
       rng = augment.example_rng(seed, planned.epoch, index)
       arrays = transform.train(loaded.example, planned.size, rng)
       row = _row(loaded.example, index, arrays)
@@ -121,6 +127,7 @@ def train_batches(
         row | {"bad_ids": index if loaded.error else -1} if replace else row
       )
 
+    # Buffers have the size of this step, of several in a multi-scale run.
     spec = batch_spec(transform, planned.size, train=True)
     if replace:
       spec |= {"bad_ids": ((), np.int32)}
@@ -163,16 +170,20 @@ def eval_plan(
     size: image side, in pixels.
     batch: global batch.
   """
+  # --- All images of one shape share batches.
   groups: dict[transforms.Size, list[int]] = {}
   broken: list[int] = []
   if isinstance(transform, transforms.Shaped) and transform.keeps_aspect:
+    # Headers only, but a million of them: threads hide the storage's latency.
     with futures.ThreadPoolExecutor() as pool:
       shapes = pool.map(
         lambda i: _shape(source, transform, i, size), range(len(source))
       )
       for index, shape in enumerate(shapes):
         (groups.setdefault(shape, []) if shape else broken).append(index)
+    # Sorted, so that all processes agree on the order without talking.
     groups = dict(sorted(groups.items())) or {(size, size): []}
+    # They need some place to be loaded and reported from.
     next(iter(groups.values())).extend(broken)
   else:
     groups = {size: [*range(len(source))]}
@@ -191,6 +202,7 @@ def _shape(
 ) -> tuple[int, int] | None:
   try:
     return transform.shape(source[index], size)
+  # The same error will be raised again, with all its words, when it is loaded.
   except examples.StorageError:
     raise
   except examples.ImageError:
@@ -236,7 +248,8 @@ def eval_batches(
   Raises:
     ValueError: if the batch is not divisible by the number of hosts.
   """
-  share = plan_lib.host_slice(batch, process_index, process_count)
+  # The same for all processes: each has `share` of every batch's rows.
+  share = host_slice(batch, process_index, process_count)
   bad_images.check_policy(on_bad_image)
   if plan is None:
     plan = eval_plan(source, transform, size=size, batch=batch)
@@ -248,12 +261,14 @@ def eval_batches(
     except examples.ImageError as error:
       if on_bad_image == "error" or isinstance(error, examples.StorageError):
         raise
+      # A row of zeros whose mask is 0: it takes part in nothing.
       return {"ids": index}
     return row | {"batch_mask": 1}
 
   def load(number: int, load_rows: loading.LoadRows) -> loading.Batch:
     planned = plan[number]
     spec = batch_spec(transform, planned.size, train=False)
+    # Processes beyond the last ids get fewer, maybe none; `load_rows` pads.
     own = functools.partial(prepare, size=planned.size)
     return load_rows(own, planned.ids[share], spec, share.stop - share.start)
 

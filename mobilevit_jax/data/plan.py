@@ -64,6 +64,7 @@ def batch_for(
   base_batch = _at_least(1, "base_batch", base_batch)
   groups = _at_least(1, "groups", groups)
   batch_multiple = _at_least(1, "batch_multiple", batch_multiple)
+  # As many images as have the pixels of the base batch (paper, 3.2).
   # Rounding to two places first is the published rule: it turns a quotient
   # just under a whole number into that number.
   fit = int(round(base_size**2 * base_batch / size**2, 2))
@@ -73,12 +74,14 @@ def batch_for(
     per_group = max(1, fit)
   else:
     raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}")
+  # Both conditions hold at once; rounding up never makes a batch too small.
   multiple = math.lcm(groups, batch_multiple)
   return -(-per_group * groups // multiple) * multiple
 
 
 def _make_divisible(value: int, divisor: int) -> int:
   """Nearest multiple of `divisor` that keeps 90 % of `value` (MobileNet's)."""
+  # MobileNet's rule (its V2's code): never lose more than a tenth.
   nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
   return nearest + divisor if nearest < 0.9 * value else nearest
 
@@ -124,6 +127,7 @@ def host_slice(batch: int, process_index: int, process_count: int) -> slice:
       f"process_count={process_count} must divide the batch of {batch}, as do "
       f"{_divisors(batch)}"
     )
+  # Contiguous, so that a batch keeps its order whatever the number of hosts.
   share = batch // process_count
   return slice(process_index * share, (process_index + 1) * share)
 
@@ -201,6 +205,8 @@ class BatchPlan:
         f"num_epochs={num_epochs}, num_steps={num_steps} must be one number "
         "and one None"
       )
+    # Every (size, batch) is compiled before the first step, so the table is
+    # made here, not step by step.
     how = {"base_size": base_size, "base_batch": base_batch, "groups": groups}
     batch_at = functools.partial(
       batch_for, rule=rule, batch_multiple=batch_multiple, **how
@@ -225,8 +231,11 @@ class BatchPlan:
     starts: list[int] = []
     total = 0
     while len(starts) != num_epochs and total < (num_steps or math.inf):
+      # An epoch's generator is keyed by its number: an earlier epoch's length
+      # has no effect on a later one.
       rng = _generator(self._seed, _SIZE_STREAM, len(starts))
       chunk = rng.integers(len(self._sizes), size=most).astype(np.int16)
+      # An epoch ends at the first step by which every example has been taken.
       ends = np.cumsum(self._batches[chunk])
       chunk = chunk[: np.searchsorted(ends, self.num_examples) + 1]
       chunks.append(chunk)
@@ -241,6 +250,7 @@ class BatchPlan:
   @property
   def shortest_epoch(self) -> int:
     """Steps of the shortest whole epoch, or of a run that is shorter."""
+    # The last epoch may be cut short, and doesn't count.
     return int(np.diff(self.epoch_starts).min(initial=self.num_steps))
 
   def epoch(self, t: int) -> int:
@@ -259,6 +269,7 @@ class BatchPlan:
   def ids(self, t: int) -> np.ndarray:
     """Example ids of step `t` in their global order, int [batch]."""
     step, epoch = self._check_step(t), self.epoch(t)
+    # Its place in the epoch: the batches before it, summed.
     earlier = self._choices[self.epoch_starts[epoch] : step]
     begin = int(self._batches[earlier].sum())
     # Wrapping fills up the epoch's last batch, as often as it takes when the
@@ -293,6 +304,7 @@ class BatchPlan:
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
   """The permutation of one epoch: 30 ms and 5 MB for ImageNet, so kept."""
   kind = np.int32 if num_examples < 2**31 else np.int64
+  # 32 bits are enough up to two thousand million examples, and shuffle faster.
   order = np.arange(num_examples, dtype=kind)
   _generator(seed, _ORDER_STREAM, epoch).shuffle(order)
   order.flags.writeable = False
@@ -300,5 +312,6 @@ def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _generator(seed: int, stream: int, epoch: int) -> np.random.Generator:
+  # spawn_key makes streams independent, which seed + epoch would not.
   key = np.random.SeedSequence(seed, spawn_key=(stream, epoch))
   return np.random.Generator(np.random.PCG64(key))

@@ -50,6 +50,8 @@ def rand_augment(
   """
   picture = Image.fromarray(image)
   for index in rng.integers(len(OPERATIONS), size=num_ops):
+    # Drawn for each operation, also for those without a sign, so that the next
+    # draws stay where they are when an operation changes.
     operation = OPERATIONS[_NAMES[index]]
     sign = 1 if rng.random() < 0.5 else -1
     picture = operation(picture, magnitude / MAX_MAGNITUDE, sign)
@@ -84,6 +86,8 @@ def color_jitter(
 def _affine(image: Image.Image, matrix: _Matrix) -> Image.Image:
   """Moves pixels by the inverse map, about the image's centre."""
   a, b, c, d, e, f = matrix
+  # Pillow's transform takes a result's pixel to a source's, so a map about the
+  # centre m is x -> A (x - m) + m + t.
   x, y = image.width / 2, image.height / 2  # from the first pixel's corner
   centred = (a, b, c + x - a * x - b * y, d, e, f + y - d * x - e * y)
   return image.transform(
@@ -97,6 +101,7 @@ def _affine(image: Image.Image, matrix: _Matrix) -> Image.Image:
 
 def _enhance(kind: Callable[..., ImageEnhance._Enhance]) -> _Operation:
   def operation(image: Image.Image, amount: float, sign: int) -> Image.Image:
+    # 1 is the image as it is; below 1 it moves to grey (or black, or blurred).
     return kind(image).enhance(1 + sign * _ENHANCE * amount)
 
   return operation
@@ -133,6 +138,7 @@ def _posterize(image: Image.Image, amount: float, sign: int) -> Image.Image:
 
 def _solarize(image: Image.Image, amount: float, sign: int) -> Image.Image:
   del sign
+  # Pixels from the threshold on are inverted: a threshold of 256 inverts none.
   return ImageOps.solarize(image, round(256 * (1 - amount)))
 
 
@@ -140,6 +146,7 @@ def _always(function: Callable[[Image.Image], Image.Image]) -> _Operation:
   return lambda image, amount, sign: function(image)
 
 
+# The paper's fourteen operations, in its order (section 3).
 OPERATIONS: dict[str, _Operation] = {
   "identity": _always(lambda image: image),
   "autocontrast": _always(ImageOps.autocontrast),

@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(args: argparse.Namespace, write: Callable[..., list[str]]) -> None:
   with tempfile.TemporaryDirectory() as name:
     place = pathlib.Path(name)
+    # The port is taken first, so that a second demo fails at once.
     # Before the export, which takes a while; requests wait for it.
     with server.make(place, args.host, args.port) as web:
       lines = write(
@@ -65,6 +66,7 @@ def _serve(args: argparse.Namespace, write: Callable[..., list[str]]) -> None:
       )
       host, port = web.server_address[:2]
       print(*lines, sep="\n")
+      # Browsers give the camera to secure origins: https, or this machine.
       if not _is_loopback(str(host)):
         print(
           "Everybody who reaches this machine can open the page. Browsers "

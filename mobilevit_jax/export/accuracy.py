@@ -20,8 +20,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
+from mobilevit_jax.config import CONFIG_FILE
+from mobilevit_jax.config import read_config
+from mobilevit_jax.config import UserError
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import pipeline
 from mobilevit_jax.data import sources
@@ -33,7 +35,7 @@ from mobilevit_jax.export import verify
 from mobilevit_jax.export import views
 from mobilevit_jax.run import stop
 from mobilevit_jax.tasks import classify
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.tasks.task import Task
 
 Rows = dict[str, np.ndarray]
 _BATCH = 32  # images at a time
@@ -60,6 +62,7 @@ class Shipped:
 
   def __init__(self, path: pathlib.Path):
     """Raises ValueError or OSError for a file that can't be run here."""
+    # The ending says which engine runs it.
     found = [f for f in formats.FORMATS.values() if f.suffix == path.suffix]
     runnable = [f.suffix for f in formats.FORMATS.values() if f.engine]
     if not found or found[0].engine is None:
@@ -75,6 +78,7 @@ class Shipped:
     self.task = kind.make(None, self.document["num_classes"])
     how = self.document["preprocessing"]
     fields = {}
+    # The file's own metadata say how images become its input.
     if how["resize"] == "crop":
       fields = {"preset": how["preset"], "resize_size": how["shorter_side"]}
     self.view = views.View(kind.transform(**fields), how["size"])
@@ -87,6 +91,7 @@ class Shipped:
       ValueError: for images of other classes, or of the same in another order.
     """
     own, theirs = self.document["labels"], source.class_names
+    # More outputs than classes are fine: spare classes are simply never right.
     count = self.document["num_classes"]
     if count < len(theirs):
       raise ValueError(
@@ -94,6 +99,7 @@ class Shipped:
       )
     if own is None or tuple(own[: len(theirs)]) == tuple(theirs):
       return None
+    # The same names in another order: every answer would be counted wrong.
     if sorted(own) == sorted(theirs):
       raise ValueError(
         f"{self.name} and {source.name} have their classes in another order: "
@@ -110,18 +116,23 @@ class Shipped:
     options = contract.Options(input=self.document["input"]["type"])
     batch = self.document["input"]["shape"][0]
     inputs = verify.as_input(images, options)
+    # A fixed batch is part of the file's input shape.
     return contract.in_batches(self._engine, inputs, batch or len(images))
 
   def rows(self, batch: Mapping[str, np.ndarray]) -> Rows:
     """What the meter needs: `Task.outputs`, of the file's answers."""
     found = self.answers(batch["images"])
+    # --- A detector: boxes, suppressed by the file or by us.
     if "boxes" in found:
       return found if "classes" in found else self._suppressed(found)
     if "mask" in found:
       return {"classes": found["mask"]}
+    # --- A segmenter: classes, or logits of pixels.
     ((name, values),) = found.items()
     if values.ndim == 4:
       return {"classes": np.argmax(values, -1).astype(np.uint8)}
+    # log(softmax) differs from the logits by a constant, which neither the rank
+    # nor the loss notices. `tiny` keeps log finite.
     if name == "probabilities":
       values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     logits, labels = jnp.asarray(values), jnp.asarray(batch["labels"])
@@ -154,6 +165,7 @@ def score(
   """The task's metrics of a file, on `count` images spread evenly, or all."""
   total = len(source)
   count = min(count or total, total)
+  # Evenly spread: sources are often sorted by class.
   ids = np.arange(count) * total // count
   size = file.view.size
   plan = [
@@ -166,6 +178,7 @@ def score(
   )
   with batches:
     for batch in batches:
+      # Padding of the last batch is no image.
       real = batch.pop("batch_mask") > 0
       batch = {name: value[real] for name, value in batch.items()}
       found = file.rows(batch)
@@ -183,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [f for f in fields if not f.startswith("--config.")]:
       raise ValueError(f"unrecognized arguments: {' '.join(unknown)}")
     _main(args, fields)
-  except (config_lib.UserError, ValueError, OSError) as error:
+  except (UserError, ValueError, OSError) as error:
     print(f"accuracy: {error}", file=sys.stderr)
     return 1
   return 0
@@ -216,7 +229,7 @@ def _main(args: argparse.Namespace, fields: Sequence[str]) -> None:
   _print(files[0].task, results)
 
 
-def _print(task: task_lib.Task, results: Sequence[Mapping[str, Any]]) -> None:
+def _print(task: Task, results: Sequence[Mapping[str, Any]]) -> None:
   width = max(4, *(len(row["file"]) for row in results))
   titles = "".join(f" {name:>{_width(name)}}" for name in task.shown)
   print(f"{'file':<{width}} {'precision':<12} {'MB':>6}{titles}")
@@ -237,6 +250,7 @@ def _source(args: argparse.Namespace, fields: Sequence[str]) -> examples.Source:
   if (args.config is None) == (args.data is None):
     raise ValueError("give --config or --data")
   if args.data is not None:
+    # By default the images that weren't trained on.
     usual = "val" if args.data in sources.SOURCES else "validation"
     split = args.split or _HELD_OUT.get(args.data, usual)
     name, folder = args.data, args.data_dir
@@ -253,9 +267,9 @@ def _config(name: str, fields: Sequence[str]) -> Mapping[str, Any]:
   if path.is_dir():
     if fields:
       raise ValueError(f"{' '.join(fields)}: {name} is a run, as it was")
-    path /= config_lib.CONFIG_FILE
+    path /= CONFIG_FILE
     return json.loads(path.read_text(encoding="utf-8"))
-  return config_lib.read(name, fields).to_dict()
+  return read_config(name, fields).to_dict()
 
 
 def _parser() -> argparse.ArgumentParser:

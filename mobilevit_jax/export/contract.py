@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilevit_jax.export import nms as nms_lib
+from mobilevit_jax.export.nms import Suppression
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.tasks import ssd
 
@@ -50,7 +50,7 @@ class Options:
   input: Input = "float32"
   output: str = "logits"
   attention: Attention = "int8"
-  nms: nms_lib.Suppression | None = None
+  nms: Suppression | None = None
 
   @property
   def shape(self) -> tuple[int, int, int, int]:
@@ -85,6 +85,8 @@ def outputs(
   """What a net's file answers, by name, to images in [0, 1]; see `Options`."""
   if options.output == "features":
     return net.features(images)
+  # A head's outputs are functions of what it returns: logits to probabilities,
+  # offsets to boxes.
   found = net.head.OUTPUTS[options.output](net(images))
   if not isinstance(found, dict):
     return {options.output: found}
@@ -111,6 +113,7 @@ def function(
   graphdef, state = nnx.split(model)
 
   def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
+    # In the file pixels become floats by the same division.
     images = images.astype(jnp.float32) / 255
     return outputs(nnx.merge(graphdef, state), images, options)
 
@@ -122,6 +125,7 @@ def output_types(
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and type of each output, for as many images as `Options.shape`."""
   run, state = function(model, options)
+  # Nothing is computed: shapes and types alone.
   images = jax.ShapeDtypeStruct(options.shape, jnp.uint8)
   return jax.eval_shape(run, state, images)
 
@@ -138,18 +142,19 @@ def check_graph(findings: Findings, forbidden: set[str]) -> Findings:
   return findings
 
 
-def library(name: str, package: str, format: str) -> Any:
+def library(name: str, package: str, kind: str) -> Any:
   """A module of an extra, or one line that says how to get it."""
   try:
     return importlib.import_module(name)
   except ImportError as error:
     raise ValueError(
-      f"--format={format} needs {package} (pip install 'mobilevit-jax[export]')"
+      f"--format={kind} needs {package} (pip install 'mobilevit-jax[export]')"
     ) from error
 
 
 def in_batches(run: Engine, images: np.ndarray, batch: int | None) -> Outputs:
   """Runs `images` so many at a time; the last ones are filled up with zeros."""
+  # Engines have a fixed batch, or are given one of a usual size.
   batch = batch or _CHUNK
   count = math.ceil(len(images) / batch) * batch
   padded = np.zeros((count, *images.shape[1:]), images.dtype)

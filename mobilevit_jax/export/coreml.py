@@ -33,6 +33,7 @@ def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   ct = coreml_graph.library()
   pixels = options.input == "uint8"
   b, h, w, c = options.shape
+  # CoreML hands images over as [b, 3, h, w].
   shape = (b, c, h, w) if pixels else (b, h, w, c)
 
   def write(ops: coreml_graph.CoreMLOps, x: Any) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   with tempfile.TemporaryDirectory() as name, _quiet():
     folder = pathlib.Path(name)
     package = ct.convert(
+      # An ML program, the newer of CoreML's two formats: float16 and typed.
       coreml_graph.program(shape, write),
       inputs=inputs,
       convert_to="mlprogram",
@@ -76,6 +78,7 @@ def _compute_precision(ct: Any, options: contract.Options) -> Any:
   if options.precision == "fp32":
     return ct.precision.FLOAT32
 
+  # A box's edge in float16 is off by up to half a pixel of 1,000.
   def half(op: Any) -> bool:
     return not any(
       output.name.startswith(("boxes", "scores")) for output in op.outputs
@@ -87,6 +90,7 @@ def _compute_precision(ct: Any, options: contract.Options) -> Any:
 def _zip(folder: pathlib.Path) -> bytes:
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, "w") as archive:
+    # Sorted, so that the same package gives the same zip.
     for path in sorted(folder.rglob("*")):
       if path.is_file():
         archive.write(path, path.relative_to(folder))
@@ -104,6 +108,7 @@ def read(content: bytes) -> Any:
 def described(document: Mapping[str, Any]) -> dict[str, Any]:
   """A file's document, where CoreML's own types differ from the others'."""
   outputs = {
+    # CoreML's outputs are float32 or int32, nothing smaller.
     name: {
       **value,
       "type": "int32" if value["type"] == "uint8" else value["type"],
@@ -126,6 +131,7 @@ def inspect(content: bytes) -> contract.Findings:
   model = read(content)
   (block,) = model.mlProgram.functions["main"].block_specializations.values()
   operators = collections.Counter(op.type for op in block.operations)
+  # Weights are operators there, too.
   del operators["const"]
   types = {
     output.name: output.type.tensorType
@@ -136,7 +142,7 @@ def inspect(content: bytes) -> contract.Findings:
     name: tuple(axis.constant.size for axis in types[name].dimensions)
     for name in block.outputs
   }
-  rank = max(type.rank for type in types.values())
+  rank = max(each.rank for each in types.values())
   return contract.check_graph(
     contract.Findings(dict(operators), rank, outputs=outputs), _FORBIDDEN
   )

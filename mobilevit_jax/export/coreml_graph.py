@@ -50,6 +50,7 @@ class CoreMLOps(ChannelsFirst):
   ):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
+    # Padding is symmetric: "same" would shift windows at stride 2.
     reach = dilation * (kh // 2), dilation * (kw // 2)
     if bias is None:
       bias = np.zeros(out, np.float32)
@@ -68,6 +69,7 @@ class CoreMLOps(ChannelsFirst):
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`."""
+    # MIL's linear takes weights as [out, in], as PyTorch does.
     weight = np.ascontiguousarray(kernel.T)
     return self._mb.linear(x=x, weight=weight, bias=np.float32(bias), name=name)
 
@@ -118,6 +120,7 @@ class CoreMLOps(ChannelsFirst):
   def affine(self, x, scale, shift, name):
     """See `Ops.affine`."""
     last = name if shift is None else f"{name}/product"
+    # Without the batch axis, which is broadcast.
     x = self._mb.mul(x=x, y=np.asarray(scale, np.float32)[None], name=last)
     if shift is None:
       return x

@@ -45,6 +45,7 @@ def fold_batch_norms(model: Model) -> Model:
     ValueError: for a BatchNorm that follows no convolution of its owner.
   """
   graphdef, state = nnx.split(model)
+  # A copy: `nnx.merge` of the same arrays makes new modules around them.
   folded = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf, state))
   owners = [
     (path, module)
@@ -57,6 +58,7 @@ def fold_batch_norms(model: Model) -> Model:
 
 
 def _fold(owner: Any, path: str) -> None:
+  # ConvNormAct calls it `conv`, inverted residuals and detectors `depthwise`.
   convolution = getattr(owner, "conv", getattr(owner, "depthwise", None))
   if convolution is None:
     raise ValueError(f"{path}: its BatchNorm follows no convolution")

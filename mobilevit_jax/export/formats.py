@@ -52,6 +52,7 @@ class Format:
   )
 
 
+# A new format is a row here; CONTRIBUTING.md goes through the steps.
 FORMATS = {
   "stablehlo": Format(
     ".zip",
@@ -110,8 +111,9 @@ class Export:
 
 def check_options(name: str, options: contract.Options, model: Net) -> None:
   """Raises ValueError for what the format `name` has no files of."""
-  format = FORMATS[name]
-  if options.precision not in format.precisions:
+  row = FORMATS[name]
+  # --- Options that this format has no files for, with the formats that do.
+  if options.precision not in row.precisions:
     having = [
       n for n, f in FORMATS.items() if options.precision in f.precisions
     ]
@@ -119,19 +121,20 @@ def check_options(name: str, options: contract.Options, model: Net) -> None:
       f"--precision={options.precision} needs --format={' or '.join(having)}, "
       f"not {name}"
     )
-  if options.batch is None and not format.open_batch:
+  if options.batch is None and not row.open_batch:
     raise ValueError(f"--batch=any: the batch of {name} files is fixed")
   if options.batch is not None and options.batch < 1:
     raise ValueError(f"--batch={options.batch} must be at least 1, or 'any'")
   if options.nms is not None:
     if options.output != "boxes":
       raise ValueError("--nms is for detectors' boxes, and this file has none")
-    if not format.nms:
+    if not row.nms:
       having = [n for n, f in FORMATS.items() if f.nms]
       raise ValueError(
         f"--nms needs --format={' or '.join(having)}; beside a file of {name} "
         "run mobilevit_jax/export/nms.py"
       )
+  # --- Options that no net has.
   smallest = models.family_of(model).smallest
   if options.size < smallest:
     raise ValueError(f"--size={options.size} must be at least {smallest}")
@@ -172,20 +175,23 @@ def export(
     ValueError: for options that the format doesn't have, or a missing package.
   """
   check_options(name, options, model)
-  format = FORMATS[name]
-  document = document | {"file": name, "verified": format.run is not None}
+  row = FORMATS[name]
+  document = document | {"file": name, "verified": row.run is not None}
   if name == "coreml":
     document = coreml.described(document)
   more = []
   if calibration is not None:
     more = [verify.as_input(calibration, options)]
-  content = format.build(model, options, metadata.dumps(document), *more)
-  findings = format.inspect(content)
+  # --- Build, look into it, run it, compare: in this order, as each step is
+  # dearer than the one before.
+  content = row.build(model, options, metadata.dumps(document), *more)
+  findings = row.inspect(content)
+  # CoreML can't be run here, so shapes are all there is to check.
   if findings.outputs is not None:
     verify.check_shapes(model, findings.outputs, options)
-  if format.run is None:
+  if row.run is None:
     return Export(content, findings, None)
-  found = format.run(content, verify.as_input(images, options), options)
+  found = row.run(content, verify.as_input(images, options), options)
   if expected is None:
     expected = verify.answers_of_jax(model, images, options)
   comparison = verify.compare(model, found, expected, options)

@@ -36,6 +36,7 @@ def write(module: Any, ops: Ops, x: Tensor, name: str) -> Tensor:
 
 
 @write.register
+# `nnx.List` is a stage, or any other sequence of layers.
 def _stage(module: nnx.List, ops: Ops, x: Tensor, name: str) -> Tensor:
   for index, block in enumerate(module):
     x = write(block, ops, x, f"{name}/{index}")
@@ -82,6 +83,7 @@ def project(module: Any, ops: Ops, x: Tensor, y: Tensor, name: str) -> Tensor:
 
 def write_depthwise(module: Any, ops: Ops, x: Tensor, name: str) -> Tensor:
   """A module's `depthwise` convolution with its norm, without activation."""
+  # The norm's bias is all that folding left of it.
   conv = module.depthwise
   kernel, bias = array(conv.kernel), array(module.norm.bias)
   return ops.conv(
@@ -134,5 +136,6 @@ def after_norm(
 ) -> tuple[np.ndarray, np.ndarray]:
   """A dense layer that has the affine of the norm before it inside."""
   kernel, bias = affine(linear)
+  # W (g x + b) = (W g) x + W b.
   scale, shift = array(norm.scale), array(norm.bias)
   return kernel * scale[:, None], bias + shift @ kernel

@@ -12,11 +12,11 @@ import numpy as np
 from mobilevit_jax import __version__
 from mobilevit_jax import models
 from mobilevit_jax.export import contract
-from mobilevit_jax.export import nms as nms_lib
+from mobilevit_jax.export.nms import Suppression
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.models.net import public_name
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import FoundWeights
 
 # Of the document; a reader refuses another.
 FORMAT = 1
@@ -29,9 +29,9 @@ def describe(
   *,
   task: str,
   name: str,
-  found: source_lib.Source | None = None,
+  found: FoundWeights | None = None,
   labels: Sequence[str] | None = None,
-  nms: nms_lib.Suppression | None = None,
+  nms: Suppression | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """The document; docs/on_device.md says what its entries mean.
@@ -47,6 +47,8 @@ def describe(
     nms: of a detector, how its boxes are suppressed, in the file or after it.
     **more: further entries.
   """
+  # The tensors' hash, under public names: it doesn't depend on how the net is
+  # put together, nor on the kind of file they came from.
   tensors = trees.flat_model(model)
   weights = {
     "sha256": tensors_hash({public_name(k): v for k, v in tensors.items()})
@@ -79,6 +81,8 @@ def describe(
     "preprocessing": dict(preprocessing),
     "outputs": {
       key: {
+        # Outputs as the file answers them, by tracing the model: no copy to
+        # keep up to date.
         "type": value.dtype.name,
         "shape": [options.batch, *value.shape[1:]],
       }
@@ -122,6 +126,7 @@ def tensors_hash(tensors: Mapping[str, Any]) -> str:
   """
   digest = hashlib.sha256()
   for path, value in sorted(tensors.items()):
+    # Little-endian float32 in C order, so that any language can repeat it.
     shape = ",".join(str(n) for n in value.shape)
     digest.update(f"{path}\0{shape}\0".encode())
     digest.update(np.ascontiguousarray(value, "<f4").tobytes())

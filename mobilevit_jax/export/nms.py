@@ -48,6 +48,7 @@ def suppress(
     # Of equal scores the first anchor comes first.
     order = np.argsort(-score, kind="stable")[: how.per_class]
     order = order[score[order] > how.threshold]
+    # Greedy: the surest stays, and takes away what overlaps it.
     while len(order):
       best, order = order[0], order[1:]
       found.append((score[best], label, best))

@@ -28,6 +28,7 @@ def engine(data: bytes, *, threads: int = 1) -> contract.Engine:
   """The engine on a CPU, with the file."""
   onnxruntime = contract.library("onnxruntime", "onnxruntime", "onnx")
   settings = onnxruntime.SessionOptions()
+  # One thread by default: latencies are compared so.
   settings.intra_op_num_threads = threads
   session = onnxruntime.InferenceSession(
     data, settings, providers=["CPUExecutionProvider"]
@@ -57,6 +58,7 @@ def metadata(data: bytes) -> str:
 
 def inspect(data: bytes) -> contract.Findings:
   """Operators and ranks."""
+  # Shape inference fills in the ranks of all intermediate tensors.
   onnx = onnx_graph.library()
   model = onnx.shape_inference.infer_shapes(
     onnx.load_from_string(data), strict_mode=True
@@ -68,6 +70,7 @@ def inspect(data: bytes) -> contract.Findings:
   rank = max(
     len(value.type.tensor_type.shape.dim) for value in model.graph.value_info
   )
+  # Operators of other domains need a library that users may lack.
   foreign = {name for name in operators if "::" in name}
   return contract.check_graph(
     contract.Findings(dict(operators), rank), _FORBIDDEN | foreign

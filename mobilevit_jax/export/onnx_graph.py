@@ -15,6 +15,8 @@ from mobilevit_jax.export import contract
 from mobilevit_jax.export import nms
 from mobilevit_jax.export.ops import ChannelsFirst
 
+# Opset 18 is what onnxruntime has had since 1.14, the first with
+# reductions whose axes are inputs.
 OPSET = 18
 _IR_VERSION = 9
 BATCH = "batch"
@@ -70,6 +72,7 @@ class OnnxOps(ChannelsFirst):
     **attributes: Any,
   ) -> Ref:
     names = [x.name if isinstance(x, Ref) else x for x in inputs]
+    # Named after its result, so that profilers and errors can be read.
     node = self._onnx.helper.make_node(
       kind, names, [name], name=name, **attributes
     )
@@ -98,7 +101,10 @@ class OnnxOps(ChannelsFirst):
     """See `Ops.conv`."""
     kh, kw, _, out = kernel.shape
     weights = self._constant(
-      kernel.transpose(3, 2, 0, 1), f"{name}/kernel", weight=True
+      # ONNX: [out, in / groups, kh, kw].
+      kernel.transpose(3, 2, 0, 1),
+      f"{name}/kernel",
+      weight=True,
     )
     inputs = [x, weights]
     if bias is not None:
@@ -128,6 +134,7 @@ class OnnxOps(ChannelsFirst):
     weights = self._constant(kernel, f"{name}/kernel", weight=True)
     offsets = self._constant(np.float32(bias), f"{name}/bias")
     shape = (*x.shape[:-1], kernel.shape[1])
+    # Gemm is for two axes only.
     if len(shape) == 2:
       return self._op("Gemm", [x, weights, offsets], shape, name)
     y = self._op("MatMul", [x, weights], shape, f"{name}/product")
@@ -243,12 +250,16 @@ class OnnxOps(ChannelsFirst):
     def number(value: Any, label: str) -> str:
       return self._constant(np.asarray(value), f"{name}/{label}")
 
+    # --- Candidates: the `per_class` surest of each class.
     by_class = self.transpose(scores, (0, 2, 1), f"{name}/by_class")
     (best, place) = self._top(by_class, top, (b, k, top), f"{name}/candidates")
+    # --- Their boxes: each class of each image has a list of its own.
     place = self.reshape(place, (-1, k * top, 1), f"{name}/places")
     own = self._op(
       "GatherND", [boxes, place], (b, k * top, 4), f"{name}/own", batch_dims=1
     )
+    # --- Suppression of each list. Its result has a row for each box that
+    # stays.
     chosen = self._op(
       "NonMaxSuppression",
       [
@@ -269,6 +280,7 @@ class OnnxOps(ChannelsFirst):
       f"{name}/pairs",
       axis=1,
     )
+    # --- A zero for each candidate, and its score where it stays.
     flat = self.reshape(best, (-1, top), f"{name}/flat")
     shape = self._op("Shape", [flat], (2,), f"{name}/shape")
     nothing = self._op("ConstantOfShape", [shape], flat.shape, f"{name}/none")
@@ -282,6 +294,7 @@ class OnnxOps(ChannelsFirst):
       flat.shape,
       f"{name}/scattered",
     )
+    # --- The surest of all classes; the place tells the class.
     kept = self.reshape(kept, (-1, k * top), f"{name}/rows")
     score, index = self._top(kept, most, (b, most), f"{name}/most")
     label = self._op(
@@ -326,6 +339,7 @@ class OnnxOps(ChannelsFirst):
 
   def group_norm(self, x, epsilon, name):
     """See `Ops.group_norm`; as the one channel of an instance."""
+    # One channel of all values: an instance norm over it is GroupNorm(1).
     y = self.reshape(x, (-1, 1, math.prod(x.shape[1:])), f"{name}/flat")
     one = self._constant(np.ones(1, np.float32), "group_norm/one")
     zero = self._constant(np.zeros(1, np.float32), "group_norm/zero")
@@ -362,6 +376,7 @@ class OnnxOps(ChannelsFirst):
   def serialize(self, outputs: Mapping[str, Ref], metadata: str) -> bytes:
     """The file, `metadata` under our name."""
     helper, proto = self._onnx.helper, self._onnx.TensorProto
+    # Outputs get the names that users see, by an Identity.
     infos = []
     for name, ref in outputs.items():
       self._op("Identity", [ref], ref.shape, name)

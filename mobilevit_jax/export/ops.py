@@ -164,6 +164,7 @@ class Ops(abc.ABC):
     raise NotImplementedError(name)
 
 
+# ONNX and CoreML: channels first is what their convolutions take.
 class ChannelsFirst(Ops):
   """Of formats whose maps are `[b, c, h, w]`."""
 

@@ -73,6 +73,8 @@ def build(model: Net, options: contract.Options, metadata: str) -> bytes:
   between the copies when it runs. Here all come out the same, which is checked,
   so one of them is kept, with leave to run on the others.
   """
+  # Lowered three times and compared: only if all platforms have the same
+  # program can one of them stand for all.
   program = _program(model, options)
   batch = options.batch or export.symbolic_shape("b")[0]
   shape = (batch, *options.shape[1:])
@@ -114,12 +116,14 @@ def _no_source_lines() -> Iterator[None]:
 def _program(model: Net, options: contract.Options):
   model = fold_bn.fold_batch_norms(model)
   for _, module in nnx.iter_modules(model):
+    # "auto" would lower to a case on the platform, which is control flow.
     if isinstance(module, dw.DepthwiseConv | layers.Conv):
       module.kind = "conv"
   graphdef, state = nnx.split(model)
   tree = nnx.to_pure_dict(state)
   kept = trees.flatten(tree)
   if options.precision == "fp16":
+    # Kernels in half precision; biases and norms are a few kilobytes.
     matrices = {path: leaf for path, leaf in kept.items() if leaf.ndim > 1}
     kept |= {path: leaf.astype(jnp.float16) for path, leaf in matrices.items()}
   # The order of the program's casts, whatever the net's parts are called.
@@ -157,6 +161,7 @@ def run(
 
   def fresh(images: np.ndarray) -> contract.Outputs:
     with tempfile.TemporaryDirectory() as name:
+      # The file as a user would have it: no module of ours is imported.
       folder = pathlib.Path(name)
       (folder / "file.zip").write_bytes(data)
       np.save(folder / "images.npy", images)
@@ -186,6 +191,7 @@ def inspect(data: bytes) -> contract.Findings:
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
     program = export.deserialize(bytearray(archive.read(PROGRAM)))
   text = program.mlir_module()
+  # By the text of the program: its Python bindings are private.
   operators = collections.Counter(re.findall(r'= "?stablehlo\.(\w+)', text))
   ranks = (
     shape.count("x") for shape in re.findall(r"tensor<([0-9x?]*)[a-z]", text)

@@ -10,6 +10,8 @@ import numpy as np
 from mobilevit_jax.export import contract
 from mobilevit_jax.models.net import Net
 
+# float32's rounding over 30 layers, with a margin; half precision has 11 bits
+# of mantissa.
 # Largest difference from JAX's logits.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
 # Likewise of boxes' edges, as parts of the image.
@@ -44,6 +46,7 @@ class Comparison:
 
 def built_in_images(size: int, count: int = 8, seed: int = 0) -> np.ndarray:
   """Coloured squares, uint8 `[count, size, size, 3]`, always the same."""
+  # Squares: flat areas and edges, as in photographs, and no file to read.
   rng = np.random.default_rng(seed)
   coarse = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
   index = np.arange(size) * 8 // size
@@ -55,6 +58,7 @@ def answers_of_jax(
 ) -> contract.Outputs:
   """What a file of uint8 images has to answer; the model runs as it is."""
   run, state = contract.function(model, options)
+  # Compiled once for all the batches.
   compiled = jax.jit(run)
 
   def batch(images: np.ndarray) -> contract.Outputs:
@@ -95,6 +99,7 @@ def compare(
     )
   for name, value in expected.items():
     _check_array(found[name], value)
+  # --- Each kind of output has its own measure.
   if options.nms is not None:
     return _compare_detections(found, expected, options.precision)
   if "boxes" in expected:
@@ -117,12 +122,15 @@ def _compare_boxes(
   """Of every anchor the scores; of the surest the class and the place."""
   difference = _difference(found["scores"], expected["scores"], "probabilities")
   scores = expected["scores"].max(-1)
+  # --- float32 must agree on every anchor; lower precisions on those that
+  # matter.
   order = np.argsort(-scores, axis=1)
   rank = np.argsort(order, axis=1)
   chosen = (rank < _SUREST) | (scores >= _OBJECT)
   if precision == "fp32":
     chosen[:] = True
   same = found["scores"].argmax(-1) == expected["scores"].argmax(-1)
+  # Boxes as parts of the image; larger ones, by their own size.
   # (The sides of what is no object may be many images long.)
   apart = np.abs(found["boxes"] - expected["boxes"])
   apart = (apart / np.maximum(np.abs(expected["boxes"]), 1)).max(-1)
@@ -142,6 +150,8 @@ def _compare_detections(
     *(answers[name] for answers in (expected, found) for name in _DETECTION),
     strict=True,
   )
+  # --- A detection of JAX's is found if one of the file's has its class and its
+  # place.
   for boxes, classes, scores, other_boxes, other_classes, other_scores in rows:
     same = np.equal.outer(classes, other_classes)
     same &= np.logical_and.outer(scores > 0, other_scores > 0)
@@ -151,6 +161,7 @@ def _compare_detections(
     apart = np.where(same, np.abs(np.subtract.outer(scores, other_scores)), 2)
     nearest = apart.min(1)
     difference = max([difference, *nearest[nearest < 2].tolist()])
+    # Neither missing nor additional detections may hide in the mean.
     most = max(np.count_nonzero(scores), np.count_nonzero(other_scores), 1)
     missing = np.count_nonzero(scores) - np.count_nonzero(nearest < 2)
     extra = max(np.count_nonzero(other_scores) - np.count_nonzero(scores), 0)
@@ -180,12 +191,14 @@ def _check_array(found: np.ndarray, expected: np.ndarray) -> None:
 
 def _difference(found: np.ndarray, expected: np.ndarray, output: str) -> float:
   if np.issubdtype(found.dtype, np.integer):
+    # Of masks, the share of pixels that differ.
     return float(np.mean(found != expected))
   scale = 1.0
   if output == "features":
     scale = max(scale, float(np.abs(expected).max()))
   elif output == "probabilities":
     # Their logarithms differ as the logits do; they themselves would hide it.
+    # Shares below 1e-30 are rounding alone.
     visible = expected > 1e-30
     found = np.maximum(found[visible], np.finfo(np.float32).tiny)
     found, expected = np.log(found), np.log(expected[visible])

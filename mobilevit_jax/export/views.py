@@ -11,7 +11,7 @@ from mobilevit_jax.data import examples
 from mobilevit_jax.data import sources
 from mobilevit_jax.data import transforms
 from mobilevit_jax.data.sources import files
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import FoundWeights
 
 # A folder may hold a million; these are enough to see an error, and to
 # calibrate on.
@@ -44,6 +44,7 @@ class View:
       examples.ImageError: if one can't be read.
     """
     count = min(len(source), MAX_IMAGES)
+    # Spread over the set: the first ones of a folder are of one class.
     images = []
     for place in range(count):
       example = self.transform.decode(source[place * len(source) // count])
@@ -61,7 +62,7 @@ class View:
     return self.of_source(files.FileSource(files.find_images(paths)))
 
 
-def training_source(found: source_lib.Source) -> examples.Source:
+def training_source(found: FoundWeights) -> examples.Source:
   """The images that a run was trained on.
 
   Raises:

@@ -50,6 +50,9 @@ _V3 = (
   "arXiv 2209.15159, MobileViTv3: Mobile-Friendly Vision Transformer with "
   "Simple and Effective Fusion of Local, Global and Input Features"
 )
+# A new family is a row here, and under the same key in `weights.names.TABLES`
+# and `export.blocks`; tests/test_families.py fails while it is in one table but
+# not in the others.
 FAMILIES: dict[str, Family] = {
   "mobilevit": Family(
     name="mobilevit",
@@ -132,6 +135,8 @@ def family_of(model: str | Net) -> Family:
   Raises:
     ValueError: for a name or a net of no family.
   """
+  # The class must match exactly: MobileViTv3's backbones inherit from those of
+  # v1 and v2, so that `isinstance` would find two families.
   name = model if isinstance(model, str) else ""
   for family in FAMILIES.values():
     own = type(getattr(model, "backbone", None)) is family.backbone
@@ -174,9 +179,16 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
   family = family_of(name)
   if head not in HEADS:
     raise ValueError(f"head={head!r} must be one of {', '.join(HEADS)}")
+  # Configurations are text, so a type arrives by its name. Below this line
+  # there are dtypes alone.
   if isinstance(fields.get("dtype"), str):
     fields["dtype"] = _compute_dtype(fields["dtype"])
+  # What the head asks of its backbone, such as output stride 16 for a
+  # segmenter, comes first, so that a field given by the caller wins.
   fields = {**getattr(HEADS[head], "BACKBONE", {}), **fields}
+  # A field may belong to several parts (`bn_groups` is the backbone's and the
+  # head's), so each part takes its own from the whole, and only what no part
+  # knows is an error.
   of_backbone, of_head, of_net = (
     {key: fields[key] for key in _keywords(part) if key in fields}
     for part in (family.backbone, HEADS[head], Net)
@@ -190,6 +202,8 @@ def abstract_model(name: str, head: str = "classifier", **fields: Any) -> Net:
     backbone = family.backbone(family.variants[name], **of_backbone)
     return Net(backbone, HEADS[head](backbone, **of_head), **of_net)
 
+  # Nothing is allocated here: a report on shapes, or loading weights over them,
+  # needs no random values.
   return nnx.eval_shape(build)
 
 
@@ -229,6 +243,8 @@ def initialize(model: Net, seed: int) -> Net:
 
   The rules are its family's, and its head's where that has its own.
   """
+  # Values are drawn by path from numpy arrays, and put on the device at once:
+  # one transfer in place of one compilation a tensor (see `models.init`).
   graphdef, state = nnx.split(model)
   shapes = nnx.to_pure_dict(state)
   values = family_of(model).init(shapes, seed)

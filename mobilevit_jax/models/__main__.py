@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
   print(f"{'name':<18}{'parameters':>12}{'MACs':>16}  top-1  published by")
   for name in names:
+    # "auto" would trace both forms of a convolution, and count the
+    # multiply-adds of both.
     model = models.abstract_model(name, depthwise="conv")
     layers = summary.summarize(model, args.size, args.size)
     parameters = sum(layer.params for layer in layers)

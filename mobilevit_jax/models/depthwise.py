@@ -10,6 +10,8 @@ from jax import lax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+# "conv" is XLA's operator, "shift" the form for CPU, "auto" whichever suits the
+# platform that the program is lowered for.
 Kind = Literal["auto", "conv", "shift"]
 KINDS: tuple[Kind, ...] = ("auto", "conv", "shift")
 
@@ -38,6 +40,8 @@ def depthwise_conv(
   Returns:
     `[b, ceil(h / stride), ceil(w / stride), c]`.
   """
+  # torch's symmetric padding. XLA's "SAME" would pad a stride-2 convolution of
+  # an even side by (0, 1), and shift every window by a pixel.
   reach = kernel.shape[0] // 2 * dilation
   pad = (reach, reach)
 
@@ -109,6 +113,7 @@ def dilated_conv(
   Returns:
     `[b, h, w, out]`.
   """
+  # With this much padding on both sides the map keeps its size at stride 1.
   reach = kernel.shape[0] // 2 * dilation
   pad = (reach, reach)
 
@@ -132,10 +137,12 @@ def dilated_conv(
         down, right = (tap * dilation - reach for tap in (i, j))
         if abs(down) >= h or abs(right) >= w:
           continue  # sees padding alone
+        # The part of the input that this tap sees, without the padding.
         top, left = max(down, 0), max(right, 0)
         bottom, end = min(h, h + down), min(w, w + right)
         seen = lax.slice(x, (0, top, left, 0), (b, bottom, end, c))
         y = pointwise_conv(seen, kernel[i : i + 1, j : j + 1], kind="shift")
+        # Where that part's products lie in the output.
         rows, columns = top - down, left - right
         total += jnp.pad(
           y,
@@ -163,6 +170,8 @@ def _choose(
   if kind == "shift":
     return on_cpu(x, kernel)
   if kind == "auto":
+    # Both branches are traced, and the platform's one is kept at lowering, so a
+    # program that is exported for several platforms has all of them.
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
   raise ValueError(
     f"depthwise={kind!r} is unknown; choose one of {', '.join(KINDS)}"
@@ -175,10 +184,12 @@ def _windows(
   """What each of the k x k taps sees: `height` x `width` pixels, row by row."""
   b, _, _, c = x.shape
   reach = k // 2 * dilation
+  # Padded once for all taps; each tap is then a slice of the same array.
   padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
   for i in range(k):
     for j in range(k):
       top, left = i * dilation, j * dilation
+      # The last pixel that the tap sees, and one more: slices are half open.
       bottom = top + stride * (height - 1) + 1
       right = left + stride * (width - 1) + 1
       yield lax.slice(
@@ -193,9 +204,12 @@ def _correlate(
   x: jax.Array, kernel: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
   _, h, w, c = x.shape
+  # Ceiling division, as the padded convolution has it.
   size = -(-h // stride), -(-w // stride)
   k = kernel.shape[0]
   taps = kernel.reshape(k * k, c)
+  # A scalar zero: XLA fuses the nine multiply-adds into one loop over the map
+  # only if there is no array to begin with.
   total = jnp.zeros((), x.dtype)
   for tap, window in enumerate(_windows(x, k, *size, stride, dilation)):
     total = total + window * taps[tap]
@@ -229,11 +243,16 @@ def _shift_backward(
   x, kernel = saved
   k = kernel.shape[0]
   height, width = grad.shape[1:3]
+  # For y = sum over taps t of w_t x[s p + t], the gradients are dx[q] = sum
+  # over t of w_t dy[(q - t) / s] and dw_t = sum over p of dy[p] x[s p + t] (p,
+  # q pixels, s the stride).
   # Every gradient back at its own pixel of x, zeros between.
   spread = [(0, 0, 0)] * 4
   for axis in (1, 2):
     missing = x.shape[axis] - 1 - stride * (grad.shape[axis] - 1)
     spread[axis] = (0, missing, stride - 1)
+  # The first is a correlation with the kernel turned by 180 degrees, of stride
+  # 1 over the spread gradient.
   grad_x = _correlate(
     lax.pad(grad, jnp.zeros((), grad.dtype), spread),
     kernel[::-1, ::-1],

@@ -26,6 +26,9 @@ def kaiming(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
   with std 0.02. Later versions of cvnets skip all this by a bug.
   """
   if len(shape) == 4:
+    # fan_out is torch's: kernel area times output channels, not divided by the
+    # groups of a depthwise convolution, so these start smaller than in most
+    # other code bases.
     kh, kw, _, out_channels = shape
     std = np.sqrt(2 / (kh * kw * out_channels))
   else:
@@ -58,6 +61,7 @@ def draw(
   """
   if seed < 0:
     raise ValueError(f"seed={seed} must not be negative")
+  # Leaves are independent of each other: each has a generator of its own.
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: _draw_one(prefix, path, leaf, seed, rule), shapes
   )
@@ -76,9 +80,13 @@ def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
 
   def of_layer(tree: Any, path: tuple[str, ...]) -> Any:
     bound, biased = 0.0, False
+    # kernel: [kh, kw, in, out] of a convolution, [in, out] of a linear layer.
     if "kernel" in tree:
       *inputs, out_channels = tree["kernel"].shape
       fan_in, biased = math.prod(inputs), len(inputs) == 3
+      # 1 / sqrt(fan_in) is torch's Kaiming
+      # with a = sqrt(5); sqrt(6 / (in + out)) is Xavier (Glorot and Bengio
+      # 2010).
       bound = fan_in**-0.5 if biased else (6 / (fan_in + out_channels)) ** 0.5
     result = {}
     for name, leaf in tree.items():
@@ -99,6 +107,9 @@ def draw_torch(shapes: dict[Any, Any], seed: int) -> dict[Any, Any]:
 
 def _generator(path: Iterable[str], seed: int) -> np.random.Generator:
   """The stream of one tensor."""
+  # By its public name, so that moving a layer to another part of the net keeps
+  # its first values, and CRC-32 rather than `hash`, which Python salts in each
+  # process.
   name = net.public_name("/".join(path))
   return np.random.default_rng([seed, zlib.crc32(name.encode())])
 

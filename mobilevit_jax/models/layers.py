@@ -80,8 +80,11 @@ class Conv(nnx.Module):
 
   def _convolve(self, x: jax.Array) -> jax.Array:
     kernel = self.kernel[...].astype(self.dtype)
+    # kernel [1, 1, c, out]: no neighbours, so a matrix product will do.
     if kernel.shape[0] == self.stride == 1:
       return dw.pointwise_conv(x, kernel, kind=self.kind)
+    # From 3 pixels on, the dilated form is the faster one on CPU; at 2 it
+    # isn't.
     if self.stride == 1 and self.dilation > 2:
       return dw.dilated_conv(x, kernel, dilation=self.dilation, kind=self.kind)
     pad = kernel.shape[0] // 2 * self.dilation
@@ -124,6 +127,8 @@ class LayerNorm(nnx.Module):
     self.epsilon, self.dtype = epsilon, dtype
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    # mean((x - mean)^2), not mean(x^2) - mean^2: the second cancels digits when
+    # the mean is large.
     x = x.astype(at_least_float32(x.dtype))
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     var = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
@@ -147,6 +152,8 @@ class GroupNorm(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Normalises `[b, ..., d]` over all axes but the first."""
+    # No group's mean is taken over single channels: ml-cvnets' `layer_norm_2d`
+    # is torch's GroupNorm(1).
     axes = tuple(range(1, x.ndim))
     x = x.astype(at_least_float32(x.dtype))
     x = x - jnp.mean(x, axis=axes, keepdims=True)
@@ -188,6 +195,8 @@ class BatchNorm(nnx.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Normalises `[b, h, w, c]`; `train` uses and records its statistics."""
     wide = at_least_float32(x.dtype)
+    # Evaluation: y = scale (x - mean) / sqrt(var + eps) + bias, with the
+    # running statistics. Exports fold this into the convolution before it.
     if not train:
       scale = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
       y = (x.astype(wide) - self.mean[...]) * scale + self.bias[...]
@@ -203,11 +212,15 @@ class BatchNorm(nnx.Module):
     y, mean, var = normalize.batch_norm(
       grouped, self.scale[...], self.bias[...], self.epsilon
     )
+    # Bessel's correction: torch divides the running variance by n - 1, but the
+    # one that normalises by n. A group of one value has no correction.
     size = b // self.groups * h * w
     self._record(mean, var * (size / max(size - 1, 1)))
     return y.reshape(x.shape).astype(self.dtype)
 
   def _record(self, mean: jax.Array, var: jax.Array) -> None:
+    # running += momentum (seen - running), torch's sense of momentum: 0.1 of
+    # what is new.
     for stat, seen in ((self.mean, mean), (self.var, var)):
       seen = jnp.mean(seen, axis=(0, 1, 2))
       stat[...] += self.momentum * (seen.astype(stat.dtype) - stat[...])
@@ -236,6 +249,7 @@ class ConvNormAct(nnx.Module):
   ):
     fields: dict[str, Any] = {"stride": stride, "dilation": dilation}
     fields |= {"kind": kind, "dtype": dtype}
+    # A depthwise convolution keeps its channels: `in_channels` are both.
     if depthwise:
       self.conv = dw.DepthwiseConv(
         in_channels, kernel_size=kernel_size, **fields
@@ -271,6 +285,9 @@ class InvertedResidual(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     hidden = in_channels * expansion  # a multiple of 8 in every variant
+    # Expansion, then depthwise, then a linear bottleneck: an activation after
+    # the last convolution would lose what it sets to zero (MobileNetV2, section
+    # 3.2).
     norm = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
     if expansion != 1:
       self.expand = ConvNormAct(
@@ -285,6 +302,8 @@ class InvertedResidual(nnx.Module):
     )
     self.expansion = expansion
     self.activation: Activation = activation
+    # The shortcut needs equal shapes, so a stage's first block, which changes
+    # stride or width, has none.
     self.residual = stride == 1 and in_channels == out_channels
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

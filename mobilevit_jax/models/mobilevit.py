@@ -67,7 +67,11 @@ def unfold(x: jax.Array) -> jax.Array:
   at most at any time, since phone delegates refuse more.
   """
   b, h, w, d = x.shape
+  # Rows in pairs: [b h/2, 2, w/2, 2 d]. Two neighbours of a row lie in one, so
+  # that exchanging the middle axes brings a patch's rows together.
   x = x.reshape(b * h // 2, 2, w // 2, 2 * d).transpose(0, 2, 1, 3)
+  # Now each patch's four pixels follow each other: [b, n, p, d]. Attention runs
+  # over patches, so pixels move to the front.
   return x.reshape(b, h * w // 4, 4, d).transpose(0, 2, 1, 3)
 
 
@@ -105,7 +109,9 @@ class MobileViTBlock(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     norm_act = {"kind": depthwise, "bn_groups": bn_groups, "dtype": dtype}
+    # The paper's n x n convolution (section 3.1), dense in v1.
     self.local_rep = layers.ConvNormAct(channels, channels, **norm_act)
+    # To the transformer's width, by a 1x1 convolution that is linear.
     self.expand = layers.Conv(channels, dim, 1, kind=depthwise, dtype=dtype)
     self.global_rep = nnx.List(
       transformer.TransformerBlock(
@@ -113,6 +119,8 @@ class MobileViTBlock(nnx.Module):
       )
       for _ in range(depth)
     )
+    # ml-cvnets appends it to the transformers, as pre-norm blocks end without a
+    # norm.
     self.norm = layers.LayerNorm(dim, dtype=dtype)
     self.project = layers.ConvNormAct(dim, channels, kernel_size=1, **norm_act)
     self.fusion = layers.ConvNormAct(2 * channels, channels, **norm_act)
@@ -122,6 +130,8 @@ class MobileViTBlock(nnx.Module):
   ) -> jax.Array:
     y = self.expand(self.local_rep(x, train))
     y = self.project(self._attend_any_size(y, train, rngs), train)
+    # Concatenation, not a sum: Figure 1(b). The input comes first, which the
+    # weights' order of channels follows.
     return self.fusion(jnp.concatenate([x, y], axis=-1), train)
 
   def _attend_any_size(
@@ -129,6 +139,8 @@ class MobileViTBlock(nnx.Module):
   ) -> jax.Array:
     """`_attend`, at the next even size where that isn't the map's own."""
     _, h, w, _ = x.shape
+    # Patches are 2 x 2. Maps of an odd side occur in training: 160 pixels are 5
+    # x 5 in stage 5, and 288 are 9 x 9.
     even_h, even_w = h + h % 2, w + w % 2
     if (even_h, even_w) == (h, w):
       return self._attend(x, train, rngs)
@@ -139,6 +151,8 @@ class MobileViTBlock(nnx.Module):
     self, x: jax.Array, train: bool, rngs: nnx.Rngs | None
   ) -> jax.Array:
     b, h, w, d = x.shape
+    # The four places of a patch become part of the batch: pixels attend only to
+    # those at the same place of other patches.
     x = unfold(x).reshape(b * 4, h * w // 4, d)
     for block in self.global_rep:
       x = block(x, train, rngs)
@@ -185,6 +199,7 @@ class Backbone(nnx.Module):
     outputs = {}
     for name in self.LAYERS[1:]:
       for block in getattr(self, name):
+        # Inverted residuals have no dropout, and take no generators.
         rest = (rngs,) if isinstance(block, self.BLOCK) else ()
         x = block(x, train, *rest)
       outputs[name] = x
@@ -231,6 +246,7 @@ class MobileViT(Backbone):
     depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
+    # None is "the published recipe", 0 is a rate.
     dropout = variant.dropout if dropout is None else dropout
     check_fields(dropout, output_stride, bn_groups, depthwise)
     shared = {"depthwise": depthwise, "bn_groups": bn_groups, "dtype": dtype}
@@ -241,6 +257,8 @@ class MobileViT(Backbone):
     stem, c1, c2, c3, c4, c5 = variant.channels
     d3, d4, d5 = variant.dims
     n3, n4, n5 = variant.depths
+    # Strides of stages 4 and 5, for an output stride of 32 (2, 2), 16 (2, 1)
+    # and 8 (1, 1).
     stride4 = 1 if output_stride == 8 else 2
     stride5 = 2 if output_stride == 32 else 1
     self.stem = layers.ConvNormAct(
@@ -256,6 +274,8 @@ class MobileViT(Backbone):
     self.stage4 = nnx.List(
       [inverted(c3, c4, stride=stride4), block(c4, d4, depth=n4)]
     )
+    # In ml-cvnets the stage that loses its stride keeps the dilation from
+    # before it: stage 4 has none, and stage 5 that of stage 4.
     dilation = 2 if output_stride == 8 else 1
     self.stage5 = nnx.List(
       [
@@ -264,6 +284,7 @@ class MobileViT(Backbone):
       ]
     )
     self.channels = (c1, c2, c3, c4, c5)
+    # The classifier's widening, which detectors and segmenters leave out.
     self.head_channels = min(4 * c5, MAX_HEAD_CHANNELS)
     self.output_stride = output_stride
     self.dtype = dtype

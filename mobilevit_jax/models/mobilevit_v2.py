@@ -37,6 +37,7 @@ class Variant:
   """
 
   width: float
+  # int() cuts off, but at all seven widths the products are whole numbers.
 
   @property
   def channels(self) -> tuple[int, ...]:
@@ -83,8 +84,12 @@ class SeparableAttention(nnx.Module):
     query, key, value = jnp.split(self.qkv(x), (1, 1 + x.shape[-1]), axis=-1)
     # In float32 or wider: half precision would lose the small scores.
     wide = layers.at_least_float32(x.dtype)
+    # Axis 2 is the patches: each of the four places has scores of its own.
     scores = jax.nn.softmax(query.astype(wide), axis=2)
+    # Section 3.2: c_v = sum over i of c_s(i) x_K(i), [b, p, 1, d].
     context = jnp.sum(scores * key.astype(wide), axis=2, keepdims=True)
+    # Then y = (c_v * ReLU(x W_V)) W_O, an element-wise product that is
+    # broadcast over the patches, so the cost is linear in their number.
     y = self.out(jax.nn.relu(value) * context.astype(value.dtype))
     return y, scores[..., 0]
 
@@ -94,6 +99,9 @@ class SeparableBlock(nnx.Module):
 
   def __init__(self, dim: int, *, dropout: float, **fields: Any):
     hidden = EXPANSION * dim
+    # One group over all pixels and channels, called "layer norm 2d" by
+    # ml-cvnets: LayerNorm over the channels alone would not match its weights'
+    # answers.
     self.attention_norm = layers.GroupNorm(dim, dtype=fields["dtype"])
     self.attention = SeparableAttention(dim, **fields)
     self.ffn_norm = layers.GroupNorm(dim, dtype=fields["dtype"])
@@ -150,6 +158,7 @@ class MobileViTv2Block(nnx.Module):
       channels,
       kernel_size=1,
       activation=None,
+      # Linear: v2's blocks end without an activation.
       bn_groups=bn_groups,
       **fields,
     )
@@ -179,8 +188,10 @@ def even_size(x: jax.Array) -> jax.Array:
   for axis in (1, 2):
     size = x.shape[axis]
     if size % 2:
+      # Between old rows i - 1 and i, in parts: `share` of the earlier one.
       share = jnp.arange(size + 1, dtype=x.dtype) / size
       share = jnp.expand_dims(share, tuple(range(1, 4 - axis)))
+      # The map shifted by one at either end: row i - 1, and row i.
       pads = [[(0, 0)] * axis + [end] for end in ((1, 0), (0, 1))]
       before, after = (jnp.pad(x, p + [(0, 0)] * (3 - axis)) for p in pads)
       x = share * before + (1 - share) * after
@@ -213,6 +224,7 @@ class MobileViTv2(mobilevit.Backbone):
     depthwise: dw.Kind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
+    # v2's recipe has no dropout in its layers (ml-cvnets' `mobilevit_v2.py`).
     dropout = dropout or 0.0
     mobilevit.check_fields(dropout, output_stride, bn_groups, depthwise)
     self.output_stride = output_stride
@@ -224,7 +236,9 @@ class MobileViTv2(mobilevit.Backbone):
     stem, c1, c2, c3, c4, c5 = variant.channels
     d3, d4, d5 = variant.dims
     n3, n4, n5 = DEPTHS
-    # Where a stride is left out, the blocks' taps reach as far as before it.
+    # Where a stride is left out, the blocks' taps reach as far as before it: a
+    # dilation of 2 for one stride, of 4 for two. ml-cvnets gives it to the
+    # block's own convolution, unlike in v1.
     reach4 = 2 if output_stride == 8 else 1
     reach5 = 32 // output_stride
     self.stem = layers.ConvNormAct(

@@ -61,6 +61,8 @@ class BlockOfV1(mobilevit.MobileViTBlock):
       "bn_groups": fields.get("bn_groups", 1),
       "dtype": fields.get("dtype", jnp.float32),
     }
+    # Section 3.1 of the paper: a depthwise 3x3 convolution in place of the
+    # dense one pays for the wider stages.
     self.local_rep = layers.ConvNormAct(
       channels, channels, depthwise=True, **norm_act
     )
@@ -73,6 +75,8 @@ class BlockOfV1(mobilevit.MobileViTBlock):
   ) -> jax.Array:
     local = self.expand(self.local_rep(x, train))
     y = self.project(self._attend_any_size(local, train, rngs), train)
+    # The block's input is added at the end, as in a ResNet block, which lets
+    # the gradient past the attention (section 3.1).
     return x + self.fusion(jnp.concatenate([local, y], axis=-1), train)
 
 

@@ -62,6 +62,8 @@ class Net(nnx.Module):
       rngs: with a "dropout" stream; needed for training with dropout.
     """
     if self.frozen:
+      # Without `train` BatchNorm uses its running statistics and records none;
+      # without the gradient XLA drops the backbone's backward pass.
       features = jax.lax.stop_gradient(self.features(images))
     else:
       features = self.features(images, train, rngs)
@@ -86,5 +88,7 @@ class Net(nnx.Module):
     """Those of `layers` that training changes."""
     if not self.frozen:
       return self.layers
+    # Parts such as the classifier's widening were trained with the backbone, so
+    # freezing keeps them too.
     names = (n for n in self.head.LAYERS if n not in self.head.FROZEN)
     return tuple(f"head/{name}" for name in names)

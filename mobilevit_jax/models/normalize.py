@@ -29,6 +29,7 @@ def batch_norm(
   """
 
   def derived(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalized:
+    # Gradients must not flow through the statistics that are recorded.
     y, mean, var = _normalize(x, scale, bias, epsilon)
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
 
@@ -42,6 +43,8 @@ def batch_norm(
   )
 
 
+# x is [groups, b, h w, c]: axes 1 and 2 are what a group's statistics are taken
+# over.
 def _normalize(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> Normalized:
@@ -69,6 +72,8 @@ def _backward(
   saved: tuple[jax.Array, ...],
   grads: Normalized,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
+  # With z = (x - mean) / std and n = b h w values a channel: dx = scale / std
+  # (dy - sum(dy) / n - z sum(dy z) / n), dscale = sum(dy z), dbias = sum(dy).
   # Ioffe and Szegedy 2015 (arXiv 1502.03167), section 3.
   x, mean, inverse_std, scale = saved
   grad = grads[0]
@@ -76,6 +81,7 @@ def _backward(
   count = x.shape[1] * x.shape[2]
   total = jnp.sum(grad, axis=(1, 2), keepdims=True)
   along = jnp.sum(grad * normal, axis=(1, 2), keepdims=True)
+  # Only two sums over the map are needed: those are shared by all three.
   grad_x = grad - total / count - normal * (along / count)
   return (
     grad_x * (scale * inverse_std),

@@ -33,6 +33,8 @@ class Attention(nnx.Module):
     # One reshape gives q, k and v their heads; no tensor exceeds rank 4.
     qkv = self.qkv(x).reshape(b, n, 3 * k, e).transpose(0, 2, 1, 3)
     query, key, value = jnp.split(qkv, 3, axis=1)
+    # Scaled before the product, as in ml-cvnets: it is the smaller array, and
+    # in half precision the scores can't overflow.
     scores = jnp.einsum("bkne,bkme->bknm", query * e**-0.5, key)
     # Softmax in float32 or wider: bfloat16 sums lose the small weights.
     wide = layers.at_least_float32(scores.dtype)
@@ -55,6 +57,7 @@ class TransformerBlock(nnx.Module):
     dtype: DTypeLike = jnp.float32,
   ):
     self.attention_norm = layers.LayerNorm(dim, dtype=dtype)
+    # Pre-norm: the residual stream itself is never normalised inside a block.
     self.attention = Attention(dim, heads=heads, dtype=dtype)
     self.ffn_norm = layers.LayerNorm(dim, dtype=dtype)
     self.ffn_in = layers.Linear(dim, ffn_dim, dtype=dtype)
@@ -68,5 +71,6 @@ class TransformerBlock(nnx.Module):
       return self.dropout(y, deterministic=not train, rngs=rngs)
 
     x = x + drop(self.attention(self.attention_norm(x)))
+    # SiLU, where ViT has GELU: one activation in the whole net.
     y = jax.nn.silu(self.ffn_in(self.ffn_norm(x)))
     return x + drop(self.ffn_out(y))

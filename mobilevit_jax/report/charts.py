@@ -11,6 +11,7 @@ import numpy as np
 
 from mobilevit_jax.report import statistics
 
+# Units of the drawing; the page scales it to its own width.
 _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 454, 12, 232  # sides of the frame
 _BELOW = 84  # height under the frame of `reliability`
@@ -74,6 +75,7 @@ class _Frame:
   y_range: tuple[float, float]
 
   def x(self, value: float) -> float:
+    # Linear, and clipped at the ends.
     return float(np.interp(value, self.x_range, (_LEFT, _RIGHT)))
 
   def y(self, value: float) -> float:
@@ -105,6 +107,7 @@ def line_chart(
     *(point for line in series for point in line.points), strict=True
   )
   last, y_ticks = max(*xs, 1.0), nice_ticks(min(ys), max(ys))
+  # From 0: a run's beginning is part of what it shows.
   frame = _Frame((0.0, last), (y_ticks[0], y_ticks[-1]))
   x_ticks = [x for x in nice_ticks(0.0, last) if x <= last]
   steps = "{:,.0f}".format
@@ -180,10 +183,12 @@ def _curve(
   every = -(-len(line.points) // _MOST_POINTS)
   points = [*line.points[:-1:every], line.points[-1]]
   places = [(f"{frame.x(x):.1f}", f"{frame.y(y):.1f}") for x, y in points]
+  # An SVG path: M to the first point, L to each of the others.
   path = "L".join(map(" ".join, places))
   style = {"class": f"curve {line.style}"}
   parts = [Shape("path", {**style, "d": f"M{path}"}, line.name)]
   dots = [*zip(points, places, strict=True)]
+  # Dots carry the values one can point at; with many points the last one does.
   # The marks of training are there to be pointed at, and seen where they are
   # few: of one point there is no line at all.
   short = " short" * (len(dots) <= _SHORT)
@@ -196,6 +201,7 @@ def _curve(
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
   """Round numbers from at most `low` to at least `high`, rising."""
+  # A constant curve has a range of its own around it.
   if high <= low:
     spread = abs(low) or 1.0
     low, high = low - spread / 2, high + spread / 2
@@ -223,6 +229,8 @@ def reliability(found: statistics.Calibration, unit: str = "images") -> Chart:
       f"{count} {unit}, {hit:.1%} right, {sure:.1%} confident on average"
     )
     few = " few" * (count < _FEW)
+    # Over its bar the accuracy, and the gap to the confidence, signed by
+    # colour.
     top, end = sorted((frame.y(hit), frame.y(sure)))
     for style, high, low in (
       (f"hit{few}", frame.y(hit), _BOTTOM),

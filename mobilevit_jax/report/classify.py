@@ -55,10 +55,13 @@ class Predictions:
       raise ValueError(
         f"all {len(self.source)} images of {self.source.name} are broken"
       )
+    # float64: the report's sums are over all images, and temperature is fitted
+    # on them.
     self.logits = logits.astype(np.float64)
     self.probabilities = special.softmax(self.logits, axis=1)
     self.said = self.logits.argmax(axis=1)
     kinds = np.arange(len(self.names))
+    # scikit-learn's stubs only know the word "warn".
     of_none: Any = 0  # a number may be given, though the default is a word
     self.counts = metrics.confusion_matrix(self.labels, self.said, labels=kinds)
     *scores, _ = metrics.precision_recall_fscore_support(
@@ -100,6 +103,7 @@ class Predictions:
     recall = self.scores[1, present].mean()
     cards = [
       ("top-1", self._top1, f"95%: {self._interval}"),
+      # Guessing the commonest class is the score to beat.
       ("top-5", f"{(self.rank < 5).mean():.1%}", "right among five"),
       ("mean of classes", f"{recall:.1%}", "each counted alike"),
       (
@@ -158,6 +162,7 @@ class Predictions:
     """The images that the net was surest and wrong about."""
     sure = self.probabilities.max(axis=1)
     wrong = np.flatnonzero(self.said != self.labels)
+    # The surest mistakes first: they are labels to check, or blind spots.
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][: self._most]
     return {
       "wrong": len(wrong),
@@ -182,6 +187,7 @@ class Predictions:
     found = self._calibrated
     sure = float(self.probabilities.max(axis=1).mean())
     right = float((self.said == self.labels).mean())
+    # Mean confidence against accuracy: equal for a calibrated net.
     verdict = "too sure" if sure > right else "not sure enough"
     if abs(sure - right) < 0.005:
       verdict = "about as sure as it should be"

@@ -33,12 +33,14 @@ def view(
       f" The {len(chosen)} classes with the most mistakes; the last row and "
       f"column are the other {left} together."
     )
+  # A class without images has a row of zeros, not of 0 / 0.
   shares = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
   support = counts.sum(axis=1)
   rows = [
     [
       {
         "count": int(count),
+        # Images are counted; of millions of pixels, shares say more.
         "shown": f"{count:,}" if unit == "images" else f"{share:.1%}",
         "share": float(share),
         "kind": "right" if true == said else "wrong",

@@ -9,14 +9,16 @@ from typing import Any
 from etils import epath
 import ml_collections
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import evaluate
 from mobilevit_jax import experiment
 from mobilevit_jax import files
 from mobilevit_jax import steps
-from mobilevit_jax.tasks import task as task_lib
+from mobilevit_jax.config import CONFIG_FILE
+from mobilevit_jax.config import ForeignFileError
+from mobilevit_jax.tasks.task import Rows
 from mobilevit_jax.weights import io
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import read_weights
+from mobilevit_jax.weights.source import Which
 
 Record = dict[str, Any]
 
@@ -57,6 +59,7 @@ class Run:
 
   def evaluation(self, step: float) -> Record:
     """What was recorded of the evaluation after a step, or nothing."""
+    # A step that was evaluated again after a restart: the last one counts.
     found = [record for record in self.evals if record["step"] == step]
     return found[-1] if found else {}
 
@@ -65,7 +68,7 @@ class Run:
     prefix = "raw" if self.which == "raw" else "ema"
     return self.evaluation(self.step).get(f"{prefix}_{metric}")
 
-  def rows(self) -> Iterator[task_lib.Rows]:
+  def rows(self) -> Iterator[Rows]:
     """Of each batch what is known of the images and what the net says of them.
 
     Broken images are left out.
@@ -80,14 +83,14 @@ class Run:
 def read(
   workdir: epath.PathLike,
   *,
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   data_dir: str | None = None,
 ) -> Run:
   """Reads what is there, and opens the images of the run's evaluation.
 
   Args:
     workdir: the run's folder.
-    which: see `weights.source.read`.
+    which: see `weights.source.read_weights`.
     data_dir: where the data is, if no longer where the run found it.
 
   Raises:
@@ -96,20 +99,22 @@ def read(
   folder = epath.Path(workdir)
   if not (folder / "checkpoints").exists():
     raise ValueError(f"{workdir} must be a run's folder, with checkpoints")
-  found = source_lib.read(workdir, which=which)
-  config = json.loads((folder / config_lib.CONFIG_FILE).read_text())
+  found = read_weights(workdir, which=which)
+  config = json.loads((folder / CONFIG_FILE).read_text())
   fields: Any = ml_collections.ConfigDict(config, type_safe=False)
   try:
     fields.data.dir = data_dir or fields.data.dir
+    # This process is no worker's parent: the report reads images itself.
     fields.data.num_workers = 0  # which need flags that a command has parsed
     setup, *_ = experiment.build_evaluation(fields, prepare=False)
   except (AttributeError, KeyError, TypeError) as error:
-    raise config_lib.ForeignFileError(
-      f"{folder / config_lib.CONFIG_FILE} lacks a field, or has one of another "
+    raise ForeignFileError(
+      f"{folder / CONFIG_FILE} lacks a field, or has one of another "
       f"kind: {str(error).splitlines()[0]}"
     ) from error
   params, stats = setup.layout.replicate(steps.split(io.build_model(found))[1:])
   names = found.labels or setup.source.class_names
+  # A net may have spare classes, which have numbers for names.
   numbers = range(len(names), config["model"]["num_classes"])
   metrics = [*_lines(folder / "metrics.jsonl", "step")]
   return Run(

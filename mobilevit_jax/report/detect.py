@@ -77,6 +77,7 @@ class Predictions:
     self.numbers = {name: float(value) for name, value in numbers}
     # Overlaps, recalls, classes, areas (all), most detections (100).
     self.precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    # COCO's ranges of area; the first is "all".
     self._ranges = evaluation.params.areaRng[1:]
     self._recalls = evaluation.params.recThrs
     self._count(meter.ids)
@@ -91,6 +92,8 @@ class Predictions:
       counted = ~truth.crowd & (truth.classes >= 0)
       present = np.bincount(truth.classes[counted], minlength=k)
       self.objects += present
+      # Crowds, and classes that the set doesn't name, are not counted as
+      # objects.
       self.images += present > 0
       areas.append(truth.area[counted])
     area = np.concatenate(areas)
@@ -104,6 +107,7 @@ class Predictions:
     self._hits, self._shown = np.zeros((2, k), int)
     sure, right = [np.zeros(0)], [np.zeros(0, bool)]
     everything = evaluation.params.areaRng[0]
+    # One entry for each image, class and range of area: "all" is taken.
     for one in evaluation.evalImgs:
       if one is None or one["aRng"] != everything:
         continue
@@ -114,6 +118,8 @@ class Predictions:
       sure.append(scores[counts])
       right.append(hits)
       label, tally = one["category_id"], self.tallies[one["image_id"]]
+      # Objects that COCO ignores here, such as crowds, are neither found nor
+      # missed.
       there = int(np.count_nonzero(np.array(one["gtIgnore"]) == 0))
       tally["found"] += int(hits.sum())
       tally["missed"] += there - int(hits.sum())
@@ -179,6 +185,7 @@ class Predictions:
             ("0.50", "c0", means[0]),
             ("0.75", "c1", means[5]),
             ("0.50 to 0.95", "c5", means.mean(axis=0)),
+            # Overlaps rise by 0.05 from 0.5: number 5 is 0.75.
           )
         ]
         if means is not None
@@ -193,6 +200,7 @@ class Predictions:
             f"c{place}",
             self._line(self.precision[0, :, label]),
           )
+          # A chart with more lines can't be read.
           for place, label in enumerate(self._commonest())
         ],
         x_name="recall",
@@ -259,6 +267,7 @@ class Predictions:
   def _images(self) -> dict[str, Any]:
     """The images with the most objects missed and boxes wrong."""
     order = sorted(
+      # Missed objects and wrong boxes count alike.
       self.tallies,
       key=lambda index: (
         -sum(self.tallies[index][kind] for kind in ("missed", "wrong"))
@@ -282,6 +291,7 @@ class Predictions:
     sides = np.array([image.shape[1], image.shape[0]] * 2, np.float64)
     truth = self.source.truth(index)
     known = truth.classes >= 0
+    # Rows of `found`: image, box, score, class.
     mine = self._found[self._found[:, 0] == index]
     # Names of boxes would be larger than a small image.
     small = pictures.scale(image, _SIDE)

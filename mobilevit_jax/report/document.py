@@ -16,13 +16,13 @@ from mobilevit_jax import files
 from mobilevit_jax.data import check
 from mobilevit_jax.report import context
 from mobilevit_jax.report import page
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import Which
 
 
 def write(
   workdir: epath.PathLike,
   *,
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   data_dir: str | None = None,
   most_mistakes: int = 24,
 ) -> epath.Path:
@@ -30,7 +30,7 @@ def write(
 
   Args:
     workdir: the run's folder, local or `gs://`.
-    which: the weights; see `weights.source.read`.
+    which: the weights; see `weights.source.read_weights`.
     data_dir: where the data is, if no longer where the run found it.
     most_mistakes: pictures of mistakes to show.
 
@@ -46,6 +46,7 @@ def write(
   text = page.page(
     run,
     predictions,
+    # Before the page: a check of another version is no reason to fail.
     _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
   )
@@ -69,6 +70,7 @@ def after_training(workdir: epath.PathLike) -> None:
   The run is saved: whatever goes wrong here is said, and no more. With several
   processes it is left to the command, as reading checkpoints takes them all.
   """
+  # What a user can copy, whatever the folder is called.
   again = shlex.join(
     ["python", "-m", "mobilevit_jax.report", os.fspath(workdir)]
   )
@@ -76,6 +78,7 @@ def after_training(workdir: epath.PathLike) -> None:
     if jax.process_index() == 0:
       print(f"report: of a run of several processes, to be made by {again}")
     return
+  # Any error: the run itself has succeeded, and its exit code says so.
   try:
     path = write(workdir)
   except Exception as error:

@@ -13,6 +13,7 @@ def environment() -> jinja2.Environment:
     loader=jinja2.PackageLoader("mobilevit_jax.report", ""),
     # Names of classes and files come from whoever made the data.
     autoescape=True,
+    # A misspelt name is an error, not an empty place on the page.
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -81,6 +81,7 @@ def page(
   if predictions is not None:
     lead, cards = predictions.lead(), predictions.cards()
   parts = [
+    # The task's own sections stand between those that every run has.
     _part("Learning curves", run_sections.curves(run)),
     *(
       _part(heading, content, of_task=True)
@@ -132,6 +133,7 @@ def _notes(run: context.Run) -> list[str]:
   """Which weights and images the page is about."""
   setup = run.setup
   notes = [
+    # Which of a run's three sets of weights.
     f"Weights: {run_sections.WEIGHTS[run.which]} ({run.step:,}).",
     f"Evaluated on {setup.source.name} at {setup.size} px.",
   ]

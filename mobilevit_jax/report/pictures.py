@@ -71,6 +71,8 @@ def scale(image: np.ndarray, side: int) -> np.ndarray:
   height, width = image.shape[:2]
   ratio = side / max(height, width)
   size = max(1, round(width * ratio)), max(1, round(height * ratio))
+  # INTER_AREA averages the pixels that become one; enlarged, pixels should stay
+  # visible.
   way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_NEAREST
   return cv2.resize(image, size, interpolation=way)
 
@@ -82,6 +84,7 @@ def encode(image: np.ndarray) -> Picture:
   kind, options = (
     ("png", []) if small else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
   )
+  # OpenCV writes BGR.
   bgr = np.ascontiguousarray(image[..., ::-1])
   encoded = cv2.imencode(f".{kind}", bgr, options)[1].tobytes()
   text = base64.b64encode(encoded).decode("ascii")

@@ -5,7 +5,7 @@ import json
 import shlex
 from typing import Any
 
-from mobilevit_jax import config as config_lib
+from mobilevit_jax.config import flat_fields
 from mobilevit_jax.data import check
 from mobilevit_jax.report import charts
 from mobilevit_jax.report import context
@@ -57,8 +57,10 @@ def _recorded(run: context.Run) -> list[dict[str, Any]]:
   evaluated = run.curve("evals", f"ema_{task.best}")
   if not evaluated:
     return []
+  # Of equal values the first: `max` keeps it.
   best, _ = max(evaluated, key=lambda point: point[1])
   rows = []
+  # Two rows for the last evaluation, one for the best.
   for which, record, name in (
     ("ema", run.evals[-1], "ema"),
     ("raw", run.evals[-1], "raw"),
@@ -81,7 +83,7 @@ def _recorded(run: context.Run) -> list[dict[str, Any]]:
 def data(run: context.Run, checked: check.Report | None) -> dict[str, Any]:
   """What the check found before training, or the command that checks."""
   if checked is None:
-    fields = config_lib.flat(run.config)
+    fields = flat_fields(run.config)
     words = [
       f"--{flag}={fields[f'data.{name}']}"
       for flag, name in (
@@ -90,6 +92,7 @@ def data(run: context.Run, checked: check.Report | None) -> dict[str, Any]:
         ("train_split", "train_split"),
         ("eval_split", "eval_split"),
       )
+      # Only fields that the configuration sets.
       if fields.get(f"data.{name}")
     ]
     command = ["python", "-m", "mobilevit_jax.data", "check", *words]
@@ -125,6 +128,6 @@ def configuration(run: context.Run) -> dict[str, Any]:
     "starts": starts,
     "fields": [
       [name, json.dumps(value, ensure_ascii=False)]
-      for name, value in config_lib.flat(run.config).items()
+      for name, value in flat_fields(run.config).items()
     ],
   }

@@ -69,6 +69,7 @@ class Predictions:
         found = segment.classes_of(outputs, *truth.shape)
         counts = segment.confusion(truth, found, k)
         self.counts += counts
+        # An image counts for each class that it has a pixel of.
         self.support += counts.sum(axis=1) > 0
         self.ids.append(index)
         ious.append(segment.iou(counts))
@@ -77,6 +78,7 @@ class Predictions:
         if total:
           seen = _Seen(index, found, float(np.nanmean(ious[-1])), accuracy[-1])
           self._worst.append(seen)
+      # Sorted by mIoU; the worst ones so far are kept, with their masks.
       # Whole masks of a large set would not fit into memory.
       self._worst.sort(key=lambda seen: (seen.miou, seen.accuracy))
       del self._worst[most_mistakes:]
@@ -108,7 +110,8 @@ class Predictions:
   def _guess(self) -> tuple[str, float]:
     """The commonest class, and the mean IoU of all pixels being of it.
 
-    Its IoU is its share of the pixels then, and the others' are 0.
+    Its IoU is its share of the pixels then, and the others' are 0: the mean
+    divides by the number of classes.
     """
     pixels = self.counts.sum(axis=1)
     share = pixels.max() / max(int(pixels.sum()), 1)
@@ -152,6 +155,7 @@ class Predictions:
     yield ["name", "miou", "pixel_accuracy", *(f"iou_{x}" for x in names)]
     for row, index in enumerate(self.ids):
       ious = self.ious[row, self._known]
+      # Absent classes are NaN, and don't count.
       seen = ious[~np.isnan(ious)]
       numbers = [seen.mean() if seen.size else np.nan, self.accuracy[row]]
       yield [
@@ -207,11 +211,13 @@ class Predictions:
     truth = self.source.mask(seen.index)
     image = pictures.shrink(pictures.pixels(self.source, seen.index), _SIDE)
     size = image.shape[:2]
+    # Nearest: a mask's indices can't be mixed.
     true, said = (
       segment.classes_of({"classes": mask}, *size)
       for mask in (truth, seen.classes)
     )
     wrong = (true != said) & (true < len(self.names))
+    # Grey, so that the errors' colour stands out.
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
     errors = np.where(wrong[..., None], _WRONG, grey // 2 + 96)
     labels = np.union1d(true, said)

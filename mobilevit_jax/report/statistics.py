@@ -20,6 +20,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
   Unlike the normal approximation it holds for few trials, and near 0 and 1.
   """
+  # (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z =
+  # 1.96.
   test = stats.binomtest(successes, trials)
   interval = test.proportion_ci(method="wilson")
   return interval.low, interval.high
@@ -27,6 +29,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 def most_confused(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
   """(true class, predicted class, images) of the commonest mistakes."""
+  # Without the diagonal, which is what was right.
   wrong = counts * (1 - np.eye(len(counts), dtype=int))
   order = np.argsort(-wrong, axis=None, kind="stable")[:most]
   pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
@@ -47,8 +50,10 @@ def gathered(counts: np.ndarray, most: int) -> tuple[np.ndarray, list[int]]:
   k = len(counts)
   if k <= most:
     return counts, [*range(k)]
+  # Off the diagonal, in rows and columns: taken for others, or others for it.
   mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
   chosen = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
+  # From each class to its row of the result; all others share the last one.
   group = np.full(k, most - 1)
   group[chosen] = np.arange(most - 1)
   result = np.zeros((most, most), counts.dtype)
@@ -91,10 +96,13 @@ def binned(sure: np.ndarray, right: np.ndarray) -> Calibration:
     right: which answers are right, bool `[n]`.
   """
   bins = np.ceil(sure * NUM_BINS).astype(int).clip(1, NUM_BINS) - 1
+  # One bincount each: images, confidences and hits of every bin.
   count, summed, hits = (
     np.bincount(bins, values, NUM_BINS) for values in (None, sure, right)
   )
   filled = np.maximum(count, 1)
+  # sum over bins of |hits - summed confidence|, over all images: Guo et al.
+  # 2017, equation 3.
   ece = float(np.abs(hits - summed).sum() / max(len(sure), 1))
   return Calibration(count, summed / filled, hits / filled, ece)
 
@@ -110,12 +118,16 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     image is classified right.
   """
   z = np.asarray(logits, np.float64)
+  # beta = 1 / temperature, searched in its logarithm, since temperatures from
+  # 0.01 to 100 matter alike.
   own = z[np.arange(len(z)), labels]
 
   def slope(log_beta: float) -> float:
     shares = special.softmax(math.exp(log_beta) * z, axis=1)
+    # d NLL / d beta = mean(sum over k of p_k z_k - z_label).
     return float(((shares * z).sum(axis=1) - own).mean())
 
+  # No sign change: the best one lies beyond the range.
   low, high = -math.log(_HIGHEST), -math.log(_LOWEST)
   if not slope(low) < 0 < slope(high):
     return None
@@ -129,6 +141,7 @@ def ece_after(logits: np.ndarray, labels: np.ndarray) -> float | None:
   round: a temperature fitted on the images it is judged by would flatter.
   """
   scaled = np.array(logits, np.float64)
+  # Even images are scaled by what odd ones fit, and the other way round.
   for part in (0, 1):
     fitted = temperature(logits[1 - part :: 2], labels[1 - part :: 2])
     if fitted is None:

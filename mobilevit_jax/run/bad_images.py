@@ -47,6 +47,7 @@ class Ledger:
     self._lines: dict[int, str] = {}
     for line in [] if path is None else files.read_lines(path):
       # What is damaged is found again, with the image.
+      # A line that can't be parsed is dropped: the file is written anew anyway.
       with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         self._lines[int(json.loads(line)["id"])] = line
 
@@ -59,9 +60,11 @@ class Ledger:
     """Counts and lists what was added by all processes, which all call it."""
     if self._new is None:  # on all processes alike
       return self.count
+    # The same ids in all processes, so that the count is the same too.
     ids = self._gather(np.array(self._new, np.int32))
     self._new = None
     self.count += len(ids)
+    # An image is broken in every epoch, but listed once.
     unlisted = {*ids.tolist()} - self._lines.keys()
     if self._path is not None and unlisted:
       self._lines |= {index: self._line(index) for index in unlisted}

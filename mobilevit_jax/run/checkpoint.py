@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 
 from mobilevit_jax import config
 from mobilevit_jax import files
-from mobilevit_jax.run import progress as progress_lib
+from mobilevit_jax.run.progress import rank
 
 _T = TypeVar("_T")
 
@@ -73,8 +73,10 @@ class Checkpoints:
         f"{workdir} holds no checkpoints; train there first, or correct "
         "--workdir"
       )
+    # Its errors reach the user as one line, so the tracebacks are noise.
     logging.getLogger("absl").addFilter(_is_not_orbax)
     self._say = say or functools.partial(print, file=sys.stderr)
+    # --- The last few checkpoints, which a run continues from.
     self._latest = ocp.CheckpointManager(
       root / "checkpoints",
       options=ocp.CheckpointManagerOptions(
@@ -86,11 +88,14 @@ class Checkpoints:
       ),
     )
     try:
+      # --- The best one, by the metric that the task names.
       self._best = ocp.CheckpointManager(
         root / "best",
         options=ocp.CheckpointManagerOptions(
           max_to_keep=1,
           best_fn=_rank,
+          # Orbax needs the folder to exist, even to read: an older run may have
+          # none.
           create=True,
           cleanup_tmp_directories=create,
           multiprocessing_options=_barriers("best"),
@@ -125,6 +130,7 @@ class Checkpoints:
     Raises:
       CheckpointError: if this one or the one before can't be written.
     """
+    # One save at a time: memory for the copy of one state is what there is.
     self._settle(self._latest)  # Orbax too waits for the one before
     with self._saving(self._latest):
       self._latest.save(step, args=_save_args(state, progress))
@@ -150,6 +156,7 @@ class Checkpoints:
       self._best.save(step, args=_save_args(state, {}), metrics=metrics)
 
   def _settle(self, manager: ocp.CheckpointManager) -> None:
+    # "Finished" isn't "on the disk": that takes an fsync of folder and files.
     """Returns when what is being saved is whole, and on the disk by its name.
 
     Orbax notes in a small file when it has renamed a folder: that is synced
@@ -163,6 +170,7 @@ class Checkpoints:
         files.sync(manager.directory, deep=False)
 
   @contextlib.contextmanager
+  # Every kind of failure to save ends in one message that says what is safe.
   def _saving(self, manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
       yield
@@ -198,6 +206,8 @@ class Checkpoints:
         ),
       )
       state, progress = restored["state"], restored["progress"]["progress"]
+      # Checksums of what was read: Orbax notices a missing file, not a changed
+      # one.
       sums = restored["progress"]["checksums"]
       _check(sums, _parts(_fields(state)) | {"progress": progress})
       return state, progress
@@ -235,6 +245,8 @@ class Checkpoints:
     def read(step: int) -> dict[str, Any]:
       restored = manager.restore(
         step,
+        # PyTreeRestore reads these parts alone: optimiser state is most of a
+        # file.
         args=ocp.args.Composite(
           state=ocp.args.PyTreeRestore(
             item=item,
@@ -256,6 +268,7 @@ class Checkpoints:
     """What `read` gives for the newest step it can, and the steps it can't."""
     broken: list[int] = []
     first: Exception | None = None
+    # --- From the newest on, the first one that can be read.
     for step in sorted(manager.all_steps(), reverse=True):
       try:
         result = read(step)
@@ -286,6 +299,7 @@ class Checkpoints:
     if jax.process_index() == 0:
       (folder.parent / "broken").mkdir(exist_ok=True)
       for step in steps:
+        # One process renames; the others wait, and then read the folder again.
         target = folder.parent / "broken" / str(step)
         if target.exists():
           target.rmtree()
@@ -312,11 +326,12 @@ class Checkpoints:
 
 def _rank(metrics: Mapping[str, Any]) -> Any:
   """Of the best checkpoint's metrics, which an older one may have fewer of."""
+  # Older runs' metrics have neither loss nor step.
   others = dict(metrics)
   loss, step = others.pop("loss", 0.0), others.pop("step", -1)
   # The one left, whatever the task calls it.
   value = next(iter(others.values()), -math.inf)
-  return progress_lib.rank(float(value), float(loss), int(step))
+  return rank(float(value), float(loss), int(step))
 
 
 def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
@@ -341,6 +356,7 @@ def _synced(folder: epath.Path) -> ocp.AsyncOptions:
 
 def _save_args(state: Any, progress: dict[str, Any]) -> ocp.args.Composite:
   parts = _parts(_fields(state)) | {"progress": progress}
+  # On the host, before Orbax's threads start: the arrays may change later.
   sums = {name: _crc32(tree) for name, tree in parts.items()}
   return ocp.args.Composite(
     state=ocp.args.StandardSave(state),
@@ -358,6 +374,7 @@ def _parts(fields: Mapping[str, Any]) -> dict[str, Any]:
   parts = {}
   for name, tree in fields.items():
     if name.endswith("params"):  # of the net, and of the task
+      # So that weights can be checked without the optimiser's state.
       parts |= {f"{name}.{part}": value for part, value in tree.items()}
     else:
       parts[name] = tree
@@ -376,6 +393,7 @@ def _crc32(tree: Any) -> int:
 
   Shapes and names don't count: who reads has to know them.
   """
+  # JSON and arrays differ: a dict's order has no meaning, an array's has.
   leaves = jax.tree.leaves(tree)
   if not any(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
     return zlib.crc32(json.dumps(tree, sort_keys=True).encode())

@@ -60,6 +60,7 @@ class Clock:
 
   def _seconds(self) -> tuple[float, float]:
     """Of the window: all that counts, and those of its steps alone."""
+    # 1e-9, as a window of no time would divide by zero.
     seconds = max(time.monotonic() - self._time - self._paused, 1e-9)
     return seconds, max(seconds - self._wait - self._logging, 0.0)
 
@@ -70,6 +71,8 @@ class Clock:
 
   def goodput(self) -> float:
     """Useful time as a part of all since the run was first started."""
+    # All since the first start: also waiting in a queue, and steps that were
+    # lost.
     return self.useful_seconds / max(time.time() - self._began, 1e-9)
 
   def summary(self) -> str:
@@ -87,12 +90,15 @@ class Clock:
     values = {
       "images_per_second": self._images / seconds,
       "steps_per_second": steps / seconds,
+      # Of the step that the window ends with; at least one, after a resume.
       "data_wait_seconds": self._wait,
       "step_seconds": step_seconds,
       "logging_seconds": self._logging,
       "goodput": self.goodput(),
     }
     if self._peak_flops:
+      # Model FLOPs utilisation: arithmetic done over arithmetic possible (PaLM,
+      # arXiv 2204.02311, appendix B).
       values["mfu"] = self._flops / seconds / self._peak_flops
     self._useful = self.useful_seconds
     self._start_window(step)
@@ -119,6 +125,7 @@ class Trace:
   def step(self, step: int) -> jax.profiler.StepTraceAnnotation:
     """A context for the step after `step` updates, named in the trace."""
     if step == self._start:
+      # Before the step is dispatched, so that its whole way is in the trace.
       jax.profiler.start_trace(str(self._folder))
       self._running = True
     return jax.profiler.StepTraceAnnotation("train", step_num=step)
@@ -131,6 +138,7 @@ class Trace:
       result: the last step's, which may still run.
     """
     if self._running and done >= self._stop:
+      # Steps are asynchronous: the last one must be done to be seen.
       jax.block_until_ready(result)
       self.close()
 

@@ -40,11 +40,13 @@ def initialize(
     config.ConfigError: if only some are given, one is out of range, or the
       others can't be found.
   """
+  # --- Alone, or found by the environment.
   given = (coordinator, num_processes, process_id)
   if given == (None, None, None):
     if is_cluster(os.environ):
       _join()
     return
+  # --- Named by flags: all three of them.
   if coordinator is None or num_processes is None or process_id is None:
     raise config.ConfigError(
       "--coordinator, --num_processes and --process_id go together; "
@@ -66,6 +68,8 @@ def _join(*arguments: Any) -> None:
       f"can't join the other processes: {error} Give --coordinator, "
       "--num_processes and --process_id"
     ) from error
+  # From here on an exception in one process must not leave the others waiting
+  # in a collective.
   sys.excepthook = _leave_at_once
 
 
@@ -78,6 +82,7 @@ def leave(code: int) -> int:
   if jax.process_count() > 1:
     sys.stdout.flush()
     sys.stderr.flush()
+    # `_exit` runs no handlers: JAX's own would wait for the other processes.
     os._exit(code)
   return code
 
@@ -113,10 +118,12 @@ def gather(rows: np.ndarray) -> np.ndarray:
   """
   if jax.process_count() == 1:
     return rows
+  # All have to send as many rows, so the counts go first.
   counts = multihost_utils.process_allgather(np.int32(len(rows))).reshape(-1)
   # As bytes, since JAX would make float32 of float64.
   width = rows.dtype.itemsize * math.prod(rows.shape[1:])
   own = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), width)
+  # Padded to the longest, and cut again below.
   padded = np.pad(own, [(0, int(counts.max()) - len(own)), (0, 0)])
   if not padded.size:
     return rows
@@ -136,6 +143,7 @@ def together(work: Callable[[], _T]) -> _T:
   with futures.ThreadPoolExecutor(1) as pool:
     running, done = pool.submit(work), False
     while not done:
+      # Any collective will do: it is the meeting that counts.
       finished = len(futures.wait([running], timeout=1).done)
       done = bool(gather(np.array([finished])).all())
   return running.result()
@@ -156,6 +164,8 @@ def is_cluster(environment: Mapping[str, str]) -> bool:
 
   JAX's own detection comes after it, and fails where it finds nothing.
   """
+  # Schedulers tell their tasks by variables; JAX's detection would read the
+  # same ones.
   slurm = int(environment.get("SLURM_NTASKS", "1")) > 1
   # Set in each task of a step, not in a shell that merely holds a job.
   in_step = "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment

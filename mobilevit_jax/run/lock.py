@@ -54,6 +54,8 @@ class Lock:
     self._workdir, self._say = epath.Path(workdir), say
     self._path = self._workdir / FILE
     self._beat, self._wait = beat, wait
+    # What tells this run from any other, also from a later process that got the
+    # same number.
     self._own = {
       "host": _host(),
       "process": os.getpid(),
@@ -70,14 +72,17 @@ class Lock:
       config.ConfigError: if another process is at work in it.
     """
     deadline = None
+    # --- Look and write, undisturbed: see `_undisturbed`.
     while True:
       with _undisturbed(self._workdir):
         other = self._read()
         if not _may_live(other):
           self._write()
           break
+      # --- Of this host: it is known to live.
       if other["host"] == self._own["host"]:
         raise config.ConfigError(self._refusal(other))
+      # --- Of another host: whether its file still changes is all that shows.
       if deadline is None:
         deadline, first = time.monotonic() + self._wait, other
         self._say(
@@ -89,7 +94,9 @@ class Lock:
       if time.monotonic() > deadline:
         self._path.unlink(missing_ok=True)
         continue
+      # No longer than a sign of life takes.
       time.sleep(min(1, self._beat))
+    # --- Buckets have no locks: two that wrote at the same time find out now.
     if not files.is_local(self._workdir):
       time.sleep(_SETTLE_SECONDS)
       if (other := self._read()).get("token") != self._own["token"]:
@@ -106,6 +113,7 @@ class Lock:
         self._path.unlink(missing_ok=True)
 
   def _live(self) -> None:
+    # `wait` returns early when the folder is given free.
     while not self._over.wait(self._beat):
       try:
         other = self._read()
@@ -131,6 +139,7 @@ class Lock:
       return {}
 
   def _who(self, other: Mapping[str, Any]) -> str:
+    # The file may come from anywhere: a time of 10^30 would raise.
     at = min(max(other["time"], 0), 2**32)  # whatever the file says
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
     host = str(other["host"]).partition(" ")[0]
@@ -159,6 +168,7 @@ def _process_start(pid: int) -> str:
     stat = (_PROC / str(pid) / "stat").read_text()
   except OSError:
     return ""
+  # The command may hold spaces and brackets; fields follow the last one.
   state, *fields = stat.rpartition(")")[2].split()
   return "" if state == "Z" else fields[18]  # proc(5): field 22, starttime
 
@@ -170,6 +180,7 @@ def _may_live(other: Mapping[str, Any]) -> bool:
   if (_PROC / "self").exists():
     start = _process_start(int(other["process"]))
     return bool(start) and start == other.get("process_start")
+  # Signal 0 only asks whether the process exists (macOS has no /proc).
   try:
     os.kill(int(other["process"]), 0)
   except ProcessLookupError:

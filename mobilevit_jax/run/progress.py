@@ -38,7 +38,9 @@ class Window:
     """Waits for the newest step; raises if it is not finite."""
     if self._pending is None:
       return
+    # Taken out first: an error must not leave it to be read twice.
     (step, arrays), self._pending = self._pending, None
+    # float() waits for the device; by now the next step is queued.
     metrics = {name: float(value) for name, value in arrays.items()}
     for name in ("loss", "grad_norm"):
       if not math.isfinite(metrics[name]):
@@ -82,6 +84,7 @@ class Best:
 
   def add(self, step: int, value: float, loss: float = 0.0) -> None:
     """Takes the next evaluation."""
+    # Patience asks for progress; the better of two equals is a matter of taste.
     # Equals can win below, but waiting for a better one goes on.
     higher = self.value is None or value > self.value
     self.waited = 0 if higher else self.waited + 1

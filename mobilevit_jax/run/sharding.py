@@ -21,12 +21,14 @@ class Layout:
 
   def __init__(self, devices: Sequence[Any] | None = None):
     devices = jax.devices() if devices is None else devices
+    # One axis: nets of this size fit on every device, so only data is divided.
     mesh = Mesh(np.asarray(devices), (_BATCH,), axis_types=(AxisType.Auto,))
     self.num_devices = len(devices)
     self.replicated = NamedSharding(mesh, PartitionSpec())
     self.batch = NamedSharding(mesh, PartitionSpec(_BATCH))
 
   def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    # Each process has its own rows; together they are one array.
     """Global arrays from this process's slice of a batch."""
     return {
       name: jax.make_array_from_process_local_data(self.batch, array)
@@ -36,6 +38,7 @@ class Layout:
   def own_rows(self, tree: Any) -> Any:
     """This process's slice of a batch's outputs, as NumPy's arrays."""
 
+    # In the order of the rows: devices may list their shards in any.
     def rows(array: jax.Array) -> np.ndarray:
       shards = sorted(
         array.addressable_shards, key=lambda shard: shard.index[0].start or 0

@@ -35,12 +35,15 @@ def begin() -> None:
   ends the process in one line; a second one does so at once.
   """
   _Interrupts.begun = True
+  # Only where Python's own handler is in place: nohup and some schedulers have
+  # it ignored on purpose.
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _interrupt)  # else it is ignored, by nohup
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       # A file's name may hold any bytes, and is still to be printed.
       stream.reconfigure(errors="backslashreplace")
+  # The hooks that were there stay in charge of everything else.
   before = sys.excepthook
 
   def hook(
@@ -67,6 +70,8 @@ def begin() -> None:
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
   del number
   _Interrupts.count += 1
+  # Once more means now. During an import an exception could leave a module half
+  # initialised, and later crash the interpreter.
   if _Interrupts.count > 1 or _imports(frame):
     _leave()
   raise KeyboardInterrupt
@@ -105,6 +110,8 @@ def in_one_line(
       try:
         return main(*args, **kwargs)
       except KeyboardInterrupt:
+        # Libraries' threads may hold the exit up for minutes, so it is not
+        # waited for.
         if _Interrupts.begun:
           _leave()  # now, as threads may be in the midst of something long
         print(_Interrupts.said, file=sys.stderr, flush=True)
@@ -165,6 +172,7 @@ class StopSignals:
 
   def __enter__(self) -> "StopSignals":
     """Installs the handlers; call from the main thread."""
+    # Several processes leave SIGTERM to JAX, which agrees on one step.
     signals = [signal.SIGINT, *[signal.SIGTERM] * self._alone]
     self._before = {s: signal.signal(s, self._handle) for s in signals}
     return self
@@ -183,6 +191,7 @@ class StopSignals:
       raise Stopped(self.received, step, steps, begun=False)
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
+    # A user's third Ctrl-C should do what it always does.
     before = self._before[signal.SIGINT]
     if self.received and number == signal.SIGINT:
       if callable(before):
@@ -190,5 +199,6 @@ class StopSignals:
       raise KeyboardInterrupt
     self.received = signal.Signals(number)
     self._notify(self.received.name)
+    # JAX's runtime tells the other processes of a SIGTERM, not of a SIGINT.
     if not self._alone:
       os.kill(os.getpid(), signal.SIGTERM)

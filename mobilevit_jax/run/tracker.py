@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import files
+from mobilevit_jax.config import ConfigError
+from mobilevit_jax.config import Record
 
 TRACKERS = ("none", "wandb")
 
@@ -28,7 +29,7 @@ class Tracker(Protocol):
 
 
 def opener(
-  name: str, workdir: epath.PathLike, record: config_lib.Record
+  name: str, workdir: epath.PathLike, record: Record
 ) -> Callable[[float], Tracker] | None:
   """What opens a tracker, given the time of the run's first start.
 
@@ -38,12 +39,12 @@ def opener(
     record: the configuration, which is sent along.
 
   Raises:
-    config_lib.ConfigError: if its package is not installed.
+    ConfigError: if its package is not installed.
   """
   if name == "none":
     return None
   if importlib.util.find_spec(name) is None:
-    raise config_lib.ConfigError(
+    raise ConfigError(
       f"config.tracker={name!r} needs a package that is not installed: "
       f"pip install 'mobilevit-jax[{name}]'"
     )
@@ -53,9 +54,7 @@ def opener(
 class _WandB:
   """Weights & Biases; a run that is resumed goes on as the same one there."""
 
-  def __init__(
-    self, folder: epath.Path, record: config_lib.Record, first: float
-  ):
+  def __init__(self, folder: epath.Path, record: Record, first: float):
     wandb: Any = importlib.import_module("wandb")
     # Neither the terminal's lines nor the code or its repository are sent.
     settings = wandb.Settings(console="off", save_code=False, disable_git=True)
@@ -72,7 +71,7 @@ class _WandB:
     # No key, no network, a proxy: unrelated error types.
     except Exception as error:
       why = (str(error).strip() or type(error).__name__).splitlines()[0]
-      raise config_lib.ConfigError(
+      raise ConfigError(
         f"config.tracker='wandb': {why.rstrip('.')}; WANDB_MODE=offline "
         "needs no network"
       ) from error

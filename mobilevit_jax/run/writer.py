@@ -20,7 +20,7 @@ from etils import epath
 from tensorboardX import event_file_writer
 
 from mobilevit_jax import files
-from mobilevit_jax.run import tracker as tracker_lib
+from mobilevit_jax.run.tracker import Tracker
 
 # Made when they are imported, so type checkers can't know what is in them.
 _event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -49,6 +49,7 @@ class _Events:
     self._copied = time.monotonic()
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    # The protocol buffers of TensorBoard's files, without TensorFlow.
     """Adds the scalars of a step."""
     values = [
       _summary_pb2.Summary.Value(tag=name, simple_value=float(value))
@@ -60,11 +61,13 @@ class _Events:
       summary=_summary_pb2.Summary(value=values),
     )
     self._file.write_event(event)
+    # A reader sees each line at once; a crash loses none.
     self._file.flush()
     if time.monotonic() - self._copied > _COPY_EVERY:
       self._copy()
 
   def _copy(self) -> None:
+    # Whole files: objects in a bucket can't be appended to.
     if self._remote is not None:
       for path in self._local.iterdir():
         (self._remote / path.name).write_bytes(path.read_bytes())
@@ -94,11 +97,11 @@ class Writer:
     *,
     enabled: bool = True,
     say: Callable[[str], None] = print,
-    open_tracker: Callable[[float], tracker_lib.Tracker] | None = None,
+    open_tracker: Callable[[float], Tracker] | None = None,
   ):
     self._enabled, self._say = enabled, say
     self._open_tracker = open_tracker
-    self._tracker: tracker_lib.Tracker | None = None
+    self._tracker: Tracker | None = None
     if not enabled:
       return
     self._jsonl = epath.Path(workdir) / "metrics.jsonl"
@@ -117,6 +120,7 @@ class Writer:
     """
     if not self._enabled or not self._jsonl.exists():
       return
+    # --- Lines are kept up to the checkpoint, in the order they were written.
     lines = files.read_lines(self._jsonl)
     steps = [_step(line) for line in lines]
     # The last line may be half of one: the process was killed.
@@ -124,6 +128,8 @@ class Writer:
     kept = [
       line
       for line, found in zip(lines, steps, strict=True)
+      # (step, False) is a line of training, (step, True) of an evaluation at
+      # it.
       if found is not None and found < (step, True)
     ]
     files.write_text(self._jsonl, "".join(f"{line}\n" for line in kept))
@@ -133,6 +139,7 @@ class Writer:
 
     Times are in seconds since 1970; the command is as this process was started.
     """
+    # --- Every start is a line: the first one's time is the run's begin.
     now = time.time()
     if not self._enabled:
       return now
@@ -163,6 +170,7 @@ class Writer:
     """
     if not self._enabled:
       return
+    # TensorBoard gets them as they are, and draws NaN as a gap.
     # JSON has no NaN or infinity.
     values = {
       name: float(value) if math.isfinite(value) else None
@@ -202,6 +210,7 @@ def _time(line: str) -> float | None:
 
 
 def duration(seconds: float) -> str:
+  # From seconds to h:mm:ss, without the hours where there are none.
   """`75` as `1:15`, `3700` as `1:01:40`."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)

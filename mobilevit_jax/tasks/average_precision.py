@@ -46,8 +46,11 @@ class AveragePrecision:
 
   def add(self, rows: task.Rows) -> None:
     """Takes `boxes` as parts of the image, `scores`, 0 for none, `classes`."""
+    # A score of 0 marks a free place: every image brings as many rows.
     image, place = np.nonzero(rows["scores"] > 0)
     sizes = rows["sizes"][image].astype(np.float64)
+    # To pixels of the original image, x by the width and y by the height, in
+    # double precision: COCO's files hold pixels.
     boxes = rows["boxes"][image, place] * sizes[:, [1, 0, 1, 0]]
     self._ids.append(rows["ids"].astype(np.int64))
     self._found.append(
@@ -63,6 +66,8 @@ class AveragePrecision:
 
   def merge(self, gather: Callable[[np.ndarray], np.ndarray]) -> None:
     """Joins the images of all processes."""
+    # A process without images still takes part, with an empty array of the
+    # right width.
     self._ids = [gather(np.concatenate([np.zeros(0, np.int64), *self._ids]))]
     self._found = [gather(np.concatenate([np.zeros((0, 7)), *self._found]))]
 
@@ -85,6 +90,7 @@ class AveragePrecision:
       precision = evaluation.eval["precision"][:, :, :, 0, -1]
       for index, name in enumerate(self._source.class_names):
         values = precision[:, :, index]
+        # -1 marks a threshold and recall for which the class has no truth.
         known = values[values > -1]
         numbers[f"ap_{name}"] = float(known.mean()) if known.size else -1.0
     return numbers
@@ -106,9 +112,12 @@ class AveragePrecision:
         for box, label, crowd, area in zip(
           own.boxes, own.classes, own.crowd, own.area, strict=True
         )
+        # A class that the set doesn't name can't be judged.
         if label >= 0
       ]
     guesses = [
+      # Detections carry their area too, which pycocotools asks for when it
+      # divides them into small, medium and large.
       {**_annotation(int(row[0]), row[1:5], int(row[6])), "score": row[5]}
       for row in found
     ]

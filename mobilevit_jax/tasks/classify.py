@@ -72,6 +72,8 @@ class Classify(task.WithoutArrays):
     images, labels = batch["images"], batch["labels"]
     targets: list[tuple[jax.Array, Any]] = [(labels, 1.0)]
     if self.mixup or self.cutmix:
+      # --- Mixing. The labels of the image that is mixed in come with its
+      # share.
       images, share = mix(
         images,
         jax.random.fold_in(key, _MIX_STREAM),
@@ -82,9 +84,13 @@ class Classify(task.WithoutArrays):
       targets = [(labels, share), (jnp.roll(labels, 1), 1 - share)]
     logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
     # A blended image has the labels of both its parts, by their shares.
+    # Mixup's loss is linear in the target, so the two losses are weighted in
+    # place of building a [b, k] target (arXiv 1710.09412, section 2).
     loss = hits = jnp.zeros(len(logits), logits.dtype)
     for labels, share in targets:
       part = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+      # By the label of each part: a blended image counts in parts of both
+      # classes.
       if self.class_weights is not None:
         part *= jnp.asarray(self.class_weights, part.dtype)[labels]
       loss += share * part
@@ -109,7 +115,9 @@ class Classify(task.WithoutArrays):
     self, outputs: task.Rows, class_names: Sequence[str], top: int
   ) -> list[dict[str, Any]]:
     """The likeliest classes and their probabilities."""
+    # Softmax of one row, in float32.
     shares = np.asarray(jax.nn.softmax(outputs["logits"]))
+    # Stable: of equal probabilities the lower index comes first, as in `rank`.
     order = np.argsort(-shares, kind="stable")[:top]
     return [
       {
@@ -160,6 +168,7 @@ class Accuracy:
 
   def merge(self, gather: Callable[[np.ndarray], np.ndarray]) -> None:
     """Joins the images of all processes."""
+    # A process may have no image; the empty array gives concatenate its type.
     self._loss = [
       gather(np.concatenate([np.zeros(0, np.float32), *self._loss]))
     ]
@@ -226,6 +235,7 @@ def cross_entropy(
   Returns:
     `[b]` losses in nats.
   """
+  # log p = logits - log(sum(exp(logits))), without overflow.
   log_p = jax.nn.log_softmax(logits)
   nll = -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
   if not label_smoothing:
@@ -240,6 +250,7 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
   They are inverse to the classes' counts, and 1 in the mean over the examples,
   so that the loss keeps its scale. A class without examples gets 0.
   """
+  # weight of class c = N / (C N_c), N images, C classes that have any.
   counts = np.bincount(labels, minlength=num_classes)
   present = max(np.count_nonzero(counts), 1)
   with np.errstate(divide="ignore"):
@@ -257,9 +268,11 @@ def rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     logits: `[b, k]`.
     labels: int `[b]`.
   """
+  # Position in the order of falling logits, by counting, not by sorting.
   target = jnp.take_along_axis(logits, labels[:, None], axis=-1)
   before = jnp.arange(logits.shape[-1]) < labels[:, None]
   above = jnp.sum((logits > target) | ((logits == target) & before), axis=-1)
+  # NaN compares as false with everything, which would put the label first.
   return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), above, _WRONG)
 
 
@@ -289,21 +302,27 @@ def mix(
   """
   keys = jax.random.split(key, 4)
   b = len(images) if each == "image" else 1  # draws
+  # Mixup: lambda from Beta(alpha, alpha).
   whole = _beta(keys[0], mixup, b)
   shape = (b, *images.shape[1:])
+  # CutMix: the same draw is the share of the area that is kept.
   inside, kept = _boxes(keys[1], _beta(keys[2], cutmix, b), shape)
+  # With both on, each image gets one of them, with equal chance.
   cut = jax.random.bernoulli(keys[3], 0.5, (b,))
   if not (mixup and cutmix):
     cut = jnp.full(b, bool(cutmix))
   share = jnp.where(cut, kept, whole)
   # Of each pixel: in a box nothing of its own, outside of it all.
   own = jnp.where(_wide(cut), 1.0 - inside, _wide(whole))
+  # A plain roll: epochs are shuffled, so the neighbour is a random image, and
+  # no image has to travel between devices of a shard.
   mixed = own * images + (1 - own) * jnp.roll(images, 1, axis=0)
   return mixed.astype(images.dtype), jnp.broadcast_to(share, len(images))
 
 
 def _beta(key: Any, alpha: float, count: int) -> jax.Array:
   if not alpha:
+    # Beta(0, 0) stands for "never": the whole image is its own.
     return jnp.ones(count)
   return jax.random.beta(key, alpha, alpha, (count,))
 
@@ -317,16 +336,20 @@ def _boxes(
     1 inside and 0 outside, `[b, h, w, 1]`; the share outside, `[b]`.
   """
   b, h, w, _ = shape
+  # A box with sides sqrt(1 - lambda) of the image's, and a centre anywhere:
+  # parts outside are cut off (CutMix, section 3.1).
   centers = jax.random.uniform(key, (2, b))
   side = jnp.sqrt(1 - share)
   inside = []
   for size, center in zip((h, w), centers, strict=True):
+    # h and w in turn; the box is the outer product of two intervals.
     half = side * size / 2
     low = jnp.round(jnp.clip(center * size - half, 0, size))
     high = jnp.round(jnp.clip(center * size + half, 0, size))
     places = jnp.arange(size)
     inside.append((places >= low[:, None]) & (places < high[:, None]))
   box = inside[0][:, :, None] & inside[1][:, None, :]
+  # Its area after the cut decides on the labels, not the one drawn.
   return box[..., None].astype(share.dtype), 1 - jnp.mean(box, axis=(1, 2))
 
 

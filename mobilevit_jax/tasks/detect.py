@@ -85,9 +85,11 @@ class Detect(task.WithoutArrays):
     """
     del params, frozen, step
     out = model(batch["images"], train=True, rngs=nnx.Rngs(dropout=key))
+    # --- What each anchor should say, image by image.
     targets, labels = jax.vmap(ssd.match, (None, 0, 0, 0))(
       out["anchors"], batch["boxes"], batch["classes"], batch["valid"]
     )
+    # --- Sums of each image, in float32.
     sums = ssd.losses(
       out["offsets"], out["logits"], targets, labels, self.label_smoothing
     )
@@ -96,6 +98,7 @@ class Detect(task.WithoutArrays):
         f"loss_groups={self.loss_groups} does not divide a batch of "
         f"{len(labels)} images"
       )
+    # --- Divided by the positives of each group, as each GPU did with its own.
     box, classes, count = (
       jnp.sum(x.reshape(self.loss_groups, -1), axis=1) for x in sums
     )
@@ -166,6 +169,7 @@ class Detect(task.WithoutArrays):
     """
     height, width = size
     ids = _COCO_IDS if self.num_classes == len(_COCO_IDS) else None
+    # --- The pairs of COCO's results file: corner and sides, in pixels.
     results = []
     for i in range(int(np.count_nonzero(outputs["scores"]))):
       box = outputs["boxes"][i] * np.array([width, height] * 2)
@@ -192,6 +196,7 @@ class Detect(task.WithoutArrays):
     pen = ImageDraw.Draw(picture)
     height, width = image.shape[:2]
     found = self.describe(outputs, class_names, len(outputs["scores"]))
+    # The least sure first, so that the surest lies on top.
     for one in reversed([one for one in found if one["score"] >= DRAWN]):
       colour = _colour(one["class"])
       x0, y0, x1, y1 = np.multiply(one["box"], [width, height] * 2).tolist()
@@ -216,6 +221,7 @@ class Detect(task.WithoutArrays):
 
 def _colour(index: int) -> tuple[int, int, int]:
   """A dark colour of a class; neighbours' are far apart on the circle."""
+  # 0.618, the golden section, never comes close to a colour again soon.
   red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.9, 0.75)
   return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -232,6 +238,8 @@ def make(source: Any, num_classes: int, **fields: Any) -> Detect:
     ValueError: for a value out of range, images without boxes, or if
       pycocotools is missing.
   """
+  # A source without boxes can't train a detector; without pycocotools it can't
+  # be evaluated, which is better known before a day of training than after.
   if source is not None:
     if not hasattr(source, "truth"):
       raise ValueError(

@@ -58,6 +58,7 @@ class Segment(task.WithoutArrays):
 
   best: ClassVar[str] = "miou"
   shown: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
+  # Share of the image's pixels.
   score: ClassVar[str] = "share"
 
   def __post_init__(self):
@@ -100,6 +101,8 @@ class Segment(task.WithoutArrays):
     found = model(batch["images"], train=True, rngs=nnx.Rngs(dropout=key))
     if not isinstance(found, dict):
       found = {"logits": found}
+    # Logits grow to the mask's size, rather than the mask shrinking to theirs:
+    # thin objects would vanish from it.
     enlarged = {
       name: model.head.enlarge(logits, *masks.shape[1:])
       for name, logits in found.items()
@@ -109,6 +112,7 @@ class Segment(task.WithoutArrays):
     if "auxiliary" in enlarged:
       # ml-cvnets since v0.2; v0.1 took half of this sum.
       loss += self.auxiliary * self.pixel_loss(enlarged["auxiliary"], masks)
+    # Ignored pixels have no class, so they are neither right nor wrong.
     valid = masks != IGNORED
     hits = valid & (jnp.argmax(logits, axis=-1) == masks)
     accuracy = jnp.sum(hits) / jnp.maximum(jnp.sum(valid), 1)
@@ -120,14 +124,17 @@ class Segment(task.WithoutArrays):
     It is 0 where all pixels are ignored.
     """
     valid = (masks != IGNORED).astype(logits.dtype)
+    # One-hot, [b, h, w, k]: an ignored pixel, 255, equals none of the classes.
     truth = (masks[..., None] == jnp.arange(logits.shape[-1])).astype(
       logits.dtype
     )
     log_p = jax.nn.log_softmax(logits)
     own = jnp.sum(truth * log_p, axis=-1)
     smoothing = self.label_smoothing
+    # Label smoothing as in `classify.cross_entropy`, at each pixel.
     losses = -(1 - smoothing) * own - smoothing * jnp.mean(log_p, axis=-1)
     if self.focal:
+      # Focal loss: (1 - p)^gamma times the cross-entropy; sure pixels fade.
       losses *= (1 - jnp.exp(own)) ** self.focal
     weights = valid
     if self.class_weights == "frequency":
@@ -135,6 +142,8 @@ class Segment(task.WithoutArrays):
       share = counts / jnp.maximum(jnp.sum(counts), 1)
       # A class that is absent weighs nothing: it has no pixel.
       weights = jnp.sum(truth / jnp.log(1.1 + share), axis=-1)
+    # A weighted mean. The floor keeps a batch of ignored pixels at 0, in place
+    # of 0 / 0.
     loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1e-6)
     if self.dice:
       loss += self.dice * _dice(jnp.exp(log_p) * valid[..., None], truth)
@@ -155,6 +164,8 @@ class Segment(task.WithoutArrays):
     else:
       logits = model(images)
       if self.protocol == "aspect":
+        # Logits leave at their own size: the images of a batch have other
+        # original sizes, which only the meter knows.
         aligned = jnp.full(len(images), model.head.aligned)
         return {"logits": logits, "aligned": aligned}
       logits = model.head.enlarge(logits, *images.shape[1:3])
@@ -164,6 +175,7 @@ class Segment(task.WithoutArrays):
     """The mean of the logits of all windows that see a pixel."""
     b, h, w, _ = images.shape
     size = min(self.window, h), min(self.window, w)
+    # A window is never larger than the image.
     starts = [
       _starts(side, window, self.overlap)
       for side, window in zip((h, w), size, strict=True)
@@ -172,6 +184,8 @@ class Segment(task.WithoutArrays):
       [(top, left) for top in starts[0] for left in starts[1]]
     )
 
+    # One window's logits are added at its place. A scan compiles the net once,
+    # whatever the number of windows.
     def add(total: jax.Array, corner: jax.Array) -> tuple[jax.Array, None]:
       place = (0, corner[0], corner[1], 0)
       window = jax.lax.dynamic_slice(images, place, (b, *size, 3))
@@ -197,6 +211,7 @@ class Segment(task.WithoutArrays):
     counts = np.bincount(classes.ravel(), minlength=len(class_names))
     order = np.argsort(-counts, kind="stable")[:top]
     return [
+      # Ties go to the lower class.
       {
         "class": int(index),
         "label": class_names[index],
@@ -256,6 +271,7 @@ def _starts(side: int, window: int, overlap: float) -> list[int]:
   """Where windows begin, evenly spread: the first and last at the edges."""
   step = max(window * (1 - overlap), 1)
   count = 1 + math.ceil((side - window) / step)
+  # Rounded to whole pixels: the windows' distances differ by one at most.
   return [round(i * (side - window) / max(count - 1, 1)) for i in range(count)]
 
 
@@ -277,6 +293,7 @@ def classes_of(
   logits = outputs["logits"]
   if height is not None and width is not None:
     aligned = bool(outputs["aligned"])
+    # float32: the products are large, and argmax needs no more.
     rows, columns = (
       deeplabv3.resize_weights(side, int(to), aligned=aligned)
       for side, to in zip(logits.shape, (height, width), strict=False)
@@ -339,7 +356,9 @@ class Confusion:
 
 def confusion(truth: np.ndarray, found: np.ndarray, k: int) -> np.ndarray:
   """Pixels by class and class found, int64 `[k, k]`, ignored ones left out."""
+  # Ignored pixels, 255, lie above every class.
   valid = truth < k
+  # One index for a pair of classes: row k + column.
   pairs = truth[valid].astype(np.int64) * k + found[valid]
   return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
@@ -351,6 +370,8 @@ def iou(counts: np.ndarray) -> np.ndarray:
     counts: see `Confusion`.
   """
   right = np.diag(counts)
+  # union = predicted + true - both. A class that occurs in neither is no 0, but
+  # not a number, and is left out of the mean.
   union = counts.sum(axis=0) + counts.sum(axis=1) - right
   return np.divide(
     right, union, out=np.full(len(right), np.nan), where=union > 0
@@ -360,6 +381,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
   """The image, uint8 `[h, w, 3]`, under the colours of `classes` `[h, w]`."""
   colours = np.array(palette(), np.uint8)
+  # Mixed in float and rounded once.
   mixed = _OPACITY * colours[classes] + (1 - _OPACITY) * image
   # The background and what is ignored hide nothing.
   plain = (classes == 0) | (classes == IGNORED)
@@ -376,6 +398,8 @@ def palette() -> list[tuple[int, int, int]]:
   for index in range(256):
     channels = [0, 0, 0]
     for place in range(8):
+      # Bit `place` of the index goes to channel place % 3, into the highest bit
+      # that is still free there.
       channels[place % 3] |= (index >> place & 1) << (7 - place // 3)
     colours.append((channels[0], channels[1], channels[2]))
   return colours

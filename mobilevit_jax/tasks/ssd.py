@@ -45,11 +45,14 @@ def corners(anchors: jax.Array) -> jax.Array:
 
 def iou(x: jax.Array, y: jax.Array, epsilon: float = 0.0) -> jax.Array:
   """Overlap over union of `[n, 4]` and `[m, 4]`: `[n, m]`."""
+  # The overlap's corners: the larger of the lower, the smaller of the upper.
   low = jnp.maximum(x[:, None, :2], y[None, :, :2])
   high = jnp.minimum(x[:, None, 2:], y[None, :, 2:])
+  # Boxes that don't meet have a negative side, which counts as 0.
   overlap = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
   area_x, area_y = (jnp.prod(z[:, 2:] - z[:, :2], axis=-1) for z in (x, y))
   union = area_x[:, None] + area_y[None] - overlap + epsilon
+  # Two boxes without area would give 0 / 0.
   return overlap / jnp.where(union > 0, union, 1)
 
 
@@ -87,17 +90,22 @@ def match(
   """
   valid = valid > 0
   # Before any arithmetic: what comes of padding must not be infinite.
+  # A unit box is a safe stand-in: its logarithms below are finite, and so are
+  # the gradients, even through `where`.
   boxes = jnp.where(valid[:, None], boxes, jnp.array([0.0, 0.0, 1.0, 1.0]))
   overlaps = iou(corners(anchors), boxes, _EPSILON)
   overlaps = jnp.where(valid, overlaps, -1.0)
+  # --- Each anchor takes the box that it overlaps most.
   best, box = jnp.max(overlaps, axis=1), jnp.argmax(overlaps, axis=1)
-  # Every box has the anchor that fits it best; of two boxes with one anchor,
-  # the later. Padding's index is out of range, and dropped.
+  # --- Then the boxes choose, which makes sure that none goes without: every
+  # box has the anchor that fits it best; of two boxes with one anchor, the
+  # later. Padding's index is out of range, and dropped.
   anchor = jnp.where(valid, jnp.argmax(overlaps, axis=0), len(anchors))
   forced = jnp.full(len(anchors), -1)
   forced = forced.at[anchor].max(jnp.arange(len(boxes)), mode="drop")
   box = jnp.where(forced >= 0, forced, box)
   best = jnp.where(forced >= 0, _FORCED, best)
+  # --- Below 0.5 the anchor is background; there is no band between.
   labels = jnp.where(best < MATCH_IOU, 0, classes[box] + 1)
   return encode(boxes[box], anchors), labels.astype(jnp.int32)
 
@@ -105,6 +113,8 @@ def match(
 def encode(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
   """Offsets `[n, 4]` of boxes from as many anchors; see `ssdlite.decode`."""
   center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+  # SSD, equation 2: shift = (g_c - a_c) / a_wh / 0.1, ratio = ln(g_wh / a_wh) /
+  # 0.2.
   shift = (center - anchors[:, :2]) / anchors[:, 2:] / ssdlite.CENTER_VARIANCE
   ratio = jnp.log(size / anchors[:, 2:]) / ssdlite.SIZE_VARIANCE
   return jnp.concatenate([shift, ratio], axis=1)
@@ -121,8 +131,11 @@ def mine(logits: jax.Array, labels: jax.Array) -> jax.Array:
     labels: int `[n]`.
   """
   positive = labels > 0
+  # -log p(background): the higher, the more the anchor looks like an object.
   surprise = -jax.nn.log_softmax(logits)[:, 0]
+  # Positives go to the end of the order, as they are taken anyway.
   order = jnp.argsort(jnp.where(positive, -jnp.inf, surprise), descending=True)
+  # Sorting twice turns an order into ranks, in fixed shapes.
   rank = jnp.argsort(order)
   return positive | (rank < NEGATIVES * jnp.sum(positive))
 
@@ -148,9 +161,13 @@ def losses(
     anchors, number of positives: `[b]` each.
   """
   positive = labels > 0
+  # The background's targets mean nothing, and may be large: they are replaced
+  # before the subtraction, so that no gradient comes of them.
   apart = jnp.abs(offsets - jnp.where(positive[..., None], targets, 0))
+  # Smooth L1 with beta 1 (Fast R-CNN, equation 3).
   smooth = jnp.where(apart < 1, jnp.square(apart) / 2, apart - 0.5)
   box = jnp.sum(jnp.where(positive[..., None], smooth, 0), axis=(1, 2))
+  # Which anchors are learnt from is a choice, not a function to differentiate.
   mined = jax.vmap(mine)(jax.lax.stop_gradient(logits), labels)
   log_p = jax.nn.log_softmax(logits)
   nll = -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
@@ -176,6 +193,8 @@ def suppress(
     most_iou: see above.
   """
   before = jnp.tri(len(boxes), k=-1, dtype=bool)  # [box, an earlier one]
+  # A box stays if no earlier one that stays overlaps it; repeated until nothing
+  # changes, which takes as many rounds as the longest chain of overlaps.
   over = (iou(boxes, boxes) > most_iou) & before
 
   def settle(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -218,9 +237,11 @@ def detect(
 
   def one(image: tuple[jax.Array, jax.Array]) -> Detections:
     boxes, scores = image
+    # Classes compete separately: a box may stay for several of them.
     kept, index = jax.vmap(one_class, (None, 0))(boxes, scores.T)
     score, place = jax.lax.top_k(kept.reshape(-1), min(most, kept.size))
     found = jnp.clip(boxes[index.reshape(-1)[place]], 0, 1)
+    # The flat index of class and place gives the class back.
     return Detections(found, score, (place // per_class).astype(jnp.int32))
 
   # Image by image: the overlaps of eighty classes are 50 MB of each.

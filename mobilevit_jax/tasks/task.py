@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+# Parameters nest by module; metrics and rows don't.
 Tree = Any  # nested dict of arrays
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, np.ndarray]  # of some examples: [n, ...]

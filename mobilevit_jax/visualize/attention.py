@@ -56,12 +56,15 @@ class AttentionMaps:
         f"{width} pixels"
       )
     h, w = self.grid
+    # The map's pixel that covers the image's, numbered row by row.
     number = row * h // height * w + column * w // width
     # The model's own unfold and fold say which pixel is where.
     order = mobilevit.unfold(jnp.arange(h * w).reshape(1, h, w, 1))
     ((_, place, patch, _),) = np.argwhere(np.asarray(order) == number)
+    # Of the pixel's own patch, in its own place: all layers and heads.
     shares = self.weights[:, place, :, patch]  # [l, k, n]
     tokens = np.zeros((shares[..., 0].size, 4, shares.shape[-1], 1), np.float32)
+    # Zeros at the other three places: no attention crosses them.
     tokens[:, place, :, 0] = shares.reshape(len(tokens), -1)
     folded = mobilevit.fold(jnp.asarray(tokens), h, w)
     return np.asarray(folded).reshape(*shares.shape[:2], h, w)
@@ -102,6 +105,7 @@ def context_scores(model: Any, image: Any) -> dict[str, ContextScores]:
     ValueError: for anything but one image, one that is too small, or a net
       whose patches attend to each other, which `attention_maps` shows.
   """
+  # unfold makes odd maps even, so the grid is one more.
   return {
     stage: ContextScores(np.asarray(seen[:, 0]), (h + h % 2, w + w % 2))
     for stage, (seen, h, w) in _watch(
@@ -144,12 +148,14 @@ def _watch(
   """
   graphdef, state = nnx.split(model)
 
+  # Jitted as a whole: layer by layer, a net would be compiled in pieces.
   @jax.jit
   def run(state: Any, images: jax.Array) -> Any:
     net: Any = nnx.merge(graphdef, state)
     seen: dict[str, list[jax.Array]] = {}
     for stage, block in features.hybrid_blocks(net):
       weights = seen[stage] = []
+      # The recorder stands in for the layer, inside the traced copy alone.
       for layer in block.global_rep:
         layer.attention = _Recorder(layer.attention, weights)
     maps = net.features(images)

@@ -75,6 +75,7 @@ def plot_sizes(records: Records) -> "Figure":
   figure, (order, often, speed) = _panels(3)
   sizes = _column(records, "train", "image_size").astype(int)
   batches = _column(records, "train", "images_per_second")
+  # images / s over steps / s: the batch, up to rounding.
   rates = batches.copy()
   batches = np.round(batches / _column(records, "train", "steps_per_second"))
   order.plot(_column(records, "train", "step"), sizes, ".", color=_GREY)
@@ -91,6 +92,7 @@ def plot_sizes(records: Records) -> "Figure":
     [float(np.median(rates[sizes == int(n)])) for n in names],
     color=_ORANGE,
   )
+  # The same image sizes on both axes.
   speed.set(title="Speed (median)", ylabel="images / s")
   for panel in (often, speed):
     panel.set_xlabel("image size in pixels")

@@ -59,6 +59,7 @@ def effective_receptive_field(
     raise ValueError(f"stage={stage!r} must be one of {', '.join(stages)}")
   if not attention:
     model = without_attention(model)
+  # Gradients by the images alone; weights are constants here.
   graphdef, state = nnx.split(model)
 
   @jax.jit
@@ -83,6 +84,7 @@ def centre_gradient(
     gradient's absolute values over the channels of a pixel.
   """
 
+  # Summed over images: gradients of different images don't mix.
   def centre(images: jax.Array) -> jax.Array:
     y = forward(images)
     return jnp.sum(y[:, y.shape[1] // 2, y.shape[2] // 2])
@@ -97,6 +99,7 @@ def without_attention(model: Model) -> Model:
   Their convolutions stay, and the LayerNorm at the end of `global_rep`, which
   mixes no pixels.
   """
+  # A copy, as the model belongs to the caller.
   model = nnx.clone(model)
   for _, block in hybrid_blocks(model):
     block.global_rep = nnx.List([])
@@ -125,6 +128,7 @@ def contributing_area(field: np.ndarray, share: float = 0.95) -> float:
   """
   if not 0 < share <= 1:
     raise ValueError(f"share={share} must be above 0 and at most 1")
+  # From the strongest pixel down, until the share is reached.
   sums = np.cumsum(np.sort(field, axis=None)[::-1], dtype=np.float64)
   count = int(np.searchsorted(sums, share * sums[-1])) + 1
   return count / field.size

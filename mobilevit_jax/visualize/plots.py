@@ -8,8 +8,10 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
-from mobilevit_jax.visualize import attention as attention_lib
-from mobilevit_jax.visualize import features as features_lib
+from mobilevit_jax.visualize.attention import AttentionMaps
+from mobilevit_jax.visualize.attention import ContextScores
+from mobilevit_jax.visualize.features import as_batch
+from mobilevit_jax.visualize.features import contributing_area
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ _COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#f0e442", "#cc79a7")
 
 
 def plot_attention(
-  maps: Mapping[str, attention_lib.AttentionMaps],
+  maps: Mapping[str, AttentionMaps],
   image: Any,
   row: int,
   column: int,
@@ -43,12 +45,14 @@ def plot_attention(
   Raises:
     ValueError: for a pixel outside of the image.
   """
-  grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
+  # Grey, so that the colours are those of attention alone.
+  grey = np.asarray(as_batch(image))[0].mean(axis=-1)
   heads = next(iter(maps.values())).weights.shape[2]
   figure, axes = _grid(len(maps), heads, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, maps.items(), strict=True):
     h, w = found.grid
     looks = found.of_pixel(row, column)[layer]
+    # The even share is 1 / n, n patches: relative 1.
     # A patch has one pixel that is not zero.
     looks = looks.reshape(heads, h // 2, 2, w // 2, 2).sum(axis=(2, 4))
     relative = looks * (h * w // 4)
@@ -59,6 +63,7 @@ def plot_attention(
         cmap="viridis",
         alpha=0.65,
         vmin=0,
+        # At least 2, so that nearly even attention looks even.
         vmax=max(2.0, relative.max()),
         extent=(-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5),
       )
@@ -71,9 +76,7 @@ def plot_attention(
   return figure
 
 
-def plot_context(
-  scores: Mapping[str, attention_lib.ContextScores], image: Any
-) -> "Figure":
+def plot_context(scores: Mapping[str, ContextScores], image: Any) -> "Figure":
   """Where separable attention gathers its context, by stage and layer.
 
   Each pixel of the map has its share of the softmax over all patches at its
@@ -84,10 +87,11 @@ def plot_context(
     scores: from `context_scores`.
     image: that they are of.
   """
-  grey = np.asarray(features_lib.as_batch(image))[0].mean(axis=-1)
+  grey = np.asarray(as_batch(image))[0].mean(axis=-1)
   columns = max(len(found.scores) for found in scores.values())
   figure, axes = _grid(len(scores), columns, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, scores.items(), strict=True):
+    # Each place's scores sum to 1 over n patches.
     relative = found.maps() * found.scores.shape[-1]
     for layer, cell in enumerate(cells):
       if layer >= len(relative):
@@ -122,10 +126,11 @@ def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
     rates: dilations of the branches by output stride, as
       `deeplabv3.RATES`.
   """
-  pixels = np.asarray(features_lib.as_batch(image))[0]
+  pixels = np.asarray(as_batch(image))[0]
   height, width = pixels.shape[:2]
   figure, axes = _grid(1, len(rates), width=3.8, height=4.3)
   for cell, (stride, dilations) in zip(axes[0], rates.items(), strict=True):
+    # Maps are rounded up, so their last cell may reach over the edge.
     rows, columns = -(-height // stride), -(-width // stride)
     cell.imshow(pixels, alpha=0.75)
     for side, count, draw in (
@@ -187,7 +192,7 @@ def plot_boxes(
       over its edges.
     columns: pictures in a row.
   """
-  pixels = np.asarray(features_lib.as_batch(image))[0]
+  pixels = np.asarray(as_batch(image))[0]
   height, width = pixels.shape[:2]
   columns = min(columns, len(boxes))
   rows = -(-len(boxes) // columns)
@@ -212,7 +217,11 @@ def plot_boxes(
 
 
 def plot_features(
-  features: Mapping[str, np.ndarray], image: Any, *, channels: int = 5
+  features: Mapping[str, np.ndarray],
+  image: Any,
+  *,
+  channels: int = 5,
+  # The image first, then its channels.
 ) -> "Figure":
   """The channels of each stage that vary most over the image.
 
@@ -224,8 +233,9 @@ def plot_features(
   figure, axes = _grid(len(features), channels + 1, width=1.7, height=1.8)
   for cells, (stage, output) in zip(axes, features.items(), strict=True):
     h, w, c = output.shape
-    cells[0].imshow(features_lib.as_batch(image)[0])
+    cells[0].imshow(as_batch(image)[0])
     cells[0].set_ylabel(f"{stage}\n{h} x {w} x {c}", fontsize=9)
+    # The strongest channels by deviation: dead ones are constant.
     strongest = np.argsort(-output.std(axis=(0, 1)), kind="stable")
     for cell, channel in zip(cells[1:], strongest, strict=False):
       cell.imshow(output[..., channel], cmap="viridis")
@@ -245,12 +255,13 @@ def plot_fields(fields: Mapping[str, np.ndarray], *, rows: int = 1) -> "Figure":
 
   columns = -(-len(fields) // rows)
   figure, axes = _grid(rows, columns, width=2.6, height=3.3)
+  # Three decades: fields fall off fast from the middle.
   scale = colors.LogNorm(1e-3, 1, clip=False)
   for cell, (title, field) in zip(axes.flat, fields.items(), strict=False):
     # Zeros are masked: white, and not a colour of the scale.
     relative = np.ma.masked_equal(field / max(field.max(), 1e-30), 0)
     shown = cell.imshow(relative, norm=scale, cmap="viridis")
-    area = features_lib.contributing_area(field)
+    area = contributing_area(field)
     reached = np.mean(field > 0)
     cell.set_title(title, fontsize=9)
     cell.set_xlabel(
@@ -284,7 +295,7 @@ def plot_classes(
   names = [str(labels[i]) if labels else f"class {i}" for i in order]
   figure, axes = _grid(1, 2, width=3.6, height=2.8)
   picture, bars = axes[0]
-  picture.imshow(features_lib.as_batch(image)[0])
+  picture.imshow(as_batch(image)[0])
   shares = probabilities[order]
   # By place: two classes may have the same name, as ImageNet's cranes.
   bars.barh(range(len(names)), shares, color="#0072b2")

@@ -24,7 +24,8 @@ from mobilevit_jax.run import stop
 from mobilevit_jax.weights import hub
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import FoundWeights
+from mobilevit_jax.weights.source import read_weights
 
 
 @stop.in_one_line("convert", "the output is as it was before")
@@ -40,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
+  # Variant, head and classes follow from the tensors; nothing is asked.
   files.check_free(args.output, args.force)  # before reading takes its time
-  found = source_lib.read(args.input, which=args.which)
+  found = read_weights(args.input, which=args.which)
   fields = io.find_model(found)
   model = models.abstract_model(**fields)
   weights = io.decode(found.tensors, model, name=found.name)
@@ -62,7 +64,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _write_hub(
   args: argparse.Namespace,
-  found: source_lib.Source,
+  found: FoundWeights,
   name: str,
   model: models.Net,
   weights: Mapping[str, np.ndarray],
@@ -79,7 +81,7 @@ def _write_hub(
     size=crop.size,
     resize=crop.resize,
     bicubic=crop.preset == "timm",
-    license=args.license,
+    licence=args.license,
     force=args.force,
   )
   print(f"{args.output}: {name}, {model.head.num_classes} classes, for the Hub")
@@ -88,6 +90,7 @@ def _write_hub(
 
 
 def _halved(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  # Above 65,504 float16 is infinite.
   """The values as float16; ValueError where one is too large for it."""
   most = float(np.finfo(np.float16).max)
   for path, value in weights.items():

@@ -8,7 +8,7 @@ from etils import epath
 
 from mobilevit_jax import __version__
 from mobilevit_jax import models
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import FoundWeights
 
 _MOST_LABELS = 100
 # What of a configuration says most about a run.
@@ -21,11 +21,11 @@ _SHOWN = (
 
 
 def text(
-  found: source_lib.Source,
+  found: FoundWeights,
   name: str,
   labels: Sequence[str],
   *,
-  license: str | None = None,
+  licence: str | None = None,
 ) -> str:
   """Markdown with the Hub's header.
 
@@ -33,14 +33,15 @@ def text(
     found: the weights; of a run, its folder is read.
     name: of the variant.
     labels: class names.
-    license: its identifier; without one the card says that none is stated.
+    licence: its identifier; without one the card says that none is stated.
   """
+  # Read by the Hub: https://huggingface.co/docs/hub/model-cards.
   header = [
     "---",
     "library_name: timm",
     "pipeline_tag: image-classification",
     "tags: [image-classification, mobilevit, timm, transformers, jax]",
-    *([f"license: {license}"] if license else []),
+    *([f"license: {licence}"] if licence else []),
     "---",
   ]
   shown = json.dumps(list(labels[:_MOST_LABELS]), ensure_ascii=False)
@@ -88,7 +89,7 @@ def text(
     "images than those it was evaluated on"
     + (
       "."
-      if license
+      if licence
       else "; no licence is stated, neither of the weights nor of the images."
     ),
     "",
@@ -96,8 +97,9 @@ def text(
   return "\n".join(lines)
 
 
-def _training(found: source_lib.Source) -> list[str]:
+def _training(found: FoundWeights) -> list[str]:
   """What the folder of a run tells, as lines."""
+  # Weights of others come without a record.
   if found.step is None:
     return ["These weights are not of a run of this package: nothing is known."]
   folder = epath.Path(found.name)
@@ -105,6 +107,7 @@ def _training(found: source_lib.Source) -> list[str]:
     folder = folder.parent
   config = json.loads((folder / "config.json").read_text())
   lines = ["| | |", "|---|---|"]
+  # Fields by their dotted path; those of older runs may be missing.
   for field in _SHOWN:
     value: Any = config
     for part in field.split("."):
@@ -115,6 +118,8 @@ def _training(found: source_lib.Source) -> list[str]:
   starts = _lines(folder / "starts.jsonl")
   if starts:
     lines += ["", "```", str(starts[0].get("command")), "```"]
+  # Metrics of an evaluation come twice: of the averages, and of the raw
+  # weights.
   prefix = "raw_" if found.which == "raw" else "ema_"
   records = [
     record

@@ -24,6 +24,8 @@ import safetensors.numpy
 from mobilevit_jax import config
 from mobilevit_jax import files
 
+# Whatever a file's order or layout, below here its tensors are NumPy arrays by
+# name.
 Tensors = dict[str, np.ndarray]
 
 # The largest MobileViT takes 22 MB; a file that claims a hundred times as
@@ -81,6 +83,7 @@ def read(path: pathlib.Path, *, which: str = "auto") -> Content:
     if path.suffix in (".pt", ".pth", ".bin"):
       content = _read_torch(path, which)
     elif which != "auto":
+      # Files with one set of weights can't be asked for another.
       raise ValueError(
         f"{path}: which={which!r} asks for one of several sets of weights, and "
         "the file holds one"
@@ -91,6 +94,7 @@ def read(path: pathlib.Path, *, which: str = "auto") -> Content:
       content = _read_safetensors(path)
     if not content.tensors:
       raise ValueError(f"{path}: holds no tensors")
+    # A name goes into messages, and a terminal obeys control characters.
     for name in content.tensors:
       if not name.isprintable():  # it will be in messages
         raise ValueError(f"{path}: a tensor is called {name!r}")
@@ -100,6 +104,7 @@ def read(path: pathlib.Path, *, which: str = "auto") -> Content:
 def _without_prefix(content: Content) -> Content:
   """Without what wrappers of PyTorch put before every name."""
   tensors, _, notes = content
+  # Twice, as both wrappers may be around a net, in either order.
   for prefix in _WRAPPERS * 2:
     if all(name.startswith(prefix) for name in tensors):
       tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
@@ -129,6 +134,8 @@ def _as_numpy(value: np.ndarray) -> np.ndarray:
 def _check_header(path: pathlib.Path) -> dict[str, str]:
   """Refuses what the library would let pass or report obscurely."""
   size = path.stat().st_size
+  # The format: 8 bytes of length, a JSON header of names, types, shapes and
+  # offsets, then the values.
   with path.open("rb") as file:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _MAX_HEADER):
@@ -163,6 +170,7 @@ def _check_entry(name: str, entry: dict[str, Any]) -> None:
       f"{name} has type {entry['dtype']}, not one of {', '.join(_DTYPES)}"
     )
   _check_shape(name, entry["shape"])
+  # The library checks offsets against the file, but not against the shape.
   start, end = entry["data_offsets"]
   need = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
   if end - start != need:
@@ -172,6 +180,7 @@ def _check_entry(name: str, entry: dict[str, Any]) -> None:
 
 
 def _check_shape(name: str, shape: Any) -> None:
+  # NumPy itself has no more than 64 axes, and no net has 8.
   if not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) > 8:
     raise ValueError(f"{name} has the impossible shape {shape}")
 
@@ -182,6 +191,8 @@ def _read_npz(path: pathlib.Path) -> Tensors:
       infos = archive.infolist()
       _unique_keys([(info.filename, info) for info in infos])
       total = sum(info.file_size for info in infos)
+      # A zip's directory says how large its members are when unpacked: a file
+      # of a kilobyte may claim terabytes.
       if total > MAX_BYTES:
         raise ValueError(f"claims {total} bytes, more than {MAX_BYTES}")
       return {
@@ -206,6 +217,7 @@ def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     _check_shape(info.filename, shape)
     if dtype.hasobject:
       raise ValueError(f"{info.filename} holds Python objects")
+    # The header's shape, against the bytes that the member really has.
     if math.prod(shape) * dtype.itemsize > info.file_size:
       raise ValueError(
         f"{info.filename} of shape {shape} does not fit {info.file_size} bytes"
@@ -241,10 +253,13 @@ def _read_torch(path: pathlib.Path, which: str) -> Content:
     kind = _kind_of_torch(torch, value)
     if kind:
       raise ValueError(f"{path}: {key} is {kind}: save it as a dense tensor")
+    # `expand` makes views of any size from one number; counting them is the
+    # check.
     # A view may repeat one number as often as it likes.
     total += value.numel() * value.element_size()
     if total > MAX_BYTES:
       raise ValueError(f"{path}: holds more than {MAX_BYTES} bytes")
+    # Conjugate and negative views are lazy in PyTorch, and have no NumPy form.
     value = value.detach().resolve_conj().resolve_neg()
     if value.dtype == torch.bfloat16:
       value = value.float()
@@ -265,6 +280,8 @@ def _chosen(
   path: pathlib.Path, content: Mapping[Any, Any], which: str
 ) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
   """The weights in what a training program saved, and a note on a choice."""
+  # Training programs save a dict of several things; the weights are under one
+  # of a few usual keys.
   found: dict[str, Mapping[Any, Any]] = {}
   for name, keys in (("ema", _EMA), ("raw", _RAW)):
     for key in keys:
@@ -277,6 +294,7 @@ def _chosen(
     )
   if not found:
     return content, ()
+  # The averages, as they are what evaluation reports.
   chosen = next(iter(found)) if which == "auto" else which
   notes = ()
   if len(found) > 1:

@@ -30,8 +30,10 @@ def documents(
   more: dict[str, Any] = {"output_stride": 32}
   own = _CONFIGS[family.name](variant)
   if models.head_of(model) == "deeplabv3":
+    # The crop of Apple's segmenters (transformers' conversion script).
     resize, crop = 544, 512
     more = {
+      # The width of `conv_1x1_exp` belongs to "neck_hidden_sizes" there.
       "architectures": [
         name.replace("ImageClassification", "SemanticSegmentation")
         for name in own["architectures"]
@@ -42,6 +44,8 @@ def documents(
       "aspp_dropout_prob": 0.1,
       "semantic_loss_ignore_index": 255,
     }
+  # Apple's weights of v1 were trained on BGR; transformers' processor turns the
+  # channels, so that users give RGB.
   bgr = "hf" in family.bgr
   config = {
     **own,

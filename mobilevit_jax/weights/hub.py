@@ -19,7 +19,7 @@ from mobilevit_jax.weights import card
 from mobilevit_jax.weights import files as weight_files
 from mobilevit_jax.weights import hf_config
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import FoundWeights
 
 SUBFOLDER = "transformers"
 
@@ -27,14 +27,14 @@ SUBFOLDER = "transformers"
 def write(
   weights: Mapping[str, np.ndarray],
   model: models.Net,
-  found: source_lib.Source,
+  found: FoundWeights,
   path: pathlib.Path,
   *,
   name: str,
   size: int,
   resize: int,
   bicubic: bool,
-  license: str | None = None,
+  licence: str | None = None,
   force: bool = False,
 ) -> None:
   """Writes the folder, whole or not at all.
@@ -48,13 +48,14 @@ def write(
     size: side of the evaluated crop, in pixels.
     resize: shorter side before it, likewise.
     bicubic: whether images are resized so; else bilinearly.
-    license: identifier for the card, such as `apache-2.0`.
+    licence: identifier for the card, such as `apache-2.0`.
     force: replace what exists.
 
   Raises:
     ValueError: for a net that timm and transformers don't have, or a licence
       that is no identifier.
   """
+  # Only nets that both libraries have can be published for both.
   table = names.table(model)
   named = all(all(row.names(d)) for row in table for d in ("timm", "hf"))
   if models.head_of(model) != "classifier" or not named:
@@ -62,10 +63,11 @@ def write(
       f"--to=hub: timm and transformers have no {name} with the head "
       f"{models.head_of(model)!r}; --to=jax writes a file of ours"
     )
-  if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-    raise ValueError(f"--license={license} must be like apache-2.0")
+  if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+    raise ValueError(f"--license={licence} must be like apache-2.0")
   count = model.head.num_classes
   labels = found.labels or tuple(f"class {index}" for index in range(count))
+  # Their processors are told how these images were cropped, not Apple's.
   theirs = hf_config.documents(name, model, labels)
   theirs["config.json"]["image_size"] = size
   theirs["preprocessor_config.json"] |= {
@@ -73,7 +75,8 @@ def write(
     "crop_size": {"height": size, "width": size},
     "resample": 3 if bicubic else 2,  # PIL's numbers
   }
-  text = card.text(found, name, labels, license=license)
+  text = card.text(found, name, labels, licence=licence)
+  # The whole folder, or nothing: an upload must not find half of one.
   with files.whole(path, force=force) as folder:
     folder.mkdir(parents=True)
     weight_files.write_folder(
@@ -140,6 +143,7 @@ def push(folder: pathlib.Path, repo: str) -> str:
   huggingface_hub = importlib.import_module("huggingface_hub")
   api = huggingface_hub.HfApi()
   try:
+    # Private until the owner decides otherwise.
     api.create_repo(repo, private=True, exist_ok=True)
     made = api.upload_folder(
       repo_id=repo,

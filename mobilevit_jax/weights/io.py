@@ -15,8 +15,10 @@ from mobilevit_jax import models
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import hf_config
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import FoundWeights
+from mobilevit_jax.weights.source import read_weights
+from mobilevit_jax.weights.source import Which
 
 RESETS = ("none", "classifier", "head")
 Reset = str  # one of these
@@ -28,7 +30,7 @@ def load_weights(
   source: str | os.PathLike[str],
   *,
   reset: Reset = "none",
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   head: str | None = None,
 ) -> Model:
   """A copy of `model` with the weights of `source`; it takes RGB images.
@@ -44,7 +46,7 @@ def load_weights(
     reset: what stays the model's own, whatever the source has: `"classifier"`
       those layers of the head whose shapes follow the number of classes, as
       fine-tuning on other classes needs; `"head"` the whole head.
-    which: of a run's workdir; see `weights.source.read`.
+    which: of a run's workdir; see `weights.source.read_weights`.
     head: what `reset` was called; refused.
 
   Returns:
@@ -60,7 +62,7 @@ def load_weights(
       f"head={head!r} is now called reset; head='reset' is reset='classifier', "
       "and head='keep' is reset='none'"
     )
-  return place(model, source_lib.read(source, which=which), reset=reset)
+  return place(model, read_weights(source, which=which), reset=reset)
 
 
 def start(
@@ -68,7 +70,7 @@ def start(
   seed: int,
   *,
   source: str | None = None,
-  which: source_lib.Which = "auto",
+  which: Which = "auto",
   reset: Reset = "none",
 ) -> tuple[models.Net, str]:
   """The net that a run starts from, and in words where its weights are from.
@@ -94,10 +96,11 @@ def start(
       "weights, with configs/finetune.py:VARIANT,scratch, or elsewhere with "
       "config.weights.reset=none"
     )
+  # Random values first: what the source leaves out keeps them.
   net = models.initialize(model, seed)
   if source is None:
     return net, f"random, seed {seed}"
-  found = source_lib.read(source, which=which)
+  found = read_weights(source, which=which)
   net = place(net, found, reset=reset)
   dialect, kept = (
     names.detect(found.tensors),
@@ -106,12 +109,11 @@ def start(
   return net, f"{source} ({dialect}, {len(found.tensors)} tensors{kept})"
 
 
-def place(
-  model: Model, found: source_lib.Source, *, reset: Reset = "none"
-) -> Model:
+def place(model: Model, found: FoundWeights, *, reset: Reset = "none") -> Model:
   """`load_weights` of what was read already."""
   own = trees.flat_model(model)
   values = decode(found.tensors, model, name=found.name, reset=reset)
+  # In the types and on the devices that the model's own tensors have.
   graphdef, state = nnx.split(model)
   placed = {
     path: jax.device_put(value.astype(own[path].dtype), own[path].sharding)
@@ -168,8 +170,11 @@ def write(
       f"labels: {len(labels)} names for a classifier of {num_classes} classes"
     )
   tensors = names.to_dialect(weights, rows, to)
+  # Without it transformers raises "the metadata ... does not contain the
+  # format".
   # transformers refuses a file that doesn't say whose tensors it holds.
   metadata = {"format": "np" if to == "jax" else "pt"}
+  metadata["output_stride"] = str(model.backbone.output_stride)
   if labels is not None:
     metadata["id2label"] = json.dumps(list(labels))
   if to == "hf" and not path.suffix:
@@ -199,6 +204,7 @@ def decode(
   """
   if reset not in RESETS:
     raise ValueError(f"reset={reset!r} must be one of {', '.join(RESETS)}")
+  # --- Which dialect, and does it hold this kind of net at all?
   try:
     dialect = names.detect(tensors)
   except ValueError as error:
@@ -213,6 +219,8 @@ def decode(
         f"{own[0]} with head {own[1]!r}"
       )
     rows = names.TABLES[family][head]
+  # --- Names that belong to the source's kind of net, whether they are read or
+  # left out.
   known = {key for row in rows for key in row.names(dialect)}
   if reset == "head":  # whatever head a file of ours has
     ours = ("head/", "classifier/")
@@ -222,6 +230,7 @@ def decode(
     "classifier": tuple(f"head/{part}/" for part in model.head.CLASSIFIERS),
     "head": ("head/",),
   }[reset]
+  # --- Shapes, types and values of everything that is read.
   shapes = {path: leaf.shape for path, leaf in trees.flat_model(model).items()}
   rows = [
     row
@@ -233,6 +242,7 @@ def decode(
     expected = names.dialect_shapes(row, shapes[row.path], dialect)
     for key, shape in expected.items():
       problems += _check_tensor(key, shape, tensors.get(key))
+  # PyTorch counts BatchNorm's batches, which has no use here.
   counts = {
     key.replace(".running_mean", ".num_batches_tracked") for key in known
   }
@@ -240,6 +250,7 @@ def decode(
     f"extra: {key} {list(tensors[key].shape)}"
     for key in sorted(set(tensors) - known - counts)
   ]
+  # All that is wrong at once: fixing files one error at a time is tedious.
   if problems:
     raise ValueError(
       f"{name} ({dialect} names) does not fit the model in {len(problems)} "
@@ -253,6 +264,7 @@ def _check_tensor(
 ) -> list[str]:
   if value is None:
     return [f"missing: {key} {list(shape)}"]
+  # After this, a NaN in training can't come from the weights.
   if value.shape != shape:
     return [f"shape: {key} is {list(value.shape)}, not {list(shape)}"]
   if not np.issubdtype(value.dtype, np.floating):
@@ -261,6 +273,7 @@ def _check_tensor(
     return [f"values: {key} holds NaN or infinity"]
   if value.size and np.abs(value).max() > np.finfo(np.float32).max:
     return [f"values: {key} holds numbers beyond float32's range"]
+  # sqrt(var + eps) of a negative variance is NaN only for some inputs.
   if key.endswith(("running_var", "/var")) and np.any(value < 0):
     return [f"values: {key} holds negative variances"]
   return []
@@ -273,6 +286,7 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
     ValueError: if that is not even half of its backbone's.
   """
   kind = names.kind(tensors)
+  # Half of the shapes: a backbone with another classifier still counts.
   share, best = names.closest(tensors, kind)
   if share <= 0.5:
     raise ValueError(
@@ -282,7 +296,7 @@ def find_variant(tensors: Mapping[str, np.ndarray]) -> str:
   return best
 
 
-def find_model(found: source_lib.Source) -> dict[str, Any]:
+def find_model(found: FoundWeights) -> dict[str, Any]:
   """Arguments of `create_model` for a source: variant, head and classes.
 
   Raises:
@@ -294,12 +308,13 @@ def find_model(found: source_lib.Source) -> dict[str, Any]:
     return _find_model(found)
 
 
-def _find_model(found: source_lib.Source) -> dict[str, Any]:
+def _find_model(found: FoundWeights) -> dict[str, Any]:
   try:
     family, head, dialect = names.kind(found.tensors)
     name = find_variant(found.tensors)
   except ValueError as error:
     raise ValueError(f"{found.name}: {error}") from error
+  # The net with default classes, to learn what its biases are called.
   model = models.abstract_model(name, head)
   biases = {}
   for row in names.table(model):
@@ -310,9 +325,13 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
     num_classes = max(model.head.count_classes(biases), 1)
   except KeyError:  # the strict reading then lists what is missing
     num_classes = model.head.num_classes
+  # Options such as the pyramid's width follow from shapes, too.
   fields = {"name": name, "head": head, "num_classes": num_classes}
+  own = {}
+  if found.output_stride is not None:
+    own["output_stride"] = found.output_stride
   if not hasattr(model.head, "fields_of"):
-    return fields
+    return fields | own
   shapes = {
     row.path.removeprefix("head/"): names.from_dialect(
       row, found.tensors, dialect
@@ -321,16 +340,16 @@ def _find_model(found: source_lib.Source) -> dict[str, Any]:
     if row.path.startswith("head/")
     and all(key in found.tensors for key in row.names(dialect))
   }
-  return fields | model.head.fields_of(shapes)
+  return fields | model.head.fields_of(shapes) | own
 
 
 def build_model(
-  found: source_lib.Source, *, variant: str | None = None, **fields: Any
+  found: FoundWeights, *, variant: str | None = None, **fields: Any
 ) -> Any:
   """The model that a source's weights belong to, with them.
 
   Args:
-    found: from `source.read`.
+    found: from `source.read_weights`.
     variant: a short or full name, to insist on; else read off the weights.
     **fields: of `create_model`, over the source's own.
 

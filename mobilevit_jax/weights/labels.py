@@ -7,7 +7,8 @@ import pathlib
 from typing import Any
 
 from mobilevit_jax import config
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import check_labels
+from mobilevit_jax.weights.source import FoundWeights
 
 _TFDS = "tfds:"
 _MODULE = "tensorflow_datasets"
@@ -15,14 +16,15 @@ _MODULE = "tensorflow_datasets"
 _IMAGENET = ("imagenet2012", 1000)
 
 
-def class_names(
-  labels: str | None, found: source_lib.Source, num_classes: int
+def find_class_names(
+  labels: str | None, found: FoundWeights, num_classes: int
 ) -> Sequence[str]:
   """From the option, the weights, TFDS's ImageNet, or else numbers."""
   if labels is not None:
     result = _read_labels(labels)
   elif found.labels is not None:
     result = found.labels
+  # Published classifiers have 1,000 classes, which are ImageNet's.
   elif num_classes == _IMAGENET[1] and importlib.util.find_spec(_MODULE):
     result = _tfds_labels(_IMAGENET[0])
   else:
@@ -41,7 +43,7 @@ def _read_labels(labels: str) -> tuple[str, ...]:
   with config.foreign(labels):
     text = pathlib.Path(labels).read_text(encoding="utf-8")
     if labels.endswith(".json"):
-      return source_lib.check_labels(labels, json.loads(text))
+      return check_labels(labels, json.loads(text))
     return tuple(text.splitlines())
 
 

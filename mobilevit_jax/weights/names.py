@@ -103,18 +103,6 @@ _LAYERS = {
     stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
     stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
   """,
-  "stages_l2": """
-    stage1/0  layer_1.0  stages.0.0  0.layer.0             inverted_residual
-    stage2/0  layer_2.0  stages.1.0  1.layer.0             inverted_residual
-    stage2/1  layer_2.1  stages.1.1  1.layer.1             inverted_residual
-    stage2/2  layer_2.2  stages.1.2  1.layer.2             inverted_residual
-    stage3/0  layer_3.0  stages.2.0  2.downsampling_layer  inverted_residual
-    stage3/1  layer_3.1  stages.2.1  2                     mobilevit_block*2
-    stage4/0  layer_4.0  stages.3.0  3.downsampling_layer  inverted_residual
-    stage4/1  layer_4.1  stages.3.1  3                     mobilevit_block*2
-    stage5/0  layer_5.0  stages.4.0  4.downsampling_layer  inverted_residual
-    stage5/1  layer_5.1  stages.4.1  4                     mobilevit_block*3
-  """,
   "mobilevitv2": """
     backbone/stem    conv_1        stem     mobilevitv2.conv_stem      conv_norm
     backbone         -             -        mobilevitv2.encoder.layer  stages_v2
@@ -203,6 +191,8 @@ _LAYERS = {
     out  out_proj  out_proj  out_proj  conv_bias
   """,
 }
+# "-L2" has two transformer layers in stage 4, and is otherwise the same.
+_LAYERS["stages_l2"] = _LAYERS["stages"].replace("block*4", "block*2")
 _FIRST_KERNEL = "backbone/stem/conv/kernel"
 # What ml-cvnets calls otherwise since its version 0.2.
 _V02 = (
@@ -243,12 +233,14 @@ class Row:
 
 def _rows(kind: str, *names: str) -> Iterator[Row]:
   """The tensors of a layer that goes by these four names."""
+  # A tensor: all four names are complete.
   if kind == "tensor":
     ours, cvnets, timm, hf = names
     parts = _QKV if "QKV" in hf else ("",)
     yield Row(ours, cvnets, timm, tuple(hf.replace("QKV", p) for p in parts))
     return
   kind, _, depth = kind.partition("*")
+  # Each line extends the four names: ours by a slash, theirs by a dot.
   for line in _LAYERS[kind].strip().splitlines():
     for i in range(int(depth) if "{i}" in line else 1):
       *added, part = line.format(i=i, depth=depth).split()
@@ -260,6 +252,7 @@ def _rows(kind: str, *names: str) -> Iterator[Row]:
 
 
 def _table(family: str, kind: str) -> tuple[Row, ...]:
+  # BGR concerns one tensor, the kernel that sees the image.
   bgr = models.FAMILIES[family].bgr
   return tuple(
     dataclasses.replace(row, bgr=bgr * (row.path == _FIRST_KERNEL))
@@ -328,6 +321,7 @@ TABLES: dict[str, dict[str, tuple[Row, ...]]] = {
     "classifier": _cvnets_alone(_table("mobilevitv3_v2", "mobilevitv2"))
   },
 }
+# Detectors share the classifier's backbone, so their rows are derived.
 for _heads in TABLES.values():
   _heads["ssdlite"] = _detector(_heads["classifier"])
 
@@ -340,6 +334,7 @@ def table(model: models.Net) -> tuple[Row, ...]:
   """
   heads = TABLES.get(models.family_of(model).name, {})
   paths = trees.flat_model(model)
+  # Rows without a tensor in this net go; tensors without a row keep our name.
   # A head may be without a part: an auxiliary one, or where widths are equal.
   rows = heads.get(models.head_of(model), ())
   rows = [row for row in rows if row.path in paths]
@@ -378,6 +373,7 @@ def _kinds(keys: Collection[str]) -> list[Kind]:
     for head, rows in heads.items():
       for dialect in DIALECTS:
         names = [name for row in rows for name in row.names(dialect)]
+        # How many of the dialect's names the tensors have.
         known = sum(name in keys for name in names if name)
         # Of tables with as many of the names, the one that asks for no more.
         score = known and known + known / len(names)
@@ -418,6 +414,8 @@ def closest(tensors: Mapping[str, np.ndarray], kind: Kind) -> tuple[float, str]:
       for row in TABLES[family][head]
       if row.path.startswith("backbone/")
       for key, shape in dialect_shapes(row, shapes[row.path], dialect).items()
+      # Widths differ by variant, so nearly all shapes of the right one fit, and
+      # few of the others.
     ]
     shares.append((float(np.mean(fits)), name))
   return max(shares, key=lambda found: found[0])
@@ -443,12 +441,15 @@ def to_dialect(
   for row in rows:
     value = weights[row.path]
     if dialect != "jax":
+      # Layout first, then channels: the input channel is PyTorch's second axis.
       value = _to_torch(value)
     if dialect in row.bgr:
       value = value[:, ::-1]
     names = row.names(dialect)
     if not all(names):
       raise ValueError(f"{row.path} has no name among those of {dialect}")
+    # transformers has query, key and value apart, by output channels, which are
+    # PyTorch's first axis.
     for name, part in zip(names, np.split(value, len(names)), strict=True):
       tensors[name] = np.ascontiguousarray(part)
       if name.endswith(".running_var"):
@@ -463,6 +464,8 @@ def dialect_shapes(
 ) -> dict[str, tuple[int, ...]]:
   """Names and shapes of a row's tensors, from the shape that ours has."""
   if dialect != "jax":
+    # [kh, kw, in, out] to [out, in, kh, kw]: the last two, reversed, then the
+    # rest.
     rest = shape[:-2]  # kh, kw of a convolution
     shape = (*shape[:-3:-1], *rest)
   names = row.names(dialect)

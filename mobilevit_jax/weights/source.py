@@ -14,9 +14,10 @@ from etils import epath
 import jax
 import numpy as np
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import files as own_files
 from mobilevit_jax import models
+from mobilevit_jax.config import check_version
+from mobilevit_jax.config import foreign
 from mobilevit_jax.models import net
 from mobilevit_jax.weights import files
 from mobilevit_jax.weights import names
@@ -32,7 +33,7 @@ _FOLDERS = {"best": "best", "checkpoints": "ema"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class FoundWeights:
   """What a source of weights holds.
 
   Attributes:
@@ -42,6 +43,7 @@ class Source:
     model: arguments of `create_model`, where it is a run of ours.
     crop: how the run is evaluated: arguments of `data.presets.Crop`.
     config: of the run, as its folder remembers it.
+    output_stride: of a file or folder that says it; no shape tells it.
     file: that holds the tensors, where it is a single one.
     which: of a run, the weights: "ema", "raw" or "best".
     step: of a run, that of the checkpoint.
@@ -53,17 +55,18 @@ class Source:
   model: dict[str, Any] | None = None
   crop: dict[str, Any] | None = None
   config: dict[str, Any] | None = None
+  output_stride: int | None = None
   file: pathlib.Path | None = None
   which: str | None = None
   step: int | None = None
 
 
-def read(
+def read_weights(
   source: str | os.PathLike[str],
   *,
   which: Which = "auto",
   say: Callable[[str], None] | None = None,
-) -> Source:
+) -> FoundWeights:
   """Reads weights.
 
   Args:
@@ -86,7 +89,7 @@ def read(
   if which not in WHICH:
     raise ValueError(f"which={which!r} must be one of {', '.join(WHICH)}")
   name = os.fspath(source)
-  with config_lib.foreign(name):
+  with foreign(name):
     found, notes = _read(name, which)
     found, more = _with_prefix(found)
   say = say or functools.partial(print, file=sys.stderr)
@@ -95,15 +98,22 @@ def read(
   return found
 
 
-def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
+# --- In this order: the Hub, what comes with the package, runs (local or
+# remote), folders, files.
+def _read(name: str, which: Which) -> tuple[FoundWeights, tuple[str, ...]]:
   if name.startswith(_HUB):
     return _read_folder(name, _download(name), which)
   if name.startswith(teaching.PREFIX):
     path, row = teaching.find(name)
     content = files.read(path)
     labels = _labels(name, {"id2label": _json(content.metadata)})
-    found = Source(
-      name, content.tensors, labels, crop=dict(row.crop), file=path
+    found = FoundWeights(
+      name,
+      content.tensors,
+      labels,
+      crop=dict(row.crop),
+      output_stride=_stride(name, content.metadata),
+      file=path,
     )
     return found, ()
   scheme, mark, _ = name.partition("://")
@@ -135,16 +145,21 @@ def _read(name: str, which: Which) -> tuple[Source, tuple[str, ...]]:
     return _read_folder(name, path, which)
   content = files.read(path, which=which)
   labels = _labels(name, {"id2label": _json(content.metadata)})
-  return Source(name, content.tensors, labels, file=path), content.notes
+  stride = _stride(name, content.metadata)
+  found = FoundWeights(
+    name, content.tensors, labels, output_stride=stride, file=path
+  )
+  return found, content.notes
 
 
-def _with_prefix(found: Source) -> tuple[Source, tuple[str, ...]]:
+def _with_prefix(found: FoundWeights) -> tuple[FoundWeights, tuple[str, ...]]:
   """A backbone of transformers saved alone has no model's name before it."""
   stem = "conv_stem.convolution.weight"
   if stem not in found.tensors:
     return found, ()
   options = [
     {f"{prefix}.{key}": value for key, value in found.tensors.items()}
+    # A backbone alone: both families' names are tried.
     for prefix in ("mobilevit", "mobilevitv2")
   ]
   tensors = max(options, key=names.known)
@@ -169,12 +184,15 @@ def _download(name: str) -> pathlib.Path:
     raise ValueError(
       f"{name} needs huggingface_hub (pip install huggingface_hub)"
     ) from error
+  # hf://owner/name@revision, as in git.
   repo, _, revision = name.removeprefix(_HUB).partition("@")
   if repo.count("/") != 1:
     raise ValueError(f"{name} must have the form hf://owner/name[@revision]")
   try:
     folder = huggingface_hub.snapshot_download(
       repo,
+      # Weights and configuration, without the other formats that a repository
+      # may have.
       revision=revision or None,
       allow_patterns=["model.safetensors", "config.json"],
     )
@@ -186,7 +204,7 @@ def _download(name: str) -> pathlib.Path:
 
 def _read_folder(
   name: str, folder: pathlib.Path, which: Which
-) -> tuple[Source, tuple[str, ...]]:
+) -> tuple[FoundWeights, tuple[str, ...]]:
   file = folder / "model.safetensors"
   content = files.read(file, which=which)
   config = {"id2label": _json(content.metadata)}
@@ -194,7 +212,11 @@ def _read_folder(
   if path.is_file():
     config |= _read_json(name, path)
   labels = _labels(name, config)
-  return Source(name, content.tensors, labels, file=file), content.notes
+  stride = _stride(name, {**config, **content.metadata})
+  found = FoundWeights(
+    name, content.tensors, labels, output_stride=stride, file=file
+  )
+  return found, content.notes
 
 
 def _read_json(name: str, path: Any) -> dict[str, Any]:
@@ -214,6 +236,7 @@ def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
     return None
   if isinstance(labels, dict):
     try:
+      # JSON's keys are strings: "0" to 0.
       by_id = {int(key): value for key, value in labels.items()}
       labels = [by_id[index] for index in range(len(by_id))]
     except (ValueError, KeyError, TypeError) as error:
@@ -221,6 +244,16 @@ def _labels(name: str, config: dict[str, Any]) -> tuple[str, ...] | None:
         f"{name}: id2label must number its {len(labels)} classes from 0"
       ) from error
   return check_labels(name, labels)
+
+
+def _stride(name: str, said: dict[str, Any]) -> int | None:
+  """What our files' metadata and transformers' config.json may say."""
+  stride = said.get("output_stride")
+  if stride is None:
+    return None
+  if str(stride) not in ("8", "16", "32"):
+    raise ValueError(f"{name}: output_stride={stride!r} must be 8, 16 or 32")
+  return int(stride)
 
 
 def check_labels(name: str, labels: Any) -> tuple[str, ...]:
@@ -232,18 +265,20 @@ def check_labels(name: str, labels: Any) -> tuple[str, ...]:
   return tuple(labels)
 
 
-def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
+def _read_workdir(name: str, workdir: epath.Path, which: Which) -> FoundWeights:
   path = workdir / "config.json"
   if not path.exists():
     raise ValueError(f"{name}: a run's folder needs its config.json")
   config = _read_json(name, path)
-  config_lib.check_version(config, name)
+  check_version(config, name)
   fields = config.get("model")
   if not isinstance(fields, dict):
     raise ValueError(f"{name}: config.json has no 'model' of arguments")
+  # None stands for a default in our configurations, and isn't an argument.
   fields = {k: v for k, v in fields.items() if v is not None}
   if which == "auto":
     early_stop = config.get("early_stop")
+    # A run that stops early has passed its best weights by then.
     stops_early = (
       isinstance(early_stop, dict) and early_stop.get("patience") is not None
     )
@@ -265,6 +300,7 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   # Imported late: Orbax takes a second, and files don't need it.
   from mobilevit_jax.run import checkpoint
 
+  # Only reading: a run that is at work in the folder isn't disturbed.
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   try:
     step, *restored = checkpoints.restore_weights(*shapes, which=which)
@@ -276,9 +312,9 @@ def _read_workdir(name: str, workdir: epath.Path, which: Which) -> Source:
   labels_file = workdir / "labels.json"
   labels = None
   if labels_file.exists():
-    with config_lib.foreign(f"{name}: {labels_file.name}"):
+    with foreign(f"{name}: {labels_file.name}"):
       labels = check_labels(name, json.loads(labels_file.read_text()))
-  return Source(
+  return FoundWeights(
     name,
     {net.public_name(path): np.asarray(leaf) for path, leaf in flat.items()},
     labels,

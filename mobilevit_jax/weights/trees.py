@@ -14,6 +14,7 @@ def split(model: nnx.Module) -> tuple[dict[Any, Any], dict[Any, Any]]:
 def flatten(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
   """Leaves by their keys, joined by slashes."""
   flat: dict[str, Any] = {}
+  # Keys may be strings, or the numbers of `nnx.List`.
   for key, value in tree.items():
     path = f"{prefix}{key}"
     if isinstance(value, dict):

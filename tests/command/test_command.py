@@ -98,8 +98,10 @@ def test_wrong_and_old_names_are_told_apart(capsys):
 def test_configurations_are_listed(capsys):
   assert command.main(["configs"]) == 0
   said = capsys.readouterr().out
-  assert [line.split()[0] for line in said.splitlines()[:5]] == config.names()
-  assert "fields" not in config.names()
+  assert [
+    line.split()[0] for line in said.splitlines()[:5]
+  ] == config.config_names()
+  assert "fields" not in config.config_names()
   assert command.main(["configs", "finetune"]) == 0
   assert "finetune.py:VARIANT" in capsys.readouterr().out
   with pytest.raises(SystemExit):
@@ -111,7 +113,7 @@ def test_a_configuration_is_found_by_name_and_has_its_neighbours(
   tmp_path, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
-  by_name = config.read("finetune:xxs,scratch", ["--config.seed=3"])
+  by_name = config.read_config("finetune:xxs,scratch", ["--config.seed=3"])
   assert (by_name.model.name, by_name.seed) == ("mobilevit_xxs", 3)
   # A copy of the folder, and a file of one's own beside it.
   (tmp_path / "mine").mkdir()
@@ -119,12 +121,12 @@ def test_a_configuration_is_found_by_name_and_has_its_neighbours(
   (tmp_path / "mine" / "digits.py").write_text(digits)
   base = "import ml_collections\ndef get():\n  return ml_collections.ConfigDict"
   (tmp_path / "mine" / "base.py").write_text(f"{base}({{'model': 'own'}})\n")
-  assert config.read("mine/digits.py").model == "own"
-  assert config.read("digits").model.name == "mobilevit_xxs"
+  assert config.read_config("mine/digits.py").model == "own"
+  assert config.read_config("digits").model.name == "mobilevit_xxs"
   with pytest.raises(
     config.ConfigError, match=r"No such file: 'digit'.*digits"
   ):
-    config.read("digit")
+    config.read_config("digit")
 
 
 def test_every_net_is_listed_with_its_published_figure(capsys):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.boxes import make_boxes
+from mobilevit_jax.data.boxes import wrong
 from mobilevit_jax.data.transforms import detect
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared/data/detection"
@@ -161,7 +162,7 @@ BAD = {
 
 
 def example(rows, width=40, height=30):
-  truth = boxes_lib.make_boxes([(*row, 0) for row in rows])
+  truth = make_boxes([(*row, 0) for row in rows])
   pixels = np.zeros((height, width, 3), np.uint8)
   return examples.Example(pixels, truth.target(), 0, "x.jpg")
 
@@ -169,7 +170,7 @@ def example(rows, width=40, height=30):
 @pytest.mark.parametrize("what", BAD)
 def test_wrong_boxes_are_named_or_mended(what):
   one = example([(*INSIDE, 1), BAD[what]])
-  faults = boxes_lib.wrong(one.target, 30, 40)
+  faults = wrong(one.target, 30, 40)
   assert {name for name, mask in faults.items() if mask.any()} == {what}
   strict = detect.DetectTransform(bad_boxes="error")
   with pytest.raises(examples.ImageError, match=rf"x\.jpg: a box {what}, \["):
@@ -180,7 +181,7 @@ def test_wrong_boxes_are_named_or_mended(what):
 
 
 def test_crowds_are_not_learnt():
-  truth = boxes_lib.make_boxes([(*INSIDE, 0, 0), (*CORNER, 0, 1)])
+  truth = make_boxes([(*INSIDE, 0, 0), (*CORNER, 0, 1)])
   one = examples.Example(
     np.zeros((30, 40, 3), np.uint8), truth.target(), 0, "x"
   )
@@ -198,7 +199,7 @@ def test_boxes_move_with_the_pixels(seed, crop):
   x1, y1 = np.add((x0, y0), rng.integers(25, 31, 2)).clip(0, (width, height))
   image = np.zeros((height, width, 3), np.uint8)
   image[y0:y1, x0:x1] = 255
-  truth = boxes_lib.make_boxes([(x0, y0, x1, y1, 2, 0)])
+  truth = make_boxes([(x0, y0, x1, y1, 2, 0)])
   transform = detect.DetectTransform(crop=crop, photometric="none")
   one = examples.Example(image, truth.target(), 0, "x")
   rows = transform.train(transform.decode(one), 128, rng)

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.plan import batch_for
+from mobilevit_jax.data.plan import BatchPlan
+from mobilevit_jax.data.plan import host_slice
+from mobilevit_jax.data.plan import RULES
 
 IMAGENET = 1_281_167
 # MobileViT's five sizes, and what each rule makes of 8 groups of 128 at 256 px.
@@ -29,7 +32,7 @@ def _plan(num_examples=100, **overrides):
     "groups": 2,
     "num_epochs": 3,
   }
-  return plan_lib.BatchPlan(num_examples, **(fields | overrides))
+  return BatchPlan(num_examples, **(fields | overrides))
 
 
 def _ids(plan, steps):
@@ -46,7 +49,7 @@ def plans(draw):
     base_size=256,
     base_batch=draw(st.integers(1, 12)),
     groups=draw(st.integers(1, 4)),
-    rule=draw(st.sampled_from(plan_lib.RULES)),
+    rule=draw(st.sampled_from(RULES)),
     batch_multiple=draw(st.integers(1, 6)),
     num_epochs=draw(st.integers(1, 3)),
   )
@@ -60,7 +63,7 @@ def test_published_batches(rule):
 
 
 def test_one_size_is_the_base_batch():
-  for rule in plan_lib.RULES:
+  for rule in RULES:
     plan = _plan(1000, sizes=[256], rule=rule, **PAPER)
     assert plan.shapes == [(256, 1024)]
     assert {plan.size(t) for t in range(len(plan))} == {256}
@@ -68,7 +71,7 @@ def test_one_size_is_the_base_batch():
 
 def test_batch_multiple_rounds_up_and_keeps_the_groups():
   batches = [
-    plan_lib.batch_for(
+    batch_for(
       size,
       base_size=256,
       base_batch=128,
@@ -80,7 +83,7 @@ def test_batch_multiple_rounds_up_and_keeps_the_groups():
   ]
   assert batches == [2640, 1824, 1056, 816, 672]
   # 1 x 4 images rounded up to a multiple of 6 alone would be 6.
-  rounded = plan_lib.batch_for(
+  rounded = batch_for(
     8, base_size=8, base_batch=1, groups=4, rule="cvnets_v04", batch_multiple=6
   )
   assert rounded == 12
@@ -109,9 +112,7 @@ def test_host_slices_make_up_the_batch(plan, data):
   step = plan[data.draw(st.integers(0, len(plan) - 1))]
   divisors = [d for d in range(1, step.batch + 1) if step.batch % d == 0]
   hosts = data.draw(st.sampled_from(divisors))
-  shares = [
-    step.ids[plan_lib.host_slice(step.batch, p, hosts)] for p in range(hosts)
-  ]
+  shares = [step.ids[host_slice(step.batch, p, hosts)] for p in range(hosts)]
   assert {len(share) for share in shares} == {step.batch // hosts}
   np.testing.assert_array_equal(np.concatenate(shares), step.ids)
 
@@ -252,7 +253,7 @@ def test_device_count_that_divides_nothing_is_refused():
 )
 def test_impossible_host_is_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
-    plan_lib.host_slice(*arguments)
+    host_slice(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.boxes import Boxed
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_boxes_come_back_in_pixels(folder):
   from mobilevit_jax.data.sources import tfds
 
   source = tfds.open_prepared("shapes", "train", folder.data_path)
-  assert isinstance(source, boxes_lib.Boxed)
+  assert isinstance(source, Boxed)
   with pytest.raises(ValueError, match="no one class for each image"):
     source.labels()
   assert source.class_names == ("cat", "dog")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from mobilevit_jax.data import pipeline
-from mobilevit_jax.data import plan as plan_lib
+from mobilevit_jax.data.plan import BatchPlan
 from mobilevit_jax.data.transforms import classify
 
 NUM_IMAGES = 23
@@ -32,7 +32,7 @@ def make_plan(num_examples=NUM_IMAGES, **overrides):
     "groups": 2,
     "num_epochs": 3,
   }
-  return plan_lib.BatchPlan(num_examples, **(fields | overrides))
+  return BatchPlan(num_examples, **(fields | overrides))
 
 
 def train(source, plan=None, **overrides):

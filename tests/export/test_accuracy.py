@@ -57,9 +57,9 @@ def _write(model, folder, name, task, labels, size, **options):
     labels=labels,
     nms=how,
   )
-  format = {".tflite": "litert", ".onnx": "onnx", ".zip": "stablehlo"}
+  kinds = {".tflite": "litert", ".onnx": "onnx", ".zip": "stablehlo"}
   path = folder / name
-  content = formats.FORMATS[format[path.suffix]].build(
+  content = formats.FORMATS[kinds[path.suffix]].build(
     model, options, metadata.dumps(document)
   )
   path.write_bytes(content)

@@ -44,11 +44,11 @@ def weights(model, tmp_path_factory):
 
 
 def _arguments(weights, out, *more):
-  format = {".tflite": "litert", ".onnx": "onnx", ".zip": "stablehlo"}
+  kinds = {".tflite": "litert", ".onnx": "onnx", ".zip": "stablehlo"}
   return [
     f"--weights={weights}",
     f"--out={out}",
-    f"--format={format[out.suffix]}",
+    f"--format={kinds[out.suffix]}",
     "--size=64",
     *more,
   ]

@@ -60,11 +60,11 @@ def test_onnx_suppresses_as_evaluation_does(model, images):
   result = formats.export(model, "onnx", o, {}, images)
   assert result.findings.operators["NonMaxSuppression"] == 1
   assert result.comparison.agreement == 1
-  format = formats.FORMATS["onnx"]
+  row = formats.FORMATS["onnx"]
   # Of one image and of five, from one file; and nothing is above 1.
   for how in (HOW, dataclasses.replace(HOW, threshold=1.0)):
-    content = format.build(model, options(batch=None, nms=how), "{}")
-    engine = format.engine(content)
+    content = row.build(model, options(batch=None, nms=how), "{}")
+    engine = row.engine(content)
     for count in (1, 5):
       pixels = verify.as_input(verify.built_in_images(SIZE, count), o)
       found = engine(pixels)

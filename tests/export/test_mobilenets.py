@@ -23,9 +23,9 @@ def test_files_answer_as_jax(name):
   exact = np.asarray(jax.jit(model.__call__)(images))
   assert np.ptp(exact) > 0.1
   fp32, int8 = (contract.Options(p, size=64) for p in ("fp32", "int8"))
-  for format in (litert, onnx):
-    content = format.build(model, fp32, "")
-    found = format.run(content, images, fp32)["logits"]
+  for module in (litert, onnx):
+    content = module.build(model, fp32, "")
+    found = module.run(content, images, fp32)["logits"]
     np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
   content = litert.build(model, int8, "", images)
   found = litert.run(content, images, int8)["logits"]

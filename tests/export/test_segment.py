@@ -40,10 +40,10 @@ def test_masks_are_bytes(model):
   images = verify.built_in_images(64, 1)
   options = contract.Options(size=64, output="mask")
   for name in ("litert", "onnx"):
-    format = formats.FORMATS[name]
-    content = format.build(model, options, "{}")
+    row = formats.FORMATS[name]
+    content = row.build(model, options, "{}")
     inputs = verify.as_input(images, options)
-    (found,) = format.run(content, inputs, options).values()
+    (found,) = row.run(content, inputs, options).values()
     assert (found.dtype, found.shape) == (np.uint8, (1, 64, 64))
 
 

@@ -11,7 +11,7 @@ from mobilevit_jax.data.transforms import segment
 from mobilevit_jax.export import __main__ as command
 from mobilevit_jax.export import nms
 from mobilevit_jax.export import views
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import FoundWeights
 
 DIGITS = {"name": "digits", "dir": None, "train_split": "train"}
 
@@ -22,7 +22,7 @@ def _run(**fields):
     "config", {}
   )
   tensors = {"stem/conv/kernel": np.zeros(1)}
-  return source_lib.Source("run", tensors, config=config, **fields)
+  return FoundWeights("run", tensors, config=config, **fields)
 
 
 def _flags(**fields):
@@ -43,7 +43,7 @@ def test_calibration_sees_training_images_alone():
 
 def test_training_images_that_are_not_known_or_gone_are_asked_for(tmp_path):
   gone = {"data": DIGITS | {"name": "folder", "dir": str(tmp_path / "no")}}
-  for found in (_run(config=gone), source_lib.Source("w.npz", {})):
+  for found in (_run(config=gone), FoundWeights("w.npz", {})):
     with pytest.raises(ValueError, match="name some by --calibration_images"):
       views.training_source(found)
 

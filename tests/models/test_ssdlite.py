@@ -14,8 +14,8 @@ from mobilevit_jax import models
 from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import names
-from mobilevit_jax.weights import source as source_lib
 from mobilevit_jax.weights import trees
+from mobilevit_jax.weights.source import read_weights
 
 SPEC = pathlib.Path(__file__).resolve().parents[3] / "shared/spec"
 # Parameters with 80, 20 and 3 classes; the first as published, in millions:
@@ -85,7 +85,7 @@ def test_weights_go_round_and_say_what_they_are(name, tmp_path):
   """The second has no projection of its last stage: it is as wide already."""
   net = create_model(name, "ssdlite", num_classes=3, seed=1)
   io.save_weights(net, tmp_path / "cvnets.safetensors", to="cvnets")
-  found = source_lib.read(tmp_path / "cvnets.safetensors")
+  found = read_weights(tmp_path / "cvnets.safetensors")
   fields = {"name": name, "head": "ssdlite", "num_classes": 3}
   assert io.find_model(found) == fields
   loaded = trees.flat_model(io.build_model(found))

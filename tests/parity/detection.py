@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import torchvision
 
-from mobilevit_jax import config as config_lib
 from mobilevit_jax import experiment
+from mobilevit_jax.config import CONFIG_FILE
 
 
 class Yardstick:
@@ -98,7 +98,7 @@ def judge(net: Any, evaluation: experiment.Evaluation) -> dict[str, float]:
 
 def train(run: pathlib.Path, num_steps: int | None) -> None:
   """Trains it, and prints a line an evaluation of the run."""
-  text = (run / config_lib.CONFIG_FILE).read_text(encoding="utf-8")
+  text = (run / CONFIG_FILE).read_text(encoding="utf-8")
   record = json.loads(text)
   record.pop("version", None)
   setup = experiment.build(ml_collections.ConfigDict(record))

@@ -110,7 +110,7 @@ def test_what_is_no_array_is_one_line(tmp_path, message):
   path = tmp_path / "w.pt"
   torch.save(NO_ARRAYS[message](), path)
   with pytest.raises(config.ForeignFileError, match=message) as refused:
-    source.read(path)
+    source.read_weights(path)
   assert str(refused.value).startswith(str(path))
   assert "\n" not in str(refused.value)
 

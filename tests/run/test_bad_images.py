@@ -5,8 +5,8 @@ import json
 from etils import epath
 import numpy as np
 
-from mobilevit_jax.data import bad_images as bad_images_lib
 from mobilevit_jax.data import sources
+from mobilevit_jax.data.bad_images import load
 from mobilevit_jax.data.transforms import classify
 from mobilevit_jax.run import bad_images
 from tests import tiny_imagenet
@@ -35,7 +35,7 @@ def test_ledger_lists_each_image_once(tmp_path):
   assert report.update() == report.update() == 7 + 2 * 3
   lines = path.read_text().splitlines()
   assert [json.loads(line)["id"] for line in lines] == [2, 11]
-  stands_in = bad_images_lib.load(broken, TRANSFORM, 2, replace=True)
+  stands_in = load(broken, TRANSFORM, 2, replace=True)
   first = json.loads(lines[0])
   assert first.pop("error").startswith(f"{first['file']}: cannot be decoded")
   assert first == {

@@ -10,7 +10,7 @@ from configs import digits
 from mobilevit_jax import models
 from mobilevit_jax import train
 from mobilevit_jax.run import progress
-from mobilevit_jax.weights import source as source_lib
+from mobilevit_jax.weights.source import read_weights
 from tests import runs
 from tests import tiny
 
@@ -91,7 +91,7 @@ def test_weights_of_a_run_that_stops_early_are_its_best(config, tmp_path):
   assert best != max(evaluations)
 
   def read(which):
-    return source_lib.read(tmp_path, which=which).tensors
+    return read_weights(tmp_path, which=which).tensors
 
   auto, best_weights, last = read("auto"), read("best"), read("ema")
   assert auto.keys() == last.keys()

@@ -9,7 +9,7 @@ from mobilevit_jax import __version__
 from mobilevit_jax import config
 from mobilevit_jax import files
 from mobilevit_jax.run import checkpoint
-from mobilevit_jax.run import writer as writer_lib
+from mobilevit_jax.run import writer as event_writer
 from tests import bucket
 
 
@@ -27,7 +27,7 @@ def _events(path):
 
 
 def test_tensorboard_reads_the_events(tmp_path):
-  writer = writer_lib.Writer(tmp_path)
+  writer = event_writer.Writer(tmp_path)
   writer.write(1, "train", {"loss": 1.5, "epoch": 0})
   writer.write(2, "eval", {"ema_top1": float("nan")})
   (path,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
@@ -45,10 +45,10 @@ def test_bucket_gets_metrics_events_and_what_a_checkpoint_asks(
   workdir = bucket.path(monkeypatch)
   assert not checkpoint.exists(workdir)
   record = {"version": __version__, "seed": 1}
-  config.save(record, ("cat", "dog"), workdir)
-  assert config.changes(record | {"seed": 2}, workdir) == ["seed: 1 -> 2"]
-  monkeypatch.setattr(writer_lib, "_COPY_EVERY", 0.0)
-  writer = writer_lib.Writer(workdir)
+  config.save_record(record, ("cat", "dog"), workdir)
+  assert config.changes_since(record | {"seed": 2}, workdir) == ["seed: 1 -> 2"]
+  monkeypatch.setattr(event_writer, "_COPY_EVERY", 0.0)
+  writer = event_writer.Writer(workdir)
   writer.rewind(0)
   assert writer.note_start(0) == writer.note_start(5)
   for step in (1, 2, 3):
@@ -85,7 +85,7 @@ def _steps(workdir):
 
 
 def test_rewinding_forgets_what_will_be_redone(tmp_path):
-  writer = writer_lib.Writer(tmp_path)
+  writer = event_writer.Writer(tmp_path)
   writer.rewind(0)  # nothing there yet
   for step in (1, 2, 3):
     writer.write(step, "train", {"loss": 1.5})
@@ -93,7 +93,7 @@ def test_rewinding_forgets_what_will_be_redone(tmp_path):
   writer.close()
   with (tmp_path / "metrics.jsonl").open("a") as lines:
     lines.write('{"step": 1, "ki')  # killed in the middle
-  writer = writer_lib.Writer(tmp_path)
+  writer = event_writer.Writer(tmp_path)
   writer.rewind(3)
   assert _steps(tmp_path) == [(1, "train"), (2, "train"), (3, "train")]
   writer.rewind(1)
@@ -104,7 +104,7 @@ def test_rewinding_forgets_what_will_be_redone(tmp_path):
 
 
 def test_numbers_survive_json(tmp_path):
-  writer = writer_lib.Writer(tmp_path)
+  writer = event_writer.Writer(tmp_path)
   third = float(np.float32(1 / 3))
   writer.write(1, "train", {"loss": third, "worse": float("nan")})
   writer.close()
@@ -113,7 +113,7 @@ def test_numbers_survive_json(tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path):
-  writer = writer_lib.Writer(tmp_path, enabled=False)
+  writer = event_writer.Writer(tmp_path, enabled=False)
   writer.rewind(0)
   writer.write(1, "train", {"loss": 1.0})
   writer.close()
@@ -122,7 +122,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 def test_duration_reads_like_a_clock():
   seconds = (0, 59.6, 75, 3700)
-  assert [writer_lib.duration(s) for s in seconds] == [
+  assert [event_writer.duration(s) for s in seconds] == [
     "0:00", "1:00", "1:15", "1:01:40",
   ]  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_parameter_table_follows_the_forward_pass():
     *("backbone/stem", "backbone/stage1"),
     *("head/expand", "head/classifier"),
   )
-  table = writer_lib.parameter_table(params, layers)
+  table = event_writer.parameter_table(params, layers)
   rows = [line.split()[:2] for line in table]
   assert rows == [
     ["stem", "1,000"],

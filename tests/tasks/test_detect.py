@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilevit_jax.data import boxes as boxes_lib
+from mobilevit_jax.data.boxes import make_boxes
 from mobilevit_jax.models.heads import ssdlite
 from mobilevit_jax.tasks import average_precision
 from mobilevit_jax.tasks import detect
@@ -36,7 +36,7 @@ class Source:
       (*a, *b, i % 2, i == 3)
       for i, (a, b) in enumerate(zip(low, high, strict=True))
     ]
-    return boxes_lib.make_boxes(rows)
+    return make_boxes(rows)
 
 
 def outputs(perfect=False):

@@ -41,7 +41,7 @@ def test_through_every_dialect_and_back(weights, tmp_path, capsys):
     assert convert.main(args) == 0
     assert f"-> {dialect}" in capsys.readouterr().out
     path = tmp_path / target
-  found = source.read(path).tensors
+  found = source.read_weights(path).tensors
   assert len(found) == len(tensors)
   for path, value in tensors.items():
     np.testing.assert_array_equal(found[net.public_name(path)], value, path)
@@ -50,7 +50,7 @@ def test_through_every_dialect_and_back(weights, tmp_path, capsys):
 def test_labels_go_along(weights, tmp_path):
   target = tmp_path / "folder"
   assert convert.main([str(weights[1]), str(target), "--to=hf"]) == 0
-  assert source.read(target).labels == tuple("abcde")
+  assert source.read_weights(target).labels == tuple("abcde")
 
 
 def test_does_not_overwrite(weights, tmp_path, capsys):

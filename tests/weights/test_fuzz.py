@@ -47,7 +47,7 @@ FIELDS = st.sampled_from(
 def _refused_or_read(path):
   """Reads as a command does: no error but the one, and a missing file's."""
   try:
-    found = source.read(path, say=lambda _: None)
+    found = source.read_weights(path, say=lambda _: None)
     weights_io.find_model(found)
     weights_io.decode(found.tensors, MODEL, name=found.name)
   except (config.UserError, ValueError) as error:

@@ -48,7 +48,7 @@ def test_folder_holds_the_weights_twice_and_can_be_read_back(weights, tmp_path):
   assert "license: cc0-1.0\n" in (folder / "README.md").read_text()
   expected = trees.flat_model(load_weights(create_like(), weights))
   for path in (folder, folder / "transformers"):
-    found = source.read(path)
+    found = source.read_weights(path)
     assert found.labels == ("a", "b", "c")
     loaded = trees.flat_model(load_weights(create_like(), path))
     for name, value in expected.items():
@@ -72,7 +72,7 @@ def test_card_tells_the_run(tmp_path):
   text = "\n".join(map(json.dumps, lines)) + '\n{"step": 9, "ki'
   (tmp_path / "metrics.jsonl").write_text(text)
   names = tuple("0123456789")
-  found = source.Source(str(tmp_path), {}, names, {}, which="ema", step=9)
+  found = source.FoundWeights(str(tmp_path), {}, names, {}, which="ema", step=9)
   made = card.text(found, "mobilevit_xxs", names)
   assert "| top1 | 0.5000 |" in made and "0.25" not in made
   assert "On 8 images that were held out" in made

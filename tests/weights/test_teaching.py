@@ -17,7 +17,7 @@ def test_every_row_has_a_small_file_and_says_what_it_is(name):
   assert all(vars(row).values())
   # The last command writes it, and what goes before makes it.
   assert f"weights/teaching/{name}.safetensors" in row.commands[-1]
-  found = source.read(f"teaching:{name}")
+  found = source.read_weights(f"teaching:{name}")
   assert {value.dtype for value in found.tensors.values()} == {
     np.dtype(np.float16)
   }
@@ -31,7 +31,7 @@ def test_files_and_rows_are_the_same():
 
 
 def test_digits_know_the_digits_that_they_were_not_trained_on():
-  found = source.read("teaching:digits")
+  found = source.read_weights("teaching:digits")
   assert found.labels == tuple("0123456789")
   model = io.build_model(found)
   held_out = sources.make_source("digits", "test")
@@ -45,5 +45,5 @@ def test_digits_know_the_digits_that_they_were_not_trained_on():
 
 
 def test_unknown_teaching_weights_are_refused():
-  with pytest.raises(ValueError, match=r"only teaching:digits"):
-    source.read("teaching:flowers")
+  with pytest.raises(ValueError, match=r"only teaching:digits, teaching:bccd"):
+    source.read_weights("teaching:flowers")

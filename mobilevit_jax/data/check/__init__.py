@@ -50,6 +50,8 @@ class Report:
   def table(self) -> list[str]:
     """Lines for a terminal: images of each class, and what was found."""
     total = sum(counts[0] for _, counts in self.classes)
+    # A terminal's page: of ImageNet's thousand classes, the rows that matter
+    # are the largest and the smallest.
     classes, half = self.classes, _MOST_ROWS // 2
     if len(classes) > _MOST_ROWS:  # the largest and the smallest
       ranked = sorted(classes, key=lambda row: row[1], reverse=True)
@@ -95,6 +97,8 @@ def load(path: epath.PathLike) -> Report:
   """Reads what `Report.save` wrote."""
   fields = json.loads(epath.Path(path).read_text())
   for name in ("classes", "findings"):
+    # JSON has no tuples; a report that is read compares equal to the one that
+    # was saved.
     fields[name] = tuple((row, tuple(counts)) for row, counts in fields[name])
   return Report(**{name: tuple(value) for name, value in fields.items()})
 
@@ -121,6 +125,7 @@ def check_splits(
   Returns:
     What was found.
   """
+  # --- Every image is read once; all that follows works on their records.
   scans = [
     scan.scan(source, progress=progress, max_pixels=max_pixels)
     for source in splits.values()
@@ -128,6 +133,7 @@ def check_splits(
   names = tuple(splits)
   class_names = next(iter(splits.values())).class_names
   boxed = boxes.find(dict(zip(names, scans, strict=True)), fits, size)
+  # Images with a class: from the boxes, from the masks, or from the labels.
   if boxed:
     counts = np.stack([one.images for one in boxed], axis=1)
   else:
@@ -139,12 +145,15 @@ def check_splits(
     # One class of boxes is enough, and an image without any is fine.
     *(
       ()
+      # Rows of counts transpose here: from one list a split to one row a
+      # finding.
       if boxed
       else _class_problems(names, class_names, counts, of_pixels=of_pixels)
     ),
     *found.problems(on_bad_image),
   ]
   warnings = [*_class_warnings(names, class_names, counts), *found.warnings()]
+  # With "error" they are problems already, see `Findings.problems`.
   if on_bad_image != "error":
     warnings = [*found.broken(), *warnings]
   for one in boxed:
@@ -168,6 +177,7 @@ def check_splits(
 def _count(found: scan.Scan, num_classes: int) -> np.ndarray:
   """Usable images of each class; of masks, those that have a pixel of it."""
   labels = found.records["label"][found.records["usable"]]
+  # A mask counts once for each class that has a pixel in it.
   if found.classes:
     labels = np.concatenate([*found.classes.values()])
   known = (labels >= 0) & (labels < num_classes)  # else ignored pixels
@@ -179,6 +189,7 @@ def _class_problems(
   class_names: Sequence[str],
   counts: np.ndarray,
   *,
+  # Two images, so that one can be learnt from while the other differs.
   of_pixels: bool,
 ) -> Iterator[str]:
   if len(class_names) < 2:
@@ -207,6 +218,7 @@ def _class_warnings(
   names: Sequence[str], class_names: Sequence[str], counts: np.ndarray
 ) -> Iterator[str]:
   train = counts[:, 0]
+  # A class without images is a problem of its own, not an infinite ratio.
   if train.size and train.max() >= _IMBALANCE * max(train.min(), 1):
     most, least = int(train.argmax()), int(train.argmin())
     yield (
@@ -225,6 +237,7 @@ def _class_warnings(
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
   """Columns: the first to the left, the others to the right."""
+  # As wide as its longest cell.
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return [
     "  ".join(

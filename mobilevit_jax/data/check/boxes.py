@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxed
+from mobilevit_jax.data.boxes import FAULTS
+from mobilevit_jax.data.boxes import wrong
 from mobilevit_jax.data.check import findings
 from mobilevit_jax.data.check import scan
 
@@ -22,7 +24,7 @@ class BoxFindings:
   def __init__(
     self,
     name: str,
-    source: boxes_lib.Boxed,
+    source: Boxed,
     found: scan.Scan,
     fits: Fits | None,
     size: int | None,
@@ -34,6 +36,8 @@ class BoxFindings:
     self.images = np.zeros(num_classes, int)  # that hold each class
     self.boxes = self.empty = self.crowds = self.unmatched = 0
     self.wrong: dict[str, list[str]] = {}
+    # Broken images are counted by `findings`; the truth of their boxes can't be
+    # compared with a size.
     for index in np.flatnonzero(found.records["usable"]).tolist():
       self._add(index)
 
@@ -43,14 +47,18 @@ class BoxFindings:
     self.boxes += len(truth.boxes)
     self.empty += not len(truth.boxes)
     self.crowds += int(truth.crowd.sum())
+    # An image counts once for a class, however many boxes it has of it.
     self.images[np.unique(truth.classes[truth.classes >= 0])] += 1
     sound = ~truth.crowd
     where = examples.located(self._source, index)
-    for what, mask in boxes_lib.wrong(truth, height, width).items():
+    for what, mask in wrong(truth, height, width).items():
+      # What an anchor can match is only asked of boxes that are sound, and of
+      # those that training keeps: crowds are left out.
       sound &= ~mask
       for box in truth.boxes[mask].tolist():
         self.wrong.setdefault(what, []).append(f"{where} {box}")
     if self._fits and self._size and sound.any():
+      # From pixels to parts of the image, as anchors are.
       parts = truth.boxes[sound] / (width, height, width, height)
       self.unmatched += int((~self._fits(parts, self._size)).sum())
 
@@ -61,7 +69,7 @@ class BoxFindings:
     yield "crowds, or difficult", self.crowds
     if self._fits and self._size:
       yield "boxes that no anchor fits", self.unmatched
-    for what in boxes_lib.FAULTS:
+    for what in FAULTS:
       yield f"boxes {what}", len(self.wrong.get(what, ()))
 
   def faults(self) -> Iterator[str]:
@@ -75,6 +83,7 @@ class BoxFindings:
 
   def warnings(self) -> Iterator[str]:
     """What to look at."""
+    # One box in ten: the small objects of any set would be named otherwise.
     if 10 * self.unmatched > self.boxes:
       yield (
         f"{self.unmatched} of {self.boxes} boxes of {self._name} "
@@ -96,5 +105,5 @@ def find(
   return [
     BoxFindings(name, found.source, found, fits, size)
     for name, found in scans.items()
-    if isinstance(found.source, boxes_lib.Boxed)
+    if isinstance(found.source, Boxed)
   ]

@@ -11,6 +11,7 @@ from mobilevit_jax.data.check import scan
 
 TINY = 32  # pixels: what is left of such a side after the net's five halvings
 
+# A line with every file's name would hide the next line.
 _NAMED = 3  # files named in a line
 
 
@@ -30,6 +31,8 @@ class Findings:
     self._names, self._scans = names, scans
     self._class_names, self._size = class_names, size
     lengths = [len(one.records) for one in scans]
+    # All splits lie in one array, so that copies are found across splits;
+    # `_split` and `_index` lead back to the images.
     self._split = np.repeat(np.arange(len(scans)), lengths)
     self._index = np.concatenate([np.arange(length) for length in lengths])
     self._all = np.concatenate([one.records for one in scans])
@@ -40,10 +43,12 @@ class Findings:
       self._all["pixels"], return_index=True, return_inverse=True
     )
     ids = np.arange(len(usable))
+    # A broken image has no pixels to compare: it is the first of its own.
     first = np.where(usable, first[group], ids)
     label = self._all["label"]
     self._other_class = label != label[first]
     self._contradicting = usable & np.isin(first, first[self._other_class])
+    # In an evaluation split, while its first copy is in the training split.
     self._leaked = usable & (self._split > 0) & (self._split[first] == 0)
     self._copies = self._repeats_in_split("pixels")
     self._same_files = self._repeats_in_split("contents")
@@ -58,6 +63,8 @@ class Findings:
   def _repeats(self, key: str, mask: np.ndarray) -> np.ndarray:
     """Those of the mask that have the value of an earlier one."""
     ids = np.flatnonzero(mask)
+    # `np.unique` gives the first of each value; what is left after deleting
+    # those repeats one.
     _, first = np.unique(self._all[key][ids], return_index=True)
     return np.isin(np.arange(len(mask)), np.delete(ids, first))
 
@@ -95,6 +102,8 @@ class Findings:
     for place, name in enumerate(self._names):
       total = len(self._scans[place].records)
       broken = total - usable[place]
+      # A few broken files are normal in scraped sets; half of one is a sign
+      # that something else went wrong, such as an interrupted copy.
       if 2 * broken > total:
         yield f"{broken} of {total} images of {name} are broken"
       if place and 0 < usable[place] == leaked[place]:
@@ -130,6 +139,7 @@ class Findings:
     part = leaked / max(1, np.count_nonzero(self._split))
     copies = self._copies & ~mixed
     total = f"of {len(mixed)} images with a side under"
+    # Each row: the images meant, the hash that pairs them (if any), the text.
     for mask, key, text in (
       (
         self._damaged,
@@ -184,6 +194,7 @@ class Findings:
     """An image and, if there is a key, the first one that equals it in that."""
     if not key:
       return self._name(index)
+    # Copies share the hash that the finding is about.
     same = self._usable & (self._all[key] == self._all[key][index])
     first = int(same.argmax())
     text = f"{self._name(index)} = {self._name(first)}"

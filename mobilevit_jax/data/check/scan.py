@@ -77,6 +77,7 @@ def scan(
     What was found.
   """
   found = Scan(source, np.zeros(len(source), _RECORD), {}, {})
+  # Threads check it before each image, so that Ctrl-C ends them soon.
   stopped = threading.Event()
 
   def read(begin: int) -> int:
@@ -94,6 +95,7 @@ def scan(
     mininterval=1,
     disable=None if progress else True,
   )
+  # Threads, not processes: OpenCV lets go of the interpreter lock.
   pool = futures.ThreadPoolExecutor(os.cpu_count())
   try:
     with bar:
@@ -110,9 +112,11 @@ def _note(found: Scan, index: int, max_pixels: int) -> None:
   record = found.records[index]
   record["label"] = -1
   try:
+    # The label is noted first: an image that is broken still has one.
     example = found.source[index]
     record["label"] = example.target.get("label", -1)
     if isinstance(example.image, bytes):
+      # Decoders pass over damage, so the bytes themselves are looked at.
       record["contents"] = _hash(example.image)
       record["damaged"] = bool(headers.damage(example.image))
     pixels = augment.decode(example.image, example.name, max_pixels)
@@ -125,6 +129,7 @@ def _note(found: Scan, index: int, max_pixels: int) -> None:
     return
   record["usable"] = True
   record["height"], record["width"] = shape = pixels.shape[:2]
+  # Grey images are often stored as RGB: the channels are then equal.
   red, green, blue = np.moveaxis(pixels, -1, 0)
   record["grey"] = np.array_equal(red, green) and np.array_equal(green, blue)
   pixels = np.ascontiguousarray(pixels)
@@ -145,6 +150,8 @@ def _classes(mask: np.ndarray, pixels: np.ndarray, name: str) -> np.ndarray:
 
 
 def _hash(data: bytes | memoryview, shape: bytes = b"") -> int:
+  # BLAKE2b is faster than SHA-1, and gives 8 bytes as they are. The shape goes
+  # into the key, as 2 x 8 and 4 x 4 pixels may have the same bytes.
   digest = hashlib.blake2b(data, digest_size=8, person=shape).digest()
   return int.from_bytes(digest, "little")
 
@@ -157,8 +164,10 @@ def _look(pixels: np.ndarray) -> int:
   """
   if min(pixels.shape[:2]) < _LEAST_SIDE:
     return 0
+  # INTER_AREA averages, so that noise and quality have little effect.
   small = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA)
   grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+  # 64 bits: whether each of 8 x 8 pixels is brighter than its left neighbour.
   bits = grey[:, 1:] > grey[:, :-1]
   if not _LEAST_BITS <= bits.sum() <= bits.size - _LEAST_BITS:
     return 0

@@ -61,11 +61,14 @@ def verify(
     files = zip(split.filepaths, split.shard_lengths, strict=True)
     faults = {file.name: _count(file, length) for file, length in files}
     count = len(source) if sample is None else min(sample, len(source))
+    # The same images at each call, so that two runs can be compared.
     drawn = np.random.default_rng(0).choice(len(source), count, replace=False)
     # One line for a broken file, not one for each of its records.
     ids = [i for i in sorted(drawn.tolist()) if not faults[source.place(i)[0]]]
     found = [fault for fault in faults.values() if fault]
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      # `s=source`: a closure would see the next split's source by the time it
+      # runs.
       decoded = pool.map(lambda index, s=source: _decode(s, index), ids)
       bar = tqdm.tqdm(decoded, name, len(ids), unit=" images", mininterval=1)
       found += [fault for fault in bar if fault]
@@ -80,6 +83,7 @@ def _count(file: epath.Path, length: int) -> str:
     count = len(array_record_data_source.ArrayRecordDataSource(os.fspath(file)))
   except RuntimeError as error:
     return f"{file} can't be read: {' '.join(str(error).split())}"
+  # The number of records is in the file's footer: no record is read for it.
   if count == length:
     return ""
   return f"{file} has {count} records; {download.INFO_FILE} says {length}"

@@ -50,6 +50,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
       files, misses records, or the target exists.
     OSError: if the disk has too little space, or another run is at work.
   """
+  # --- What is refused, before any file is written.
   source = download.check_folder(source, _FEATURES)
   # TFDS would import features of classes that aren't its own.
   json.loads((source / _FEATURES).read_text(), object_hook=_check_class)
@@ -63,6 +64,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
     if not _SAFE.fullmatch(name):
       raise ValueError(f"{source}: {name!r} can't be part of a path")
   target = epath.Path(data_dir) / info.full_name
+  # All or nothing: the version's folder appears by one renaming at the end.
   if target.exists():
     raise ValueError(f"{target} exists already; give another --data_dir")
   part = target.parent / f"incomplete.convert_{target.name}"
@@ -75,6 +77,7 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
       shards.append((source / old.name, new, split.shard_lengths[index]))
   if missing := [old for old, _, _ in shards if not old.exists()]:
     raise ValueError(f"{missing[0]} is missing: the set isn't whole")
+  # --- What an earlier, interrupted run finished is kept.
   todo = [shard for shard in shards if not shard[1].exists()]
   download.check_space(part, sum(old.stat().length for old, _, _ in todo))
   done = len(shards) - len(todo)
@@ -90,6 +93,8 @@ def convert(source: str | os.PathLike[str], data_dir: str) -> epath.Path:
 def _check_class(node: dict[str, Any]) -> None:
   kind = node.get("pythonClassName", "tensorflow_datasets.")
   if not str(kind).startswith("tensorflow_datasets."):
+    # The set's features belong to TFDS; a name such as os.system must not be
+    # imported from a file that was downloaded.
     raise ValueError(f"{_FEATURES}: {kind!r} is no class of TFDS")
 
 
@@ -117,6 +122,7 @@ def _convert_file(old: epath.Path, new: epath.Path, length: int) -> None:
 
 def _copy_metadata(source: epath.Path, part: epath.Path) -> None:
   for file in source.iterdir():
+    # Metadata come last: a folder without them isn't taken for a set.
     if file.suffix in (".json", ".txt") and file.name != _INFO:
       (part / file.name).write_bytes(file.read_bytes())
   info = json.loads((source / _INFO).read_text())

@@ -86,6 +86,7 @@ def prepare_set(
       broken, or something else is in the way.
     OSError: if the disk has too little space, or another run is at work.
   """
+  # TFDS writes beside it, and renames in the end.
   target = epath.Path(builder.data_path)
   if target.exists():
     # TFDS would take it for the set, which can't be read then.
@@ -93,6 +94,8 @@ def prepare_set(
       f"{target} has no {INFO_FILE}, so it is no prepared set, and in the way "
       "of one; remove or rename it"
     )
+  # An old version's archives may be others, so only the current one's are
+  # checked.
   # TFDS refuses to prepare old versions.
   current = builder.version == builder.canonical_version
   if builder.name == "imagenet2012" and current:
@@ -104,6 +107,7 @@ def prepare_set(
     manual_dir=manual_dir, num_shards=num_shards
   )
   try:
+    # The lock is on the parent, as the folder itself doesn't exist yet.
     with only_run(target.parent):
       builder.download_and_prepare(
         file_format=FILE_FORMAT, download_config=config
@@ -140,6 +144,7 @@ def check_space(path: os.PathLike[str], needed: int) -> None:
     return
   existing = pathlib.Path(path).expanduser().absolute()
   while not existing.exists():
+    # The last block of two of zeros is written when the archive is closed.
     existing = existing.parent
   free = shutil.disk_usage(existing).free
   if free < needed:
@@ -161,6 +166,7 @@ def only_run(folder: epath.Path) -> Iterator[None]:
   if "://" in os.fspath(folder):
     yield
     return
+  # Released by the kernel when the process ends, however it ends.
   handle = os.open(folder, os.O_RDONLY)
   try:
     try:
@@ -171,6 +177,7 @@ def only_run(folder: epath.Path) -> Iterator[None]:
       pass  # no locks here
     yield
   finally:
+    # rmdir refuses a folder that holds something, which is what is wanted.
     with contextlib.suppress(OSError):
       pathlib.Path(folder).rmdir()  # fails where there is something in it
     os.close(handle)

@@ -21,6 +21,8 @@ from mobilevit_jax.data.sources import digits
 from mobilevit_jax.data.sources import folder
 from mobilevit_jax.data.sources import masks
 
+# A new kind of set is a row here; `open_split(data_dir, split)` is all that it
+# has to have.
 # Name: from the folder and the split to the source.
 SOURCES: dict[str, Callable[..., examples.Source]] = {
   "digits": digits.open_split,
@@ -89,6 +91,7 @@ class Subset:
   def __getitem__(self, index: int) -> examples.Example:
     """The example of that number, from 0."""
     example = self._source[int(self._ids[index])]
+    # Ids count within the subset: the plan and the meter know of no other.
     return dataclasses.replace(example, id=index)
 
   def labels(self) -> np.ndarray:
@@ -122,11 +125,13 @@ def few_shot(
   if not isinstance(source, examples.Labelled):
     raise ValueError(f"few_shot={count} needs one class for each image")
   labels = source.labels()
+  # One permutation for every count: more examples a class are a superset.
   order = np.random.default_rng([seed, _FEW_SHOT_STREAM]).permutation(
     len(labels)
   )
   chosen = [
     order[labels[order] == label][:count] for label in np.unique(labels)
   ]
+  # Back in the order of the whole, so that files are read in order.
   ids = np.sort(np.concatenate(chosen))
   return Subset(source, ids, f"{source.name}, {count} a class")

@@ -17,8 +17,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxes
+from mobilevit_jax.data.boxes import make_boxes
+from mobilevit_jax.data.boxes import upright_size
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VOC_CLASSES = (
@@ -35,12 +37,14 @@ class BoxSource:
     self,
     name: str,
     files: Sequence[str],
-    truths: Sequence[boxes_lib.Boxes],
+    truths: Sequence[Boxes],
     class_names: Sequence[str],
     *,
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int | str] | None = None,
   ):
+    # In memory: COCO's 860,000 boxes are 60 MB, and a worker needs them at
+    # once.
     """`files` are paths; ids are by default numbers from 1, and file names."""
     self.name, self.class_names = name, tuple(class_names)
     self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
@@ -65,7 +69,7 @@ class BoxSource:
       ) from error
     return examples.Example(image, self.truth(index).target(), index, path)
 
-  def truth(self, index: int) -> boxes_lib.Boxes:
+  def truth(self, index: int) -> Boxes:
     """What is in an image."""
     return self._truths[index]
 
@@ -94,6 +98,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   file = top / "annotations" / f"instances_{split}.json"
   try:
     content = json.loads(file.read_text(encoding="utf-8"))
+    # Ids may have gaps (COCO's 80 classes end at 90): their order is the class.
     categories = sorted(content["categories"], key=lambda row: row["id"])
     images, annotations = content["images"], content["annotations"]
     index = {row["id"]: place for place, row in enumerate(categories)}
@@ -106,6 +111,8 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
           f"{file}: annotation {one['id']} is of image {one['image_id']}, "
           "which the file has not"
         )
+      # COCO: x, y of the upper left corner, then width and height. An unknown
+      # class becomes -1, which the check reports.
       x, y, w, h = map(float, one["bbox"])
       label, crowd = index.get(one["category_id"], -1), one.get("iscrowd", 0)
       area = float(one.get("area", w * h))
@@ -116,6 +123,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     raise ValueError(f"{file} is none of COCO's: no {error}") from error
   except json.JSONDecodeError as error:
     raise ValueError(f"{file} is no JSON: {error}") from error
+  # The layouts that COCO and its tools unpack to.
   folders = [top / "images" / split, top / split, top / "images"]
   folder = next((f for f in folders if f.is_dir()), None)
   if folder is None:
@@ -124,7 +132,7 @@ def open_coco(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     f"coco_json/{split}",
     [str(folder / image["file_name"]) for image in images],
     [
-      boxes_lib.make_boxes(
+      make_boxes(
         [row for row, _ in rows[image["id"]]],
         [area for _, area in rows[image["id"]]],
       )
@@ -151,6 +159,9 @@ def open_voc(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   names = _listed(top, split)
   objects = {name: [*_voc_objects(top, name)] for name in names}
   classes = _lines(top / "classes.txt")
+  # Only where the classes aren't given: every annotation is read, since a split
+  # alone may lack a class, and then the numbers of its classes would differ
+  # from the training split's.
   if not classes:
     every = {
       path.stem: _voc_objects(top, path.stem)
@@ -163,7 +174,7 @@ def open_voc(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
     f"voc_folder/{split}",
     [_image_file(top / "JPEGImages", name) for name in names],
     [
-      boxes_lib.make_boxes(
+      make_boxes(
         [
           [*box, index.get(label, -1), difficult]
           for label, box, difficult in objects[name]
@@ -199,6 +210,7 @@ def _voc_objects(
     difficult = int(one.findtext("difficult") or 0)
     yield (
       (one.findtext("name") or "").strip(),
+      # Pixel x0 of 1 begins at the edge 0, and pixel x1 ends at the edge x1.
       [x0 - 1, y0 - 1, x1, y1],
       difficult,
     )
@@ -237,12 +249,11 @@ def open_yolo(data_dir: str | os.PathLike[str] | None, split: str) -> BoxSource:
   )
 
 
-def _yolo_boxes(
-  file: pathlib.Path, image: pathlib.Path, count: int
-) -> boxes_lib.Boxes:
+def _yolo_boxes(file: pathlib.Path, image: pathlib.Path, count: int) -> Boxes:
   rows = []
   for line in _lines(file):
     try:
+      # Further columns, such as a score, are left out.
       label, x, y, w, h = map(float, line.split()[:5])
     except ValueError as error:
       raise ValueError(f"{file}: {line!r} is no class and four numbers") from (
@@ -250,11 +261,13 @@ def _yolo_boxes(
       )
     known = label if label.is_integer() and 0 <= label < count else -1
     rows.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2, known, 0])
-  found = boxes_lib.make_boxes(rows)
+  # As parts of the image; the area is in pixels, which needs the size.
+  found = make_boxes(rows)
   if not rows or not image.exists():
     return found
   try:
-    height, width = boxes_lib.upright_size(image, str(image))
+    # Of the header alone: a set is opened without decoding an image.
+    height, width = upright_size(image, str(image))
   except examples.ImageError:
     return found  # which loading the image will say
   scale = np.array([width, height, width, height], np.float64)

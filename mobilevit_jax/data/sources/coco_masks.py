@@ -33,15 +33,21 @@ def fill_polygon(corners: np.ndarray, height: int, width: int) -> np.ndarray:
     height: of the result.
     width: of the result.
   """
+  # Edges from each corner to the next, the last one back to the first.
   x, y = corners[:, 0], corners[:, 1]
   x2, y2 = np.roll(x, -1), np.roll(y, -1)
+  # Rows of pixel centres, [height, 1], against all edges, [n]. Half open, so
+  # that a corner between two edges counts once.
   rows = np.arange(height)[:, None] + 0.5
   row, edge = np.nonzero((y <= rows) != (y2 <= rows))
+  # Where each of these edges crosses its row.
   share = (row + 0.5 - y[edge]) / (y2[edge] - y[edge])
   places = x[edge] + share * (x2[edge] - x[edge])
+  # The first pixel whose centre lies right of the crossing.
   first = np.clip(np.ceil(places - 0.5), 0, width).astype(int)
   crossed = np.zeros((height, width + 1), int)
   np.add.at(crossed, (row, first), 1)
+  # An odd number of crossings to the left: inside.
   return np.cumsum(crossed, axis=1)[:, :width] % 2 == 1
 
 
@@ -56,6 +62,8 @@ def read_runs(counts: list[int] | str, height: int, width: int) -> np.ndarray:
     ValueError: if the runs aren't those of so many pixels.
   """
   if isinstance(counts, str):
+    # Five bits a letter, the lowest first; bit 32 says that more follow, and
+    # bit 16 of the last one is the sign.
     runs, value, shift = [], 0, 0
     for letter in counts.encode():
       bits = letter - 48
@@ -63,6 +71,8 @@ def read_runs(counts: list[int] | str, height: int, width: int) -> np.ndarray:
       shift += 5
       if not bits & 32:
         if bits & 16:
+          # Differences to the run of the same kind before: runs of similar
+          # length make small numbers.
           value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
@@ -72,6 +82,7 @@ def read_runs(counts: list[int] | str, height: int, width: int) -> np.ndarray:
     raise ValueError(
       f"runs of {sum(runs)} pixels for an image of {height} x {width}"
     )
+  # Column by column, as MATLAB has it: hence the transposed shape.
   flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
   return flat.reshape(width, height).T
 
@@ -94,6 +105,7 @@ class CocoMasks(masks.MaskSource):
     image = self._images[index]
     height, width = image["height"], image["width"]
     mask = np.zeros((height, width), np.uint8)
+    # Instances come in the file's order, and earlier ones stay on top.
     for instance in self._instances.get(image["id"], ()):
       if instance["category_id"] not in _CATEGORIES:
         continue
@@ -105,6 +117,7 @@ class CocoMasks(masks.MaskSource):
           f"drawn: {error}"
         ) from error
       label = 1 + _CATEGORIES.index(instance["category_id"])
+      # Only where nothing was drawn yet.
       mask[inside & (mask == 0)] = label
     return mask
 

@@ -26,6 +26,8 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     inside = sorted(
       file
       for file in path.rglob("*")
+      # Of the path below the folder: the folder's own name may begin with a
+      # dot.
       if file.suffix.lower() in _EXTENSIONS
       and not any(p.startswith(".") for p in file.relative_to(path).parts)
       and file.is_file()

@@ -44,6 +44,7 @@ class FolderSource:
     """Reads the file of that number, from 0."""
     path, _ = self.place(index)
     target = {"label": int(self._labels[index])}
+    # Without a buffer: the file is read in one go.
     try:
       with open(path, "rb", buffering=0) as file:
         image = file.read()
@@ -91,6 +92,7 @@ def open_split(
   top = pathlib.Path(data_dir).expanduser().resolve()
   if not top.is_dir():
     raise ValueError(f"data_dir={str(data_dir)!r} must be a folder")
+  # A split may be any folder's name, but no path that leads elsewhere.
   split_layout = split not in ("", ".", "..") and "/" not in split
   split_layout = split_layout and bool(_subfolders(top / split, top))
   root = top / split if split_layout else top
@@ -100,6 +102,7 @@ def open_split(
       f"data_dir={str(data_dir)!r} must hold class sub-folders, as "
       "data_dir/CLASS/IMAGE or data_dir/SPLIT/CLASS/IMAGE"
     )
+  # The training split's classes, so that a number means the same in both.
   if split_layout:
     known = _subfolders(top / "train", top) or classes
     if unseen := sorted(set(classes) - set(known)):
@@ -126,6 +129,7 @@ def open_split(
     if (root / name).is_dir()
     for path in sorted(_images(root / name, top))
   ]
+  # Only without split folders are images divided by their contents.
   if not split_layout:
     files = _hashed(root, files, val=split == "val")
   if not files:
@@ -157,6 +161,7 @@ def _is_split(folder: pathlib.Path, top: pathlib.Path) -> bool:
 def _images(folder: pathlib.Path | str, top: pathlib.Path) -> Iterator[str]:
   """Paths of the images in a folder and its sub-folders."""
   for entry in os.scandir(folder):
+    # Relative paths: the root is the same for all of them.
     if not _may_read(entry, top):
       continue
     # Linked folders below a class are not entered: they may form a circle.
@@ -185,6 +190,8 @@ def _hashed(
   """Keeps the files of one side of the split by contents."""
 
   def is_val(file: tuple[str, int]) -> bool:
+    # Of the contents: renaming a file, or adding others, moves none to the
+    # other side. SHA-1 as a hash, not for security.
     digest = hashlib.sha1(
       (root / file[0]).read_bytes(), usedforsecurity=False
     ).digest()

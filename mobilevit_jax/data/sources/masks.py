@@ -56,7 +56,9 @@ def read_indices(data: bytes, name: str) -> np.ndarray:
     examples.ImageError: if it can't be decoded, or holds colours.
   """
   try:
+    # Palette images must not be converted: Pillow would give their colours.
     with Image.open(io.BytesIO(data)) as image:
+      # One index a pixel: bilevel, grey of 8 or 16 bits, or a palette.
       if image.mode not in ("1", "L", "P", "I;16", "I"):
         raise examples.ImageError(
           f"{name}: a mask of mode {image.mode} holds colours; it must hold "
@@ -84,6 +86,7 @@ def to_classes(
   Raises:
     examples.ImageError: naming the indices that are none of `classes`.
   """
+  # TFDS gives masks with a last axis of one channel.
   indices = indices[..., 0] if indices.ndim == 3 else indices
   found = np.unique(indices).tolist()
   if unknown := [index for index in found if index not in classes]:
@@ -95,6 +98,7 @@ def to_classes(
       + f" and {IGNORED}"
       * (IGNORED in classes)
     )
+  # A table from index to class: one look-up for all pixels at once.
   lookup = np.zeros(max(found) + 1, np.uint8)
   for index in found:
     lookup[index] = classes[index]
@@ -120,6 +124,7 @@ class MaskSource:
       classes: see `to_classes`; by default an index is its class.
     """
     self.name, self.class_names = name, tuple(class_names)
+    # By default an index is a class, and 255 is ignored.
     own = {index: index for index in (*range(len(class_names)), IGNORED)}
     self._classes = dict(classes or own)
     self._pairs = [*pairs]
@@ -228,6 +233,7 @@ def _pairs(
       }
     )
   pictures, truths = found
+  # Names that only one of the two folders has.
   if alone := sorted(pictures.keys() ^ truths.keys()):
     named = [str(pictures.get(n) or truths[n]) for n in alone[:_NAMED]]
     more = f" and {len(alone) - _NAMED} more" * (len(alone) > _NAMED)
@@ -261,6 +267,7 @@ def open_voc(data_dir: str | os.PathLike[str] | None, split: str) -> MaskSource:
     raise ValueError(f"split={split!r} needs the list {file}")
   pairs = []
   for line in file.read_text(encoding="utf-8").splitlines():
+    # Two layouts: a name, or the two paths of "train_aug".
     words = line.split()
     if len(words) == 2:
       image, mask = (root / word.lstrip("/") for word in words)
@@ -298,6 +305,7 @@ def open_ade20k(
   pairs = _pairs(root, "images", "annotations", split)
   names = [f"class {index}" for index in range(_ADE_CLASSES)]
   if (table := root / "objectInfo150.txt").is_file():
+    # A header line, then ratio, counts and the names, by tabs.
     rows = table.read_text(encoding="utf-8").splitlines()[1:]
     # The last column has synonyms, the first of which is the usual name.
     last = [row.split("\t")[-1].split(",")[0].strip() for row in rows if row]

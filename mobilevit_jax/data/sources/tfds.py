@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import Boxes
+from mobilevit_jax.data.boxes import upright_size
 from mobilevit_jax.data.prepare import download
 
 _BROKEN_RECORD = re.compile(r"Corrupted .*; at byte \d+", re.DOTALL)
@@ -47,6 +48,7 @@ class TfdsSource:
     self.class_names = tuple(class_names)
     self._records = records
     self._files = tuple(files)
+    # Where each file's records begin among the split's.
     takes = (take for _, _, take in self._files)
     self._starts = [0, *itertools.accumulate(takes)]
 
@@ -77,6 +79,8 @@ class TfdsSource:
       examples.ImageError: if it is broken, naming its file and record;
         `StorageError` if the file is missing or can't be read.
     """
+    # ArrayRecord takes negative numbers from the end; ours have no such
+    # meaning.
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} examples, not #{index}")
     try:
@@ -98,6 +102,7 @@ class TfdsSource:
 
   def place(self, index: int) -> tuple[str, int]:
     """The file of an example, and its record there."""
+    # The last file that begins at the index or before.
     place = bisect.bisect_right(self._starts, index) - 1
     file, skip, _ = self._files[place]
     return file, skip + index - self._starts[place]
@@ -117,7 +122,7 @@ class TfdsBoxSource(TfdsSource):
     """Of the classes, from 1; TFDS keeps no ids of COCO's."""
     return tuple(range(1, len(self.class_names) + 1))
 
-  def truth(self, index: int) -> boxes_lib.Boxes:
+  def truth(self, index: int) -> Boxes:
     """What is in an image."""
     return self._boxes(self.read(index), self.locate(index))
 
@@ -128,16 +133,17 @@ class TfdsBoxSource(TfdsSource):
       return int(record["image/id"])
     return pathlib.PurePath(record["image/filename"].decode()).stem
 
-  def _boxes(self, record: dict[str, Any], name: str) -> boxes_lib.Boxes:
-    height, width = boxes_lib.upright_size(record["image"], name)
+  def _boxes(self, record: dict[str, Any], name: str) -> Boxes:
+    height, width = upright_size(record["image"], name)
     objects = record["objects"]
+    # TFDS: y0, x0, y1, x1 as parts of the image, to x0, y0, x1, y1 in pixels.
     corners = np.reshape(objects["bbox"], (-1, 4)).astype(np.float64)
     boxes = corners[:, [1, 0, 3, 2]] * (width, height, width, height)
     # VOC's own metric does not count what is hard to make out.
     crowd = objects.get("is_crowd", objects.get("is_difficult"))
     labels = np.asarray(objects["label"], np.int32)
     area = objects.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    return boxes_lib.Boxes(
+    return Boxes(
       boxes,
       labels,
       np.zeros(len(labels), bool) if crowd is None else np.asarray(crowd, bool),
@@ -184,6 +190,7 @@ def open_split(
     ValueError: if the data set, its version or its split does not exist, is
       not one of labelled images, or is not and can't be prepared.
   """
+  # The builder by name knows the features, also of a set that isn't there.
   builder = make_builder(name, data_dir)
   download.check_features(name, builder.info.features)
   if not builder.is_prepared():
@@ -204,6 +211,7 @@ def open_prepared(
   # to the folder by conversion.
   reader: Any = tfds.builder_from_directory(path)
   try:
+    # Encoded images: decoding is ours, with OpenCV (see `data.augment`).
     records = reader.as_data_source(
       split, decoders={"image": tfds.decode.SkipDecoding()}
     )

@@ -13,6 +13,8 @@ import numpy as np
 
 from mobilevit_jax.data import examples
 
+# Spec, Size and Arrays are plain values, so that a transform needs no import of
+# ours to be written.
 # Of an image, in pixels: one side for a square, or height and width.
 Size = int | tuple[int, int]
 # Of one example: name to shape and type.

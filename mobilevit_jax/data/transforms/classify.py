@@ -46,6 +46,7 @@ class ClassifyTransform:
   max_pixels: int = augment.MAX_PIXELS
 
   def __post_init__(self):
+    # The ranges, by the names that a config has.
     """Checks the ranges."""
     low, high = self.crop_scale
     if not 0 < low <= high <= 1:
@@ -86,6 +87,7 @@ class ClassifyTransform:
     self, example: examples.Example, size: int, rng: np.random.Generator
   ) -> Arrays:
     """A random crop of the image, flipped and augmented."""
+    # --- Geometry: one crop and flip, in one resize.
     pixels = np.asarray(example.image)
     height, width = pixels.shape[:2]
     box = augment.crop_box(
@@ -94,6 +96,7 @@ class ClassifyTransform:
     # Always draws, so that `flip` has no effect on later draws.
     flip = rng.random() < self.flip
     image = geometry.Affine.crop(box, size, size, flip=flip).pixels(pixels)
+    # --- Colours, in the order of the published recipes.
     # What is off draws nothing: the paper's recipe needs these draws alone.
     if self.randaugment_ops:
       image = randaugment.rand_augment(

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from mobilevit_jax.data import augment
-from mobilevit_jax.data import boxes as boxes_lib
 from mobilevit_jax.data import examples
+from mobilevit_jax.data.boxes import wrong
 from mobilevit_jax.data.transforms import Arrays
 from mobilevit_jax.data.transforms import geometry
 from mobilevit_jax.data.transforms import presets
@@ -25,6 +25,8 @@ from mobilevit_jax.data.transforms import Spec
 PHOTOMETRIC = ("none", "v01", "main")
 _LEAST_IOU = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # None: the whole image
 _TRIES = 40
+# With them almost any image finds a crop: the rounds end a loop that could in
+# theory go on for ever.
 # An IoU of 1 all but never succeeds: cvnets draws a new one for ever.
 _ROUNDS = 50
 
@@ -105,7 +107,8 @@ class DetectTransform:
   ) -> dict[str, np.ndarray]:
     """Boxes inside of the image, and their classes; crowds are left out."""
     target: Any = example.target
-    faults = boxes_lib.wrong(target, height, width)
+    # --- Faults, as `boxes.wrong` names them.
+    faults = wrong(target, height, width)
     if self.bad_boxes == "error":
       for what, mask in faults.items():
         if mask.any():
@@ -115,6 +118,7 @@ class DetectTransform:
             f"{height} (mend it, or set config.transform.bad_boxes='clip')"
           )
     del faults["outside of the image"]  # it is cut
+    # --- Cut at the edges; what has no area then, goes.
     boxes = target["boxes"].clip(0, [width, height, width, height])
     lost = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     keep = ~(target["crowd"] | lost | np.any([*faults.values()], axis=0))
@@ -127,20 +131,25 @@ class DetectTransform:
     pixels = np.asarray(example.image)
     boxes, classes = example.target["boxes"], example.target["classes"]
     height, width = pixels.shape[:2]
+    # --- The part of the image: SSD's crop, or all of it.
     part = (0, 0, height, width)
     if self.crop and len(boxes):
       part = ssd_crop(boxes, height, width, rng, self.min_crop)
     # Always draws, so that `flip` has no effect on later draws.
     flip = rng.random() < self.flip
     move = geometry.Affine.crop(part, size, size, flip=flip)
+    # --- Pixels: moved, then distorted.
     image = move.pixels(pixels)
     if self.photometric != "none":
       image = _DISTORT[self.photometric](image, rng)
+    # --- Boxes: those whose centre is in the part, in parts of the result.
     inside = _centers_inside(boxes, part)
     moved = move.boxes(boxes[inside]).clip(0, size) / size
+    # --- If there are too many, the largest stay, in their order.
     order = np.argsort(-np.prod(moved[:, 2:] - moved[:, :2], 1), kind="stable")
     order = np.sort(order[: self.most_boxes])
     count = len(order)
+    # --- Fixed shapes: padding is 0, and `valid` says what is real.
     arrays: dict[str, np.ndarray] = {"images": image}
     for name, (shape, kind) in self.spec(size, train=True).items():
       if name != "images":
@@ -183,6 +192,7 @@ def ssd_crop(
     (top, left, height, width) in pixels.
   """
   whole = (0, 0, height, width)
+  # --- Draws a least IoU; tries forty crops for it; then draws anew.
   areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
   for _ in range(_ROUNDS):
     least = _LEAST_IOU[rng.integers(len(_LEAST_IOU))]
@@ -190,10 +200,13 @@ def ssd_crop(
       return whole
     for _ in range(_TRIES):
       w, h = (int(rng.uniform(0.3, 1) * side) for side in (width, height))
+      # Aspect ratios from 1/2 to 2 (SSD, section 2.2).
       if not (w and h and 0.5 <= h / w <= 2 and min(w, h) >= min_crop):
         continue
+      # 1e-9: `uniform` of an empty range is refused.
       left = int(rng.uniform(0, width - w + 1e-9))
       top = int(rng.uniform(0, height - h + 1e-9))
+      # The overlap of the crop with every box.
       low = np.maximum(boxes[:, :2], (left, top))
       high = np.minimum(boxes[:, 2:], (left + w, top + h))
       overlap = np.prod(np.maximum(high - low, 0), axis=1)
@@ -220,6 +233,8 @@ def distort_v01(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   Each step has probability 0.5. Hue is clipped at the ends of OpenCV's scale
   of 0 to 179, not wrapped, as there.
   """
+  # All draws come first, whether they are used or not: one setting must not
+  # move the draws of another.
   contrast, brightness, saturation, hue, last, swap = rng.random(6) < 0.5
   factor, again, saturate = rng.uniform(0.5, 1.5, 3)
   shift, turn = (
@@ -232,6 +247,7 @@ def distort_v01(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = x * factor
   if brightness:
     x = x + shift
+  # To 8 bits before HSV, as v0.1 has it: OpenCV's 8-bit hue is 0 to 179.
   x = x.clip(0, 255).astype(np.uint8)
   if saturation or hue:
     hsv = cv2.cvtColor(x, cv2.COLOR_RGB2HSV).astype(np.float32)
@@ -240,6 +256,7 @@ def distort_v01(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if hue:
       hsv[..., 0] = (hsv[..., 0] + int(turn)).clip(0, 179)
     x = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+  # Contrast once, before or after the colours.
   if last and not contrast:
     x = (x * np.float32(again)).clip(0, 255).astype(np.uint8)
   return np.ascontiguousarray(x[..., order]) if swap else x
@@ -258,6 +275,7 @@ def distort_main(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   order = rng.permutation(3)
   x = image.astype(np.float32)
 
+  # ITU-R BT.601's weights, as Pillow's grey has them.
   def grey(x: np.ndarray) -> np.ndarray:
     return x @ np.array([0.299, 0.587, 0.114], np.float32)
 

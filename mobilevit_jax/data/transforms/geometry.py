@@ -46,7 +46,9 @@ class Affine:
       flip: whether to mirror the result left to right.
     """
     top, left, box_height, box_width = box
+    # Result pixels for one of the image, in each direction.
     x, y = width / box_width, height / box_height
+    # x' = (x - left) width / box_width; mirrored, width minus that.
     if flip:
       row = [-x, 0, width + left * x]
     else:
@@ -71,6 +73,7 @@ class Affine:
 
     A box that is turned becomes the upright one around it.
     """
+    # All four corners: a rotation makes a box's corners another box's.
     corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2)
     moved = corners @ self.matrix[:, :2].T + self.matrix[:, 2]
     return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
@@ -79,11 +82,13 @@ class Affine:
     self, image: np.ndarray, resize: int, warp: int, fill: int
   ) -> np.ndarray:
     size = self.width, self.height
+    # --- A crop of whole pixels: OpenCV's resize, as the recipe has it.
     if (box := self._source_box(image.shape[0], image.shape[1])) is not None:
       top, left, bottom, right = box
       part = image[top:bottom, left:right]
       moved = cv2.resize(part, size, interpolation=resize)
       return cv2.flip(moved, 1) if self.matrix[0, 0] < 0 else moved
+    # --- Anything else: its warp.
     # OpenCV counts from the centre of the first pixel.
     shifted = self.matrix.copy()
     shifted[:, 2] += shifted[:, :2].sum(axis=1) / 2 - 0.5
@@ -100,6 +105,7 @@ class Affine:
     )
 
   def _is_inside(self, height: int, width: int) -> bool:
+    # The corners of the result, taken back to the image.
     """Whether all of the result comes from inside of the image."""
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
     corners = corners * (self.width, self.height) - self.matrix[:, 2]
@@ -111,9 +117,11 @@ class Affine:
     self, height: int, width: int
   ) -> tuple[int, int, int, int] | None:
     """(top, left, bottom, right) where the map is a crop of whole pixels."""
+    # Neither rotated nor sheared, upright, and mirrored at most left to right.
     (x, skew, dx), (tilt, y, dy) = self.matrix.tolist()
     if skew or tilt or not x or y <= 0:
       return None
+    # sorted, as a mirrored map has its right edge first.
     left, right = sorted([-dx / x, (self.width - dx) / x])
     edges = np.array([-dy / y, left, (self.height - dy) / y, right])
     whole = np.round(edges).astype(int)

@@ -64,9 +64,11 @@ def preprocess(
   """
   check(preset, size, resize_size)
   pixels = augment.decode(image, name)
+  # Sizes between the usual ones keep the preset's share of the crop.
   shorter = resize_size or _shorter(preset, size)
   if preset == "cvnets":
     return augment.resize_and_center_crop(pixels, size, resize_size=shorter)
+  # Pillow's resize is an average over the shrunk pixel: "antialias".
   if preset == "hf":
     resized = _resize(pixels, shorter, Image.Resampling.BILINEAR)
     return _center(resized, size, size, math.floor)
@@ -116,6 +118,7 @@ class Crop:
 
 def stretch(size: int) -> dict[str, Any]:
   """The `transforms.Portable` of a whole image that becomes a square."""
+  # The same words as `Crop.preprocessing`: pages and files read both.
   return {
     "resize": "stretch",
     "size": size,
@@ -139,11 +142,13 @@ def choose(
     preset: asked for instead; images are then resized as it says.
     size: asked for instead, in pixels; what is cut off stays the same share.
   """
+  # ml-cvnets' weights and those of a run of ours have the paper's crop.
   published = dialect if dialect in PRESETS else "cvnets"
   crop = Crop(**(own or {"preset": published}))
   if preset is not None and preset != crop.preset:
     crop = Crop(preset, crop.size)
   if size is not None:
+    # Another size keeps the share that is cut off.
     resize_size = crop.resize_size
     if resize_size is not None:
       resize_size = round(resize_size * size / crop.size)
@@ -172,7 +177,7 @@ def _shorter(preset: str, size: int) -> int:
 
 
 def _resize(
-  pixels: np.ndarray, shorter: int, filter: Image.Resampling
+  pixels: np.ndarray, shorter: int, resampling: Image.Resampling
 ) -> np.ndarray:
   height, width = pixels.shape[:2]
   longest = _LONGEST * min(height, width)
@@ -184,7 +189,7 @@ def _resize(
   else:
     target = int(shorter * width / height), shorter
   image = Image.fromarray(np.ascontiguousarray(pixels))
-  return np.asarray(image.resize(target, filter))
+  return np.asarray(image.resize(target, resampling))
 
 
 def _center(

@@ -19,6 +19,7 @@ from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import Size
 from mobilevit_jax.data.transforms import Spec
 
+# A label of Pascal VOC's masks, and of what padding adds.
 IGNORED = 255
 # "stretch": to size x size, as ml-cvnets v0.1 judged the published weights.
 # "aspect": the short side to the size, as it does since v0.2. "slide": as that,
@@ -118,10 +119,12 @@ class SegmentTransform:
     self, example: examples.Example, size: int, rng: np.random.Generator
   ) -> Arrays:
     """A random crop of the resized image, flipped and augmented."""
+    # --- Scale: drawn for the short side, in whole pixels.
     pixels, mask = np.asarray(example.image), example.target["mask"]
     height, width = mask.shape
     scale = self._scale(height, width, size, rng)
     resized = [max(round(scale * side), 1) for side in mask.shape]
+    # --- Flip, rotation, crop: one matrix for image and mask.
     # Always draws, so that `flip` has no effect on later draws.
     flip = rng.random() < self.flip
     angle = rng.uniform(-self.rotation, self.rotation)
@@ -129,9 +132,11 @@ class SegmentTransform:
       # A corner beyond the image where it is smaller, which pads it.
       corner = [rng.integers(max(side - size, 0) + 1) for side in resized]
       move = self._move(mask.shape, resized, corner, size, flip, angle)
+      # The mask alone decides whether a crop is taken, so pixels move once.
       moved = move.mask(mask, IGNORED)
       if attempt == _CROP_TRIES or self._is_mixed(moved):
         break
+    # --- Pixels.
     image = move.pixels(pixels)
     if self.blur and rng.random() < self.blur:
       image = cv2.GaussianBlur(image, (0, 0), max(rng.random(), 1e-3))
@@ -143,6 +148,7 @@ class SegmentTransform:
     self, h: int, w: int, size: int, rng: np.random.Generator
   ) -> float:
     """What both sides are multiplied by."""
+    # In pixels, from the image's own shorter side.
     low, high = (round(size * side) for side in self.short_side)
     scale = rng.integers(low, high + 1) / min(h, w)
     if self.long_side is not None:
@@ -160,6 +166,8 @@ class SegmentTransform:
     angle: float,
   ) -> geometry.Affine:
     """Resize, crop, flip and rotation, which is about the crop's centre."""
+    # Applied in this order, each a product from the left: resize, shift by the
+    # corner, flip, rotate.
     (h, w), (top, left) = resized, corner
     matrix = np.eye(3)
     matrix[0, 0], matrix[1, 1] = w / shape[1], h / shape[0]
@@ -177,6 +185,7 @@ class SegmentTransform:
     """Whether a crop has two classes, none of too large a share."""
     if self.most_of_one == 1:
       return True
+    # Ignored pixels are not of any class, and don't count.
     counts = np.bincount(mask.ravel(), minlength=256)[:IGNORED]
     many = np.count_nonzero(counts) > 1
     return bool(many and counts.max() <= self.most_of_one * counts.sum())
@@ -187,6 +196,7 @@ class SegmentTransform:
     return self._floored(*_short_side(h, w, size))
 
   def _floored(self, h: int, w: int) -> tuple[int, int]:
+    # To what the net's stride divides, but at least one multiple.
     multiple = self.multiple
     return (
       max(h // multiple, 1) * multiple,
@@ -197,6 +207,8 @@ class SegmentTransform:
     """The image as the protocol resizes it, bilinearly."""
     pixels = np.asarray(example.image)
     if isinstance(size, int):
+      # ml-cvnets resizes twice: to the short side, then, with aligned corners,
+      # to what the net divides. Both are repeated here.
       return {"images": cv2.resize(pixels, (size, size))}
     h, w = pixels.shape[:2]
     # The short side is a multiple already, or it is the one that was floored.
@@ -223,6 +235,7 @@ def _shape(example: examples.Example) -> tuple[int, int]:
   """Height and width of an image, of an encoded one by its header."""
   if isinstance(example.image, np.ndarray):
     return example.image.shape[:2]
+  # The header alone: EXIF's orientation too is in it.
   try:
     with Image.open(io.BytesIO(example.image)) as image:
       width, height = image.size
@@ -246,6 +259,7 @@ def resize_aligned(image: np.ndarray, height: int, width: int) -> np.ndarray:
     size = image.shape[axis]
     if to == size:
       continue
+    # Places of the result among the input's pixels; first and last coincide.
     places = np.arange(to) * ((size - 1) / max(to - 1, 1))
     low = np.minimum(places.astype(int), size - 1)
     high = np.minimum(low + 1, size - 1)

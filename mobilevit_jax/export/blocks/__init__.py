@@ -44,6 +44,8 @@ def write(net: Net, ops: Ops, x: Tensor, output: str) -> dict[str, Tensor]:
   Raises:
     ExportError: for a layer that no format has.
   """
+  # From here on there is no BatchNorm: one convolution with a bias in its
+  # place.
   net = fold_bn.fold_batch_norms(net)
   maps = {}
   for part in net.backbone.LAYERS:

@@ -54,10 +54,12 @@ def _deeplabv3(
   head: deeplabv3.DeepLabV3, ops: Ops, maps: Mapping[str, Tensor], output: str
 ) -> dict[str, Tensor]:
   x = maps["stage5"]
+  # Sizes are known when the file is written, also for an open batch.
   h, w = ops.size(x)
   y = graph.write(head.aspp.branches[0], ops, x, "aspp/0")
   for index, branch in enumerate(head.aspp.branches[1:], 1):
     other = graph.write(branch, ops, x, f"aspp/{index}")
+    # Two at a time: the writers' `concat` takes two maps.
     y = ops.concat(y, other, f"aspp/concat/{index}")
   mean = _mean(ops, x, head.aspp.pool.conv, "aspp/pool")
   mean = graph.write(head.aspp.pool, ops, mean, "aspp/pool")
@@ -65,6 +67,7 @@ def _deeplabv3(
   mean = ops.resize(mean, h, w, "aspp/pool/resize")
   y = ops.concat(y, mean, "aspp/concat/pool")
   y = graph.write(head.aspp.project, ops, y, "aspp/project")
+  # A 1x1 convolution is a matrix [in, out]; the writer wants [1, 1, in, out].
   kernel, bias = graph.affine(head.classifier)
   y = ops.conv(y, kernel[None, None], bias, "classifier")
   size = h * head.output_stride, w * head.output_stride
@@ -102,8 +105,10 @@ def _ssdlite(
   for index, layer in enumerate(head.extra):
     x = graph.write(layer, ops, x, f"extra/{index}")
     levels.append(x)
+  # A map of one pixel: the last level.
   x = _mean(ops, x, head.pool, "pool")
   levels.append(ops.relu(graph.write(head.pool, ops, x, "pool"), "pool/relu"))
+  # Before the filters, which keep the size.
   sizes = [ops.size(level) for level in levels]
   for index, layer in enumerate(head.filters):
     levels[index] = graph.write(layer, ops, levels[index], f"filters/{index}")
@@ -113,8 +118,11 @@ def _ssdlite(
     "classes": (slice(4, None), 1.0),
   }
   rows: dict[str, list[Tensor]] = {part: [] for part in parts}
+  # 4 offsets and the classes, background included, as in `ssdlite.SSDLite`.
   width = 4 + head.num_classes + 1
   for index, (level, (h, w)) in enumerate(zip(levels, sizes, strict=True)):
+    # Columns of one kernel: each part is a convolution over the same input, so
+    # three of them compute what the one did.
     kernel, bias = graph.affine(head.predict[index])
     for part, (columns, scale) in parts.items():
       own, offset = (
@@ -125,6 +133,7 @@ def _ssdlite(
       own = own.reshape(1, 1, len(kernel), -1)
       y = ops.conv(level, own, offset.ravel(), f"predict/{index}/{part}/conv")
       name = f"{_ROOM[part]}/{part}/{index}"
+      # [b, cells x anchors, 4 or classes], in the order of `ssdlite.anchors`.
       shape = (-1, h * w * anchors, last)
       rows[part].append(ops.reshape(ops.rows(y, f"{name}/map"), shape, name))
   joined = {}
@@ -142,7 +151,9 @@ def _decode(
 ) -> dict[str, Tensor]:
   """`ssdlite.decode`, and softmax without the background."""
   place, size = anchors[:, :2], anchors[:, 2:]
+  # c = t a_wh + a_c; the variance 0.1 is in the weights already.
   centres = ops.affine(centres, size, place, "boxes/centre")
+  # Corners are centre - half and centre + half: both halves at once.
   centres = ops.join([centres, centres], 2, "boxes/centre_twice")
   sides = ops.exp(sides, "boxes/exp")
   # Half a side to the left and up, half to the right and down.

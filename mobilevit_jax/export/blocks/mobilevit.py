@@ -29,6 +29,8 @@ def attend(
   module: mobilevit.MobileViTBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
   """From the block's `expand` to its `project`."""
+  # The stream's writers are centred; see the module's docstring. For a matrix W
+  # whose columns' mean is taken away, x W has mean 0 over the last axis.
   kernel = _centred(graph.array(module.expand.kernel))
   h, w = ops.size(x)
   y = ops.conv(x, kernel, None, f"{name}/expand/conv")
@@ -45,6 +47,7 @@ def attend(
   scale, shift = graph.array(module.norm.scale), graph.array(module.norm.bias)
   kernel = graph.array(module.project.conv.kernel)
   y = ops.conv(
+    # conv(s y + t) = conv with kernel K s, plus t K: exact for a 1x1 kernel.
     y,
     kernel * scale[:, None],
     graph.array(module.project.norm.bias) + shift @ kernel[0, 0],
@@ -77,6 +80,8 @@ def write_fold(ops: Ops, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
 def _transformer_block(
   module: transformer.TransformerBlock, ops: Ops, x: Tensor, name: str
 ) -> Tensor:
+  # LayerNorm without its affine, which is in the next dense layer: LN(x) W + b
+  # = norm(x) (g W) + (beta W + b).
   y = ops.layer_norm(x, module.attention_norm.epsilon, f"{name}/attention_norm")
   y = _attention(module, ops, y, f"{name}/attention")
   x = ops.add(x, y, f"{name}/attention_residual")
@@ -91,6 +96,7 @@ def _transformer_block(
 
 def _centred(weights: np.ndarray) -> np.ndarray:
   """Weights whose results have no mean over the last axis."""
+  # In double precision, so that the mean is removed to float32's last digit.
   mean = weights.mean(-1, dtype=np.float64, keepdims=True)
   return (weights - mean).astype(np.float32)
 
@@ -103,6 +109,8 @@ def _attention(
   kernel, bias = graph.after_norm(block.attention_norm, block.attention.qkv)
   heads = []
   for index, part in enumerate(("query", "key", "value")):
+    # The scale 1 / sqrt(e) costs nothing in the weights, and an operator on its
+    # own.
     columns = slice(index * d, (index + 1) * d)
     scale = e**-0.5 if part == "query" else 1
     y = ops.linear(
@@ -111,6 +119,7 @@ def _attention(
       bias[columns] * np.float32(scale),
       f"{name}/{part}/linear",
     )
+    # [b p, n, d] with the heads split off: four axes, as a GPU takes at most.
     y = ops.reshape(y, (-1, n, k, e), f"{name}/{part}/split")
     heads.append(ops.transpose(y, (0, 2, 1, 3), f"{name}/{part}/heads"))
   query, key, value = heads

@@ -55,6 +55,8 @@ def project(
   scale, shift = graph.array(module.norm.scale), graph.array(module.norm.bias)
   kernel = graph.array(module.project.conv.kernel)
   bias = graph.array(module.project.norm.bias)
+  # The norm's affine acts on the first channels alone: MobileViTv3's block has
+  # local features behind them.
   bias = bias + shift @ kernel[0, 0, : len(shift)]
   scale = np.concatenate([scale, np.ones(kernel.shape[2] - len(scale))])
   kernel = (kernel * scale[:, None]).astype(np.float32)
@@ -82,6 +84,7 @@ def _attention(
 ) -> Tensor:
   _, p, n, d = x.shape
   kernel, bias = graph.after_norm(module.attention_norm, module.attention.qkv)
+  # One channel of scores, d of keys, d of values, as in the model.
   kernels, biases = (np.split(a, (1, 1 + d), axis=-1) for a in (kernel, bias))
   scores, keys, values = (
     ops.linear(x, k, b, f"{name}/{part}/linear")
@@ -89,8 +92,10 @@ def _attention(
       ("scores", "keys", "values"), kernels, biases, strict=True
     )
   )
+  # [b, p, n, 1] as a row: softmax runs over the last axis in every format.
   scores = ops.reshape(scores, (-1, p, 1, n), f"{name}/row")
   scores = ops.softmax(scores, f"{name}/softmax")
+  # The weighted sum over patches is a product of a row and a matrix.
   context = ops.matmul(scores, keys, f"{name}/context")
   values = ops.relu(values, f"{name}/values/relu")
   y = ops.mul(values, context, f"{name}/product")

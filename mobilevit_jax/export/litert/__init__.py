@@ -55,6 +55,7 @@ def build(
   """
   write = net(model, options)
   if options.precision == "int8":
+    # Ranges of activations come from images; without any there is no grid.
     if calibration is None or not len(calibration):
       raise ValueError("--precision=int8 needs --calibration_images")
     # Image by image, so that it doesn't matter which share a batch.
@@ -72,6 +73,8 @@ def build(
 def layer_errors(
   model: Net, options: contract.Options, images: np.ndarray
 ) -> list[quantise.LayerError]:
+  # --- Attention's products in float32 cost time, and save accuracy on some
+  # nets: an option.
   """What each layer of an int8 file costs by itself, the worst first.
 
   Args:
@@ -81,6 +84,7 @@ def layer_errors(
       spread, are those that the outputs are compared on.
   """
   single = net(model, dataclasses.replace(options, batch=1))
+  # The same ranges for every layer's file: only the choice of layers differs.
   ranges = quantise.calibrate(single, images)
   some = images[:: max(1, len(images) // _ERROR_IMAGES)][:_ERROR_IMAGES]
   return quantise.layer_errors(single, ranges, some)
@@ -117,6 +121,7 @@ def read(data: bytes) -> Any:
 def inspect(data: bytes) -> contract.Findings:
   """Operators and ranks, and how much of the graph XNNPACK takes."""
   builtin = flatbuffer.schema().BuiltinOperator
+  # The generated schema has numbers; people read names.
   names = {code: name for name, code in vars(builtin).items()}
   model = read(data)
   (subgraph,) = model.subgraphs
@@ -126,6 +131,7 @@ def inspect(data: bytes) -> contract.Findings:
   )
   rank = max(len(tensor.shape) for tensor in subgraph.tensors)
   partitions, rest = delegated(data)
+  # Every switch between XNNPACK and the built-in kernels costs a copy.
   left = ", ".join(f"{n} {name}" for name, n in sorted(rest.items()))
   note = f"XNNPACK partitions: {partitions}; outside them: {left or 'nothing'}"
   notes = (note, *_notes_on_int8(subgraph, codes))
@@ -145,6 +151,7 @@ def _notes_on_int8(subgraph: Any, codes: Sequence[str]) -> tuple[str, ...]:
     if code == "BATCH_MATMUL" and int8 in kinds:
       products += 1
       second = tensors[operator.inputs[1]].quantization
+      # XNNPACK's int8 batch product needs the second operand's zero point at 0.
       shifted += bool(second.zeroPoint[0])
     if code in _SLOW_INT8 and int8 in kinds:
       slow[code] += 1
@@ -166,6 +173,7 @@ def delegated(data: bytes) -> tuple[int, dict[str, int]]:
   """
   interpreter = flatbuffer.interpreter(data)
   source = {}
+  # From the outputs back: whatever isn't reached, doesn't run.
   for node in interpreter._get_ops_details():  # partitions come last
     source |= {int(tensor): node for tensor in node["outputs"]}
   seen: dict[int, dict[str, Any]] = {}

@@ -78,6 +78,8 @@ class LiteRTFile:
     grid: Grid | None = None,
   ) -> Ref:
     """A tensor of a type of the schema's `TensorType`."""
+    # Everything is the schema's own object tree, which is packed once at the
+    # end.
     tensor = self._s.TensorT()
     tensor.shape = [int(n) for n in shape]
     tensor.type = getattr(self._s.TensorType, kind)
@@ -98,6 +100,7 @@ class LiteRTFile:
   def constant(self, value: Any, name: str, *, weight: bool = False) -> Ref:
     """A float32 or int32 array; a `weight` may be kept in half."""
     value = np.ascontiguousarray(value)
+    # A constant is a tensor with a buffer.
     kinds = {"float32": "FLOAT32", "int32": "INT32", "float16": "FLOAT16"}
     if weight and self._half:
       value = value.astype(np.float16)
@@ -116,6 +119,7 @@ class LiteRTFile:
     data = self._data(np.ascontiguousarray(value).tobytes())
     ref = self.tensor(value.shape, kinds[value.dtype.name], name, data)
     quantization = self._s.QuantizationParametersT()
+    # Per-channel quantisation: a scale for each slice, zero points at 0.
     quantization.scale = [float(scale) for scale in scales]
     quantization.zeroPoint = [0] * len(scales)
     quantization.quantizedDimension = axis
@@ -147,6 +151,7 @@ class LiteRTFile:
       **fields: of the options.
     """
     operator = self._s.OperatorT()
+    # Operator and version are one entry of the file's table of codes.
     version = self._version(code, inputs, grid)
     number = getattr(self._s.BuiltinOperator, code), version
     operator.opcodeIndex = self._codes.setdefault(number, len(self._codes))
@@ -171,9 +176,11 @@ class LiteRTFile:
     subgraph.inputs = [0]
     subgraph.outputs = [ref.index for ref in outputs.values()]
     subgraph.name = "main"
+    # Version 3 of the schema, the only one in use.
     model.version, model.description = 3, "mobilevit_jax"
     model.subgraphs = [subgraph]
     model.operatorCodes = [self._code(*code) for code in self._codes]
+    # A signature lets engines address inputs and outputs by name.
     signature = s.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     signature.inputs = [self._entry("images", 0)]
@@ -185,6 +192,7 @@ class LiteRTFile:
     entry.name, entry.buffer = "mobilevit_jax", self._data(metadata.encode())
     model.metadata, model.buffers = [entry], self._buffers
     flatbuffers = importlib.import_module("flatbuffers")
+    # "TFL3" at byte 4 is how readers tell the file's kind.
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -206,6 +214,7 @@ class LiteRTFile:
   def _code(self, number: int, version: int) -> Any:
     code = self._s.OperatorCodeT()
     code.builtinCode, code.version = number, version
+    # Codes above 127 are in the newer field alone; older readers see 127.
     code.deprecatedBuiltinCode = min(number, 127)
     return code
 

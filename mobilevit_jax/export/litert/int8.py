@@ -52,6 +52,8 @@ class DynamicOps(LiteRTOps):
 
   def weights(self, x, kernel, bias, name, *, axis):
     """See `LiteRTOps.weights`."""
+    # `axis` is 3 for depthwise kernels, which XNNPACK takes in float32 only
+    # beside float32 activations.
     if axis or not self._select(name):
       return super().weights(x, kernel, bias, name, axis=axis)
     values, scales = quantise_weights(kernel, axis)
@@ -77,6 +79,7 @@ class Int8Ops(DynamicOps):
     self._converted: dict[tuple[int, Grid | None], Ref] = {}
 
   def _grid(self, name: str) -> Grid:
+    # real = scale (integer - zero): calibration gives the ends, see `grid`.
     return grid(*self._ranges[name], symmetric=bool(_SYMMETRIC.search(name)))
 
   def _int8(self, x: Ref, wanted: Grid | None = None) -> Ref:
@@ -92,6 +95,7 @@ class Int8Ops(DynamicOps):
     return x if x.grid is None else self._convert(x, None)
 
   def _convert(self, x: Ref, wanted: Grid | None) -> Ref:
+    # A tensor is converted once, however many operators read it.
     key = x.index, wanted
     if key not in self._converted:
       code = "DEQUANTIZE" if wanted is None else "QUANTIZE"
@@ -108,6 +112,9 @@ class Int8Ops(DynamicOps):
   def op(self, code, inputs, shape, name, options=None, *, grid=None, **fields):
     """As `LiteRTFile.op`: what the first input is of, the result is of."""
     first = inputs[0].grid
+    # The result's grid follows from the operator: movements keep their input's,
+    # sigmoid and softmax have one that engines insist on, the rest is
+    # calibrated.
     if first is not None and code not in ("DEQUANTIZE", "QUANTIZE"):
       if code in _MOVES:
         grid = first
@@ -123,6 +130,7 @@ class Int8Ops(DynamicOps):
       return super().weights(x, kernel, bias, name, axis=axis)
     # A large bias of a small kernel needs coarser steps, to stay in int32.
     least = np.abs(bias) / (x.grid.scale * _MAX_BIAS)
+    # int32 biases have the scale of the products: that of x times the kernel's.
     values, scales = quantise_weights(kernel, axis, least)
     steps = np.float32(x.grid.scale) * scales
     offsets = np.rint(np.float64(bias) / steps).astype(np.int32)
@@ -137,6 +145,8 @@ class Int8Ops(DynamicOps):
       return super().input(shape, pixels=pixels)
     if not pixels:
       return self._convert(super().input(shape), PIXELS)
+    # uint8 pixels on a grid from 0 become int8 by subtracting 128: no
+    # arithmetic on values.
     pixel = Grid(PIXELS.scale, 0)
     return self._convert(
       self.tensor(shape, "UINT8", "images", 0, pixel), PIXELS
@@ -149,6 +159,7 @@ class Int8Ops(DynamicOps):
 
   def linear(self, x, kernel, bias, name):
     """See `Ops.linear`; the classifier takes float32 and finds the range."""
+    # Two axes: the classifier, whose input is the mean.
     x = self._float(x) if len(x.shape) == 2 else self._chosen(x, name)
     return super().linear(x, kernel, bias, name)
 
@@ -158,6 +169,7 @@ class Int8Ops(DynamicOps):
 
   def add(self, x, y, name):
     """See `Ops.add`: maps in eight bits, the transformer's stream not."""
+    # The name tells maps from the transformer's stream.
     if name.endswith("/residual"):
       x, y = self._chosen(x, name), self._chosen(y, name)
     else:
@@ -197,6 +209,7 @@ class Int8Ops(DynamicOps):
     """See `Ops.relu`; of more than a row, a grid with nothing below zero."""
     if len(x.shape) == 2 or not self._select(name):
       return super().relu(self._float(x), name)
+    # ReLU is a change of grid: what lies below zero is cut by quantising.
     return self._int8(x, self._grid(name))
 
   def hard_swish(self, x, name):
@@ -209,6 +222,8 @@ class Int8Ops(DynamicOps):
 
   def matmul(self, x, y, name, *, transpose_y=False):
     """See `Ops.matmul`; a sum over all patches by their scores in float32."""
+    # v2's context sums over hundreds of patches, too much for eight bits'
+    # scores.
     if name.endswith("/context"):
       x, y = self._float(x), self._float(y)
     else:
@@ -239,10 +254,12 @@ class Int8Ops(DynamicOps):
 
 def grid(low: float, high: float, *, symmetric: bool = False) -> Grid:
   """The finest grid over a range and 0; zero is on it, as padding needs."""
+  # 0 must be on the grid exactly: padding and ReLU write it.
   low, high = min(low, 0.0), max(high, 0.0)
   if symmetric:
     return Grid(_positive(max(-low, high) / 127), 0)
   scale = _positive((high - low) / 255)
+  # low maps to -128; the zero point is rounded and kept within int8.
   return Grid(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
@@ -257,6 +274,7 @@ def quantise_weights(
   others = tuple(i for i in range(kernel.ndim) if i != axis)
   largest = np.abs(kernel).max(others)
   scales = np.maximum(np.maximum(largest / 127, least), 1e-12)
+  # 127, not 128: a symmetric range, as XNNPACK expects of weights.
   scales = scales.astype(np.float32)
   shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
   values = np.rint(kernel / scales.reshape(shape))

@@ -42,6 +42,7 @@ def calibrate(net: Net, images: np.ndarray) -> int8.Ranges:
   """
   ops = writer.LiteRTOps()
   net(ops)
+  # A file whose outputs are all of its intermediate results.
   data = ops.serialize(ops.results, "")
   engine = flatbuffer.interpreter(data).get_signature_runner()
   ends: dict[str, list[tuple[float, float]]] = {
@@ -57,6 +58,8 @@ def calibrate(net: Net, images: np.ndarray) -> int8.Ranges:
       raise contract.ExportError(
         f"{name} is NaN or infinite for an image of the calibration"
       )
+    # 5 % of the images may be cut at either end: clipped outliers cost less
+    # than coarse steps for all.
     ranges[name] = (
       float(np.quantile(low, _RARE)),
       float(np.quantile(high, 1 - _RARE)),
@@ -89,6 +92,7 @@ def layer_errors(
   """Each layer of eight bits by itself in a float32 net, the worst first."""
   names: dict[str, None] = {}  # in the net's order
 
+  # The first pass collects layers' names, in order, by answering yes to all.
   def note(name: str) -> bool:
     names.setdefault(_layer(name))
     return True
@@ -96,6 +100,7 @@ def layer_errors(
   net(int8.Int8Ops(ranges, note))
   exact = _outputs(net, writer.LiteRTOps(), images)
   errors = []
+  # Then one file a layer: that layer in eight bits, the others in float32.
   for layer in names:
     alone = int8.Int8Ops(ranges, lambda name, own=layer: _layer(name) == own)
     found = _outputs(net, alone, images)

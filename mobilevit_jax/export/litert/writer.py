@@ -51,11 +51,13 @@ class LiteRTOps(LiteRTFile, Ops):
       # SAME would place the window of a stride of 2 elsewhere on even maps.
       reach = dilation * (kh // 2), dilation * (kw // 2)
       pads = [[0, 0], [reach[0]] * 2, [reach[1]] * 2, [0, 0]]
+      # PAD, then VALID: symmetric padding at any stride.
       b, h, w, c = x.shape
       shape = (b, h + 2 * reach[0], w + 2 * reach[1], c)
       amounts = self.constant(np.array(pads, np.int32), f"{name}/pads")
       x = self.op("PAD", [x, amounts], shape, f"{name}/pad", "PadOptions")
       padding = _VALID
+      # floor((n - reach of the kernel) / stride) + 1.
       h, w = (
         (n - dilation * (k - 1) - 1) // stride + 1
         for n, k in ((shape[1], kh), (shape[2], kw))
@@ -63,6 +65,7 @@ class LiteRTOps(LiteRTFile, Ops):
     else:
       _, h, w, _ = x.shape
     depthwise = groups > 1
+    # LiteRT: [out, kh, kw, in]; depthwise [1, kh, kw, channels].
     order = (2, 0, 1, 3) if depthwise else (3, 0, 1, 2)
     if bias is None:
       bias = np.zeros(out, np.float32)
@@ -99,6 +102,7 @@ class LiteRTOps(LiteRTFile, Ops):
 
   def silu(self, x, name):
     """See `Ops.silu`."""
+    # LiteRT has no SiLU: XNNPACK runs the two operators in its partition.
     gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
     return self._binary("MUL", x, gate, name)
 
@@ -111,6 +115,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self.op("HARD_SWISH", [x], x.shape, name, "HardSwishOptions")
 
   def hard_sigmoid(self, x, name):
+    # hard_sigmoid(x) = ReLU6(x + 3) / 6.
     """See `Ops.hard_sigmoid`."""
     three = self.constant(np.array([3], np.float32), f"{name}/three")
     sixth = self.constant(np.array([1 / 6], np.float32), f"{name}/sixth")
@@ -221,6 +226,7 @@ class LiteRTOps(LiteRTFile, Ops):
     """See `Ops.group_norm`."""
     axes = list(range(1, len(x.shape)))
     shape = (x.shape[0], *[1] * len(axes))
+    # XNNPACK has no group norm: mean, difference, mean square, product.
     mean = self._mean(x, axes, shape, f"{name}/centre", True)
     x = self._binary("SUB", x, mean, f"{name}/centred")
     return self._standardise(x, axes, epsilon, name)
@@ -253,6 +259,7 @@ class LiteRTOps(LiteRTFile, Ops):
 
   def reshape(self, x, shape, name):
     """See `Ops.reshape`."""
+    # Only the batch may be -1; it is known here, and written out.
     if shape[0] == -1:
       shape = (math.prod(x.shape) // math.prod(shape[1:]), *shape[1:])
     target = self.constant(np.array(shape, np.int32), f"{name}/shape")

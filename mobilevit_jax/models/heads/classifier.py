@@ -54,6 +54,8 @@ class Classifier(nnx.Module):
       rate = float(backbone.classifier_dropout)
     layers.check_rates(classifier_dropout=rate)
     layers.check_counts(num_classes=num_classes)
+    # `channels[-1]` is stage 5; v1 widens it fourfold by a 1x1 convolution
+    # before the mean (paper, Table 4), v2 takes it as it is.
     last, width = backbone.channels[-1], backbone.head_channels
     if width is None:
       self.LAYERS, self.FROZEN = self.CLASSIFIERS, ()
@@ -62,7 +64,11 @@ class Classifier(nnx.Module):
       self.expand = layers.ConvNormAct(last, width, kernel_size=1, **norm_act)
     self.dropout = nnx.Dropout(rate)
     self.classifier = layers.Linear(
-      width or last, num_classes, dtype=layers.at_least_float32(dtype)
+      # Logits stay in float32 when the net computes in bfloat16: the loss
+      # subtracts numbers that differ by less than bfloat16 resolves.
+      width or last,
+      num_classes,
+      dtype=layers.at_least_float32(dtype),
     )
     self.num_classes, self.frozen = num_classes, frozen
 
@@ -79,6 +85,8 @@ class Classifier(nnx.Module):
   ) -> jax.Array:
     """Logits `[b, num_classes]`, float32 or wider."""
     x = features["stage5"]
+    # A frozen net's convolution runs as in evaluation: its BatchNorm keeps the
+    # statistics that it was trained with.
     for name in self.FROZEN:
       x = getattr(self, name)(x, train and not self.frozen)
     # The mean over all pixels of half-precision maps would lose digits.

@@ -18,6 +18,8 @@ import numpy as np
 from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
 
+# Section 3.3 of the paper. They are twice as far apart at stride 8, so that
+# they reach as far in the image.
 # Dilations of the three 3x3 branches, by the backbone's output stride.
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 DROPOUT_KINDS = ("element", "channel")
@@ -39,9 +41,14 @@ def resize_weights(size: int, to: int, *, aligned: bool) -> np.ndarray:
     float64 `[to, size]`; the rows' sums are 1.
   """
   if aligned:
+    # Position i of the result, in pixels of the input: aligned, the first and
+    # the last centres coincide; otherwise pixels are areas, and centres lie at
+    # half.
     places = np.arange(to) * ((size - 1) / max(to - 1, 1))
   else:
     places = (np.arange(to) + 0.5) * (size / to) - 0.5
+  # The hat function: weight 1 at the pixel itself, 0 from the next one on.
+  # Positions beyond an edge take the edge.
   distance = np.abs(np.clip(places, 0, size - 1)[:, None] - np.arange(size))
   return np.maximum(1 - distance, 0)
 
@@ -63,6 +70,8 @@ class ASPP(nnx.Module):
     depthwise: dw.Kind,
     dtype: DTypeLike,
   ):
+    # ReLU in the head, whatever the backbone has (ml-cvnets'
+    # `model.segmentation.activation.name: relu`).
     shared: dict[str, Any] = {"activation": "relu", "kind": depthwise}
     shared |= {"bn_groups": bn_groups, "dtype": dtype}
     self.branches = nnx.List(
@@ -75,10 +84,13 @@ class ASPP(nnx.Module):
       ]
     )
     self.pool = layers.ConvNormAct(channels, width, kernel_size=1, **shared)
+    # Five inputs: the 1x1 branch, the three dilated ones, and the mean.
     self.project = layers.ConvNormAct(5 * width, width, kernel_size=1, **shared)
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     b, h, w, _ = x.shape
+    # The mean of a map of thousands of pixels is taken in float32; half
+    # precision stops adding small numbers to large sums.
     wide = layers.at_least_float32(x.dtype)
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=wide)
     mean = self.pool(mean.astype(x.dtype), train)
@@ -149,11 +161,14 @@ class DeepLabV3(nnx.Module):
       broadcast_dims=whole if aspp_dropout_kind == "channel" else (),
     )
     self.dropout = nnx.Dropout(classifier_dropout, broadcast_dims=whole)
+    # A bias, since no BatchNorm follows. float32 logits, as in the classifier.
     self.classifier = layers.Conv(
       aspp_width, num_classes, 1, use_bias=True, kind=depthwise, dtype=wide
     )
     self.LAYERS, self.CLASSIFIERS = ("aspp", "classifier"), ("classifier",)
     if auxiliary:
+      # Stage 4 of MobileViT: a quarter of its channels, but at least 128, as
+      # ml-cvnets has it since v0.2 (v0.1: 256).
       channels = backbone.channels[-2]
       width = max(channels // 4, 128)
       self.auxiliary = layers.ConvNormAct(
@@ -186,6 +201,8 @@ class DeepLabV3(nnx.Module):
     width = shapes.get("aspp/project/conv/kernel", (256,))[-1]
     fields: dict[str, Any] = {"aspp_width": width}
     fields["auxiliary"] = "auxiliary/conv/kernel" in shapes
+    # What ml-cvnets published with a pyramid of 512: stride 8, and corners that
+    # meet in the final resize.
     if width == 512:
       fields |= {"output_stride": 8, "aligned": True}
     return fields
@@ -211,6 +228,8 @@ class DeepLabV3(nnx.Module):
         a map, of which one image gives one value.
     """
     x = features["stage5"]
+    # The pooling branch gives one value a channel and image, and BatchNorm over
+    # a single value is 0 whatever the value is.
     if train and len(x) // self.bn_groups < 2:
       raise ValueError(
         f"a batch of {len(x)} images in {self.bn_groups} BatchNorm groups is "
@@ -220,6 +239,8 @@ class DeepLabV3(nnx.Module):
     x = self.aspp_dropout(x, deterministic=not train, rngs=rngs)
     x = self.dropout(x, deterministic=not train, rngs=rngs)
     logits = self.classifier(x)
+    # The auxiliary branch belongs to training alone: exported files and
+    # published parameter counts leave it out.
     if not (train and "auxiliary" in self.LAYERS):
       return logits
     x = self.auxiliary(features["stage4"], train)
@@ -231,6 +252,9 @@ class DeepLabV3(nnx.Module):
     _, h, w, _ = logits.shape
     rows = resize_weights(h, height, aligned=self.aligned)
     columns = resize_weights(w, width, aligned=self.aligned)
+    # Two small matrix products, one a side: exact to rounding for any size, and
+    # the same on every platform, where `jax.image.resize` has no form with
+    # aligned corners.
     return jnp.einsum(
       "Hh,Ww,bhwk->bHWk",
       jnp.asarray(rows, logits.dtype),
@@ -243,5 +267,6 @@ class DeepLabV3(nnx.Module):
     _, h, w, _ = logits.shape
     return self.enlarge(logits, h * self.output_stride, w * self.output_stride)
 
+  # uint8 holds 256 classes, of which 255 is kept for ignored pixels.
   def _mask(self, logits: jax.Array) -> jax.Array:
     return jnp.argmax(self._at_input(logits), axis=-1).astype(jnp.uint8)

@@ -40,15 +40,21 @@ def _anchors(maps: tuple[tuple[int, int], ...]) -> np.ndarray:
   for (height, width), ratios, small, next_small in zip(
     maps, RATIOS, scales, scales[1:], strict=False
   ):
+    # Squares of the level's scale s, and of sqrt(s s') with the next level's
+    # (SSD, section 2.2).
     sides = [(small, small), (math.sqrt(small * next_small),) * 2]
     for ratio in ratios:
+      # Rectangles of the same area: s sqrt(r) by s / sqrt(r), lying and
+      # standing.
       long, short = small * math.sqrt(ratio), small / math.sqrt(ratio)
       sides += [(long, short), (short, long)]
     y, x = np.mgrid[:height, :width]
+    # Centres of the cells, as parts of the image.
     centers = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=-1)
     level = np.zeros((height, width, len(sides), 4))
     level[..., :2], level[..., 2:] = centers[:, :, None], sides
     levels.append(level.reshape(-1, 4))
+  # ml-cvnets clips centre and sides, not corners.
   # Sides above 1 are cut; corners may lie outside of the image.
   anchors = np.concatenate(levels).clip(0, 1).astype(np.float32)
   anchors.flags.writeable = False  # one array for all who ask
@@ -70,6 +76,7 @@ def anchors(maps: Sequence[tuple[int, int]]) -> np.ndarray:
 
 def map_sizes(height: int, width: int) -> list[tuple[int, int]]:
   """The six maps' sizes for an image of these sides, in pixels."""
+  # Each map has half the side of the one before, rounded up.
   strides = (16, 32, 64, 128, 256)
   sizes = [(math.ceil(height / s), math.ceil(width / s)) for s in strides]
   return [*sizes, (1, 1)]
@@ -85,6 +92,7 @@ def decode(offsets: Any, boxes: Any) -> jax.Array:
   Returns:
     `[..., n, 4]` of x0, y0, x1, y1, not cut at the image's edges.
   """
+  # SSD, section 2.2, inverted: c = t 0.1 a_wh + a_c, and wh = a_wh exp(0.2 t).
   centers = offsets[..., :2] * CENTER_VARIANCE * boxes[:, 2:] + boxes[:, :2]
   half = jnp.exp(offsets[..., 2:] * SIZE_VARIANCE) * boxes[:, 2:] / 2
   return jnp.concatenate([centers - half, centers + half], axis=-1)
@@ -116,6 +124,8 @@ class Separable(nnx.Module):
     bn_groups: int,
     dtype: DTypeLike,
   ):
+    # No activation between the depthwise convolution and the 1x1: ml-cvnets'
+    # "separable" layers have a BatchNorm alone there.
     self.depthwise = dw.DepthwiseConv(
       in_channels, stride=stride, kind=kind, dtype=dtype
     )
@@ -146,6 +156,8 @@ class Filter(nnx.Module):
     bn_groups: int,
     dtype: DTypeLike,
   ):
+    # Only levels 16 and 32 are projected: they come with the backbone's widths,
+    # the extra maps with the head's.
     if in_channels != channels:
       self.project = layers.ConvNormAct(
         in_channels,
@@ -198,16 +210,22 @@ class SSDLite(nnx.Module):
       "dtype": dtype,
     }
     c4, c5 = backbone.channels[-2:]
+    # Each extra map is made of the one before, the first of stage 5 as the
+    # backbone gives it, before its projection.
     widths = (c5, *EXTRA)
     self.extra = nnx.List(
       Separable(*pair, stride=2, **conv)
       for pair in zip(widths, EXTRA, strict=False)
     )
+    # No bias and no norm: the mean over the map leaves one value a channel and
+    # image.
     self.pool = layers.Conv(EXTRA[-1], GLOBAL, 1, kind=depthwise, dtype=dtype)
     self.filters = nnx.List(
       Filter(*pair, **conv)
       for pair in zip((c4, c5, *EXTRA), (*PROJECTED, *EXTRA), strict=True)
     )
+    # One convolution answers for boxes and classes together; see `__call__` for
+    # the order of its channels.
     self.predict = nnx.List(
       layers.Conv(
         width,
@@ -226,6 +244,8 @@ class SSDLite(nnx.Module):
   @staticmethod
   def count_classes(sizes: Mapping[str, int]) -> int:
     """Objects' classes, from the lengths of the head's biases, by path."""
+    # The bias has an entry for each of 6 anchors' 4 offsets, background and
+    # classes.
     return sizes["predict/0/bias"] // PER_CELL[0] - 5
 
   @staticmethod
@@ -261,6 +281,8 @@ class SSDLite(nnx.Module):
     del rngs
     width, parts = 4 + self.num_classes + 1, []
     maps = self.maps(features, train)
+    # The last level, one pixel, has no filter: its 1x1 convolution predicts at
+    # once.
     for level, (x, predict) in enumerate(zip(maps, self.predict, strict=True)):
       if level < len(self.filters):
         x = self.filters[level](x, train)
