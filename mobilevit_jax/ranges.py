@@ -22,6 +22,7 @@ from mobilevit_jax.data import plan
 from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import segment
+from mobilevit_jax.run.tracker import TRACKERS
 from mobilevit_jax.tasks import segment as segment_task
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source
@@ -156,6 +157,7 @@ RULES: dict[str, Rule] = {
   # JAX's keys take 32 bits: a longer seed would be another's without a word.
   "seed": whole(0, 2**32 - 1),
   "log_every_steps": whole(1),
+  "tracker": one_of(*TRACKERS),
   "report": SWITCH,
   "model.name": any_of(
     lambda: (v for f in models.FAMILIES.values() for v in f.variants)
