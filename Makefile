@@ -41,6 +41,7 @@ torture: $(VENV)/.dev ## Kill a run of CONFIG at KILLS=20 moments, and compare.
 	KILLS=$(KILLS) TORTURE_CONFIG=$(CONFIG) TORTURE_FIELDS="$(FIELDS)" \
 	  $(BIN)/python -m pytest -n 0 -s tests/test_torture.py $(ARGS)
 
+# ARGS="1000 --kills=9": fewer steps, and workers killed on the way.
 endurance: $(VENV)/.dev ## Run 20,000 steps, and print what they hold on to.
 	$(BIN)/python -m tests.endurance $(ARGS)
 

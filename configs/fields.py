@@ -9,6 +9,11 @@ every field; a test holds the two together.
 FIELDS: dict[str, tuple[str, str]] = {
   "seed": ("", "of the first weights, the batch plan, augmentation, dropout"),
   "log_every_steps": ("steps", "between log lines"),
+  "tracker": (
+    "",
+    "what gets the numbers beside the run's own files: `none` or `wandb` "
+    "([more](../running.md#weights-biases))",
+  ),
   "report": ("", "write an HTML page to `WORKDIR/report` at the end"),
   "model.name": (
     "",

@@ -231,5 +231,6 @@ def _recipe_of_v1(name: str, dropout: float) -> Any:
         "num_steps": 5,
       },
       "log_every_steps": 100,
+      "tracker": "none",  # "wandb": Weights & Biases gets the numbers too
     }
   )

@@ -22,6 +22,7 @@ from mobilevit_jax.data import plan
 from mobilevit_jax.data.transforms import detect
 from mobilevit_jax.data.transforms import presets
 from mobilevit_jax.data.transforms import segment
+from mobilevit_jax.run.tracker import TRACKERS
 from mobilevit_jax.tasks import segment as segment_task
 from mobilevit_jax.weights import io
 from mobilevit_jax.weights import source
@@ -157,6 +158,7 @@ RULES: dict[str, Rule] = {
   # JAX's keys take 32 bits: a longer seed would be cut silently.
   "seed": whole(0, 2**32 - 1),
   "log_every_steps": whole(1),
+  "tracker": one_of(*TRACKERS),
   "report": SWITCH,
   # --- The net. Names are asked for late: families are a table that others may
   # add to.

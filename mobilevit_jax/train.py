@@ -28,6 +28,7 @@ from mobilevit_jax.run import clock
 from mobilevit_jax.run import distributed
 from mobilevit_jax.run import lock
 from mobilevit_jax.run import stop
+from mobilevit_jax.run import tracker
 from mobilevit_jax.run.progress import NonFiniteError
 from mobilevit_jax.run.progress import Progress
 from mobilevit_jax.run.progress import rank
@@ -59,6 +60,7 @@ def train_and_evaluate(
   evaluator = evaluate.Evaluator(run.evaluation)
   # Weights to start from are read before anything is written.
   is_new = not checkpoint.exists(workdir)
+  open_tracker = tracker.opener(run.record["tracker"], workdir, run.record)
   initial, words = run.initial_model() if is_new else (None, "")
   for change in changes_since(run.record, workdir):
     bar.say(f"warning: differs from this run's last start: {change}")
@@ -91,7 +93,9 @@ def train_and_evaluate(
       save_record(run.record, run.source.class_names, workdir)
       if checked is not None:
         checked.save(folder / check.FILE)
-    writer = Writer(workdir, enabled=is_first, say=bar.say)
+    writer = Writer(
+      workdir, enabled=is_first, say=bar.say, open_tracker=open_tracker
+    )
     stack.callback(writer.close)
     ledger = bad_images.Ledger(
       run.source,

@@ -74,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.transforms",
     "models",
     "optim",
+    "run",
     "tasks",
     "weights",
   },

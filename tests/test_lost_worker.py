@@ -3,8 +3,6 @@
 Nor does a run that is killed whole leave anything in memory for good.
 """
 
-import contextlib
-import fcntl
 import os
 import pathlib
 import re
@@ -12,21 +10,9 @@ import signal
 
 import pytest
 
+from tests import endurance
+
 pytestmark = pytest.mark.slow
-
-
-def _workers(parent):
-  """Process ids of the workers of a run that are alive."""
-  found = []
-  for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-    try:
-      state, owner = stat.read_text().rpartition(")")[2].split()[:2]
-      command = stat.with_name("cmdline").read_text()
-    except OSError:  # it ended meanwhile
-      continue
-    if owner == str(parent) and state != "Z" and "spawn_main" in command:
-      found.append(int(stat.parent.name))
-  return found
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="reads /proc")
@@ -45,33 +31,21 @@ def test_killed_worker_is_named_and_the_run_goes_on(
     process = start_main(args)
     if moment != "start":
       process.wait_for_output(moment)
-    process.wait_until(lambda p=process: _workers(p.popen.pid), "workers")
-    os.kill(_workers(process.popen.pid)[0], signal.SIGKILL)
+    process.wait_until(
+      lambda p=process: endurance.workers(p.popen.pid), "workers"
+    )
+    os.kill(endurance.workers(process.popen.pid)[0], signal.SIGKILL)
     stderr = process.finish(timeout=60, expect=1).stderr
     assert stderr.startswith("error: a worker process that loads data was kill")
     assert stderr.count("\n") == 1
   assert re.search(r"worker .* killed: \d+ \(-9\)", stderr)
   # Now all of it at once.
   process = start_main(args)
-  process.wait_until(lambda: _workers(process.popen.pid), "workers")
+  process.wait_until(lambda: endurance.workers(process.popen.pid), "workers")
   process.kill()
-  left = _left()
+  left = endurance.left()
   assert left
   last = run_main(args)
   assert "resuming at step" in last.stdout
-  assert not left & _left()
+  assert not left & endurance.left()
   assert last.stderr == ""
-
-
-def _left():
-  """What lies in memory of runs that are dead; others may be at work."""
-  found = set()
-  for folder in pathlib.Path("/dev/shm").glob("mobilevit-*"):
-    with contextlib.suppress(OSError):
-      number = os.open(folder, os.O_RDONLY)
-      try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found.add(folder)
-      finally:
-        os.close(number)
-  return found

@@ -17,6 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 454, 12, 232  # sides of the frame
 _BELOW = 84  # height under the frame of `reliability`
 _MOST_POINTS = 400
 _MOST_DOTS = 60
+_SHORT = 15  # points that are too few for a line to show them
 _FEW = 10  # answers in a bin
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -191,8 +192,11 @@ def _curve(
   parts = [Shape("path", {**style, "d": f"M{path}"}, line.name)]
   dots = [*zip(points, places, strict=True)]
   # Dots carry the values one can point at; with many points the last one does.
+  # The marks of training are there to be pointed at, and seen where they are
+  # few: of one point there is no line at all.
+  short = " short" * (len(dots) <= _SHORT)
   for (x, value), (cx, cy) in dots[-1:] if len(dots) > _MOST_DOTS else dots:
-    place = {"class": f"dot {line.style}", "cx": cx, "cy": cy, "r": 3}
+    place = {"class": f"dot {line.style}{short}", "cx": cx, "cy": cy, "r": 3}
     title = f"{line.name}: {form(value)} at {at(x)}"
     parts.append(Shape("circle", place, title))
   return parts

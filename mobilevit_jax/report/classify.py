@@ -75,6 +75,11 @@ class Predictions:
     # Right answers are the diagonal; Wilson's interval holds for few images
     # too.
     low, high = statistics.wilson(int(np.trace(self.counts)), len(self.ids))
+    support = self.counts.sum(axis=1)
+    # Always saying the commonest class gives so much; a worse run may be luck.
+    self._commonest = self.names[int(support.argmax())]
+    self._guess = support.max() / len(self.ids)
+    self._guessed = low <= self._guess
     self._interval = f"{low:.1%} to {high:.1%}"
     self._top1 = f"{np.trace(self.counts) / len(self.ids):.1%}"
     self._calibrated = statistics.calibration(self.probabilities, self.labels)
@@ -86,13 +91,21 @@ class Predictions:
     left_out = f" ({broken} broken ones were left out)" if broken else ""
     return self._top1, (
       f"of {total:,} images in {present} classes{left_out} are classified "
-      f"right (95% interval {self._interval})"
+      f"right (95% interval {self._interval}{self._verdict()})"
+    )
+
+  def _verdict(self) -> str:
+    if not self._guessed:
+      return ""
+    return (
+      f"; no better than guessing: always saying {self._commonest} gives "
+      f"{self._guess:.1%}"
     )
 
   def cards(self) -> list[tuple[str, str, str]]:
     """Numbers to show: what it is, the number, a remark."""
     total, support = len(self.ids), self.counts.sum(axis=1)
-    present, commonest = support > 0, int(support.argmax())
+    present = support > 0
     # Balanced accuracy: absent classes have no recall.
     recall = self.scores[1, present].mean()
     cards = [
@@ -102,8 +115,8 @@ class Predictions:
       ("mean of classes", f"{recall:.1%}", "each counted alike"),
       (
         "guessing",
-        f"{support[commonest] / total:.1%}",
-        f"always {self.names[commonest]}",
+        f"{self._guess:.1%}",
+        f"always {self._commonest}",
       ),
       ("calibration error", f"{self._calibrated.ece:.3f}", "0 is perfect"),
       ("evaluated", f"{total:,}", f"images of {present.sum()} classes"),
@@ -187,6 +200,8 @@ class Predictions:
     verdict = "too sure" if sure > right else "not sure enough"
     if abs(sure - right) < 0.005:
       verdict = "about as sure as it should be"
+    if self._guessed:
+      verdict = "no better than guessing, however sure"
     return {
       "sure": sure,
       "right": right,

@@ -95,21 +95,36 @@ class Predictions:
     """The page's first sentence, but for its end: the number, and the rest."""
     broken = len(self.source) - len(self.ids)
     left_out = f" ({broken} broken ones were left out)" if broken else ""
+    commonest, guess = self._guess()
+    verdict = ""
+    if self._miou <= guess:
+      verdict = (
+        f" (no better than guessing: always saying {commonest} gives "
+        f"{guess:.1%})"
+      )
     return f"{self._miou:.1%}", (
       f"mean IoU over {len(self._known)} classes in {len(self.ids):,} images"
-      f"{left_out}, at their original sizes"
+      f"{left_out}, at their original sizes{verdict}"
+    )
+
+  def _guess(self) -> tuple[str, float]:
+    """The commonest class, and the mean IoU of all pixels being of it.
+
+    Its IoU is its share of the pixels then, and the others' are 0: the mean
+    divides by the number of classes.
+    """
+    pixels = self.counts.sum(axis=1)
+    share = pixels.max() / max(int(pixels.sum()), 1)
+    return self.names[int(pixels.argmax())], float(
+      share / max(np.count_nonzero(pixels), 1)
     )
 
   def cards(self) -> list[tuple[str, str, str]]:
     """Numbers to show: what it is, the number, a remark."""
     total = max(int(self.counts.sum()), 1)
     pixels = self.counts.sum(axis=1)
-    commonest = int(pixels.argmax())
     recall = np.diag(self.counts)[pixels > 0] / pixels[pixels > 0]
-    # All pixels of one class: its IoU is its share, the others' are 0.
-    # IoU of the commonest class is its share of pixels, when all are said to be
-    # it; the mean over classes divides by their number.
-    guess = pixels[commonest] / total / max(np.count_nonzero(pixels), 1)
+    commonest, guess = self._guess()
     cards = [
       ("mean IoU", f"{self._miou:.1%}", "each class counted alike"),
       ("right pixels", f"{np.trace(self.counts) / total:.1%}", "of all pixels"),
@@ -118,7 +133,7 @@ class Predictions:
         f"{recall.mean() if recall.size else 0:.1%}",
         "right pixels of a class",
       ),
-      ("guessing", f"{guess:.1%}", f"always {self.names[commonest]}"),
+      ("guessing", f"{guess:.1%}", f"always {commonest}"),
     ]
     if self._known:
       worst = min(self._known, key=lambda label: self._iou[label])

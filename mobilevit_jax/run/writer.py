@@ -20,6 +20,7 @@ from etils import epath
 from tensorboardX import event_file_writer
 
 from mobilevit_jax import files
+from mobilevit_jax.run.tracker import Tracker
 
 # Made when they are imported, so type checkers can't know what is in them.
 _event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -87,6 +88,7 @@ class Writer:
     workdir: the run's folder; events go to its `tensorboard`.
     enabled: False on all processes but the first: nothing is written.
     say: takes a line on a file of the run that is damaged.
+    open_tracker: of `tracker.opener`: what gets the scalars too.
   """
 
   def __init__(
@@ -95,8 +97,11 @@ class Writer:
     *,
     enabled: bool = True,
     say: Callable[[str], None] = print,
+    open_tracker: Callable[[float], Tracker] | None = None,
   ):
     self._enabled, self._say = enabled, say
+    self._open_tracker = open_tracker
+    self._tracker: Tracker | None = None
     if not enabled:
       return
     self._jsonl = epath.Path(workdir) / "metrics.jsonl"
@@ -146,6 +151,8 @@ class Writer:
     record = {"time": now, "step": step, "command": command}
     starts.append((json.dumps(record), now))
     files.write_text(path, "".join(f"{line}\n" for line, _ in starts))
+    if self._open_tracker is not None:
+      self._tracker = self._open_tracker(starts[0][1])
     return starts[0][1]
 
   def _note_damage(self, path: epath.Path, count: int) -> None:
@@ -171,15 +178,17 @@ class Writer:
     }
     record = {"step": step, "kind": kind, **values}
     files.append_text(self._jsonl, json.dumps(record, allow_nan=False) + "\n")
-    if self._events is not None:
-      self._events.write(
-        step, {f"{kind}/{name}": value for name, value in scalars.items()}
-      )
+    tagged = {f"{kind}/{name}": value for name, value in scalars.items()}
+    for place in (self._events, self._tracker):
+      if place is not None:
+        place.write(step, tagged)
 
   def close(self) -> None:
     """Completes the event file."""
-    if self._enabled and self._events is not None:
-      self._events.close()
+    if self._enabled:
+      for place in (self._events, self._tracker):
+        if place is not None:
+          place.close()
 
 
 def _step(line: str) -> tuple[int, bool] | None:

@@ -122,6 +122,16 @@ def _timm(
   }
 
 
+def _is_unreached(error: BaseException | None) -> bool:
+  """Whether the system said that there is no way to a server."""
+  while error is not None:
+    # An answer of the server's is an OSError to huggingface_hub too.
+    if isinstance(error, OSError) and not hasattr(error, "response"):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
 def push(folder: pathlib.Path, repo: str) -> str:
   """Uploads the folder, and returns the address of the commit.
 
@@ -147,5 +157,10 @@ def push(folder: pathlib.Path, repo: str) -> str:
   except Exception as error:
     # The first line: the rest is a request's id and advice on the web.
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise ValueError(f"--push={repo}: {first}") from error
+    if _is_unreached(error):
+      first = f"{api.endpoint} can't be reached ({first})"
+    raise ValueError(
+      f"--push={repo}: {first}; {folder} is written, and `hf upload {repo} "
+      f"{folder} --private` sends it later"
+    ) from error
   return str(getattr(made, "commit_url", made))

@@ -329,3 +329,62 @@ def test_the_camera_and_wrong_files(write, tmp_path, serve, photographs):
   page.until("document.getElementById('status').textContent[0] === 'L'")
   page.until("document.getElementById('status').className === 'bad'")
   assert "LiteRT.js is not in this folder" in _text(page, "status")
+
+
+@pytest.fixture(scope="module")
+def browser_with_webgpu():
+  """Its WebGPU is computed on the processor; for ONNX that takes minutes."""
+  with chromium.start(
+    BROWSER,
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+    "--use-vulkan=swiftshader",
+  ) as found:
+    yield found
+
+
+_CHOOSE_WEBGPU = """(async () => {
+  const radio = document.querySelector("[value=webgpu]");
+  radio.disabled = false;
+  radio.checked = true;
+  await radio.onchange();
+  return document.querySelector("[name=device]:checked").value;
+})()"""
+
+
+def test_litert_has_the_same_answers_on_webgpu(
+  write, tmp_path, browser_with_webgpu, photographs
+):
+  place = tmp_path / "folder"
+  place.mkdir()
+  folder.write(
+    str(write(tmp_path / "net.tflite")),
+    place,
+    images=sorted(photographs.glob("*.png")),
+  )
+  served = Served(place, browser_with_webgpu)
+  page = served.page()
+  assert _text(page, "facts").endswith("on WebAssembly")
+  assert page.run(_CHOOSE_WEBGPU) == "webgpu"
+  assert _text(page, "facts").endswith("on WebGPU")
+  page.run("document.getElementById('check').onclick()")
+  assert _text(page, "status").startswith("8 of 8 samples have the exporter's")
+  served.close()
+
+
+def test_without_webgpu_the_page_says_so_and_goes_on(
+  write, tmp_path, serve, photographs
+):
+  page = serve(write(tmp_path / "net.tflite"), images=[photographs]).page()
+  label = page.run(
+    "document.querySelector('[value=webgpu]').parentElement.textContent"
+  )
+  assert "not in this browser" in label
+  # An adapter that was there, and is not when a file is loaded.
+  assert page.run(_CHOOSE_WEBGPU) == "wasm"
+  status = _text(page, "status")
+  assert status.startswith("WebGPU doesn't run this file, WebAssembly does: ")
+  assert _text(page, "facts").endswith("on WebAssembly")
+  page.run("document.getElementById('check').onclick()")
+  assert _text(page, "status").startswith("8 of 8 samples have the exporter's")

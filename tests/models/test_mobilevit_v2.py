@@ -9,6 +9,7 @@ from mobilevit_jax import models
 from mobilevit_jax import steps
 from mobilevit_jax.models import layers
 from mobilevit_jax.models import mobilevit_v2
+from tests import separable
 
 # The spec of the published nets: parameters of width 0.5 and so on.
 PUBLISHED = {
@@ -123,55 +124,6 @@ def test_even_size_is_an_aligned_bilinear_resize(size):
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def _block_in_numpy(block, x):
-  """The block of `[b, h, w, c]`, from the paper and mobilevit_v2.md alone."""
-
-  def conv(module, x):
-    y = x @ np.asarray(module.kernel[0, 0], np.float64)
-    return y + np.asarray(module.bias[...]) if module.use_bias else y
-
-  def batch_norm(norm, x):
-    mean, var = np.asarray(norm.mean[...]), np.asarray(norm.var[...])
-    y = (x - mean) / np.sqrt(var + 1e-5)
-    return y * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
-
-  def group_norm(norm, x):
-    y = x - x.mean((1, 2, 3), keepdims=True)
-    y /= np.sqrt(np.square(y).mean((1, 2, 3), keepdims=True) + 1e-5)
-    return y * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
-
-  def silu(x):
-    return x / (1 + np.exp(-x))
-
-  _, h, w, _ = x.shape
-  taps = np.asarray(block.local_rep.conv.kernel[...])
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  y = sum(
-    padded[:, i : i + h, j : j + w] * taps[i, j, 0]
-    for i in range(3)
-    for j in range(3)
-  )
-  z = conv(block.expand, silu(batch_norm(block.local_rep.norm, y)))
-  for layer in block.global_rep:
-    qkv = conv(layer.attention.qkv, group_norm(layer.attention_norm, z))
-    d = z.shape[-1]
-    y = np.zeros_like(z)
-    for i in range(2):
-      for j in range(2):  # each of the four places by itself
-        part = qkv[:, i::2, j::2]
-        scores = np.exp(part[..., :1])
-        scores /= scores.sum((1, 2), keepdims=True)
-        keys, values = part[..., 1 : 1 + d], part[..., 1 + d :]
-        context = (scores * keys).sum((1, 2), keepdims=True)
-        y[:, i::2, j::2] = np.maximum(values, 0) * context
-    z = z + conv(layer.attention.out, y)
-    y = silu(conv(layer.ffn_in, group_norm(layer.ffn_norm, z)))
-    z = z + conv(layer.ffn_out, y)
-  return batch_norm(
-    block.project.norm, conv(block.project.conv, group_norm(block.norm, z))
-  )
-
-
 def test_block_is_the_papers():
   block = nnx.eval_shape(
     lambda: mobilevit_v2.MobileViTv2Block(8, 6, depth=2, dropout=0.0)
@@ -179,7 +131,7 @@ def test_block_is_the_papers():
   block = random_weights.randomize(block)
   x = np.random.default_rng(1).normal(size=(2, 6, 4, 8))
   found = block(jnp.asarray(x, jnp.float32))
-  expected = _block_in_numpy(block, x)
+  expected, _ = separable.block(block, x)
   assert np.abs(expected).max() > 0.5
   np.testing.assert_allclose(found, expected, atol=2e-5)
 

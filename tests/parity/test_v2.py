@@ -19,6 +19,8 @@ pytestmark = pytest.mark.parity
 
 TOLERANCE = 1e-5
 ALIGNED = (128, 192)  # multiples of 64: no odd map in any stage
+# The last map has one patch of each place: little is averaged away.
+SMALL = (64, 64)
 # Odd maps in one block, in two, and on both axes.
 ODD = (96, 96), (161, 97)
 
@@ -50,11 +52,36 @@ def nets(request, tmp_path_factory):
         hf.eval()(tensor).logits.numpy(),  # RGB, for what Apple trained on it
       )
 
-  return request.param, run
+  def exact(pixels):
+    """What timm's net answers in float64."""
+    tensor = torch.from_numpy(np.moveaxis(pixels, -1, 1).copy())
+    with torch.no_grad():
+      logits = theirs.double()(tensor.double()).numpy()
+    theirs.float()
+    return logits
+
+  return request.param, run, exact
+
+
+@pytest.mark.parametrize("nets", ["mobilevitv2_100"], indirect=True)
+def test_small_images_differ_by_the_rounding_of_both(nets, images, record):
+  # Of these, the logits differ by 1.2e-5 from timm's. Both are as far from
+  # float64, 0.82e-5 and 0.88e-5, on different sides: it is nobody's mistake. Of
+  # the other widths, measured once, none is further from timm's than 0.92e-5.
+  name, run, in_float64 = nets
+  (ours, of_timm, _), exact = run(images(*SMALL)), in_float64(images(*SMALL))
+  errors = [np.abs(found - exact).max() for found in (ours, of_timm)]
+  record(f"{name} at 64 px, timm: logits, absolute", abs(ours - of_timm).max())
+  record(f"{name} at 64 px, float64: logits, absolute", errors[0])
+  record(f"{name} at 64 px, timm and float64: logits, absolute", errors[1])
+  assert errors[0] <= 2 * errors[1]
+  # In the mean over all logits, which no single one decides.
+  ours, of_timm = (np.square(x - exact).mean() ** 0.5 for x in (ours, of_timm))
+  assert ours <= 1.5 * of_timm
 
 
 def test_logits(nets, images, record):
-  name, run = nets
+  name, run, _ = nets
   for size in (ALIGNED, *ODD):
     ours, of_timm, of_hf = run(images(*size))
     assert 0.1 < ours.std() < 50

@@ -113,6 +113,18 @@ def test_shares_are_drawn_in_a_frame_from_0_to_1():
   assert charts.share_chart("AP", empty, x_name="recall") is None
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 100])
+def test_few_points_are_seen_as_dots(count):
+  points = [(step, 1e-3) for step in range(count)]
+  figure = charts.line_chart(
+    "rate", [charts.Series("training", "train", points)], form=str
+  )
+  dots = [shape for shape in figure.shapes if shape.element == "circle"]
+  kinds = {shape.attributes["class"] for shape in dots}
+  assert kinds == {"dot train short" if count < 16 else "dot train"}
+  assert len(dots) == (count if count <= 60 else 1)
+
+
 def test_nothing_to_draw_is_no_chart():
   series = [charts.Series("EMA", "ema", [])]
   assert charts.line_chart("Loss", series, form=str) is None

@@ -98,6 +98,21 @@ def test_cards_and_lead_count_what_was_classified_right():
   )
 
 
+@pytest.mark.parametrize("right", [0.14, 0.2, 0.5])
+def test_what_is_no_better_than_guessing_is_called_so(right):
+  labels = np.arange(200) % 5  # always saying one gives 20.0%
+  logits = (
+    np.eye(5)[(labels + (np.arange(200) >= round(200 * right))) % 5] * 0.01
+  )
+  found = _predictions(logits, labels, 5)
+  verdict = "; no better than guessing: always saying kind 0 gives 20.0%)"
+  guessed = right < 0.5
+  assert found.lead()[0] == f"{right:.1%}"
+  assert found.lead()[1].endswith(verdict) == guessed
+  calibration = _sections(found)["Calibration"]
+  assert ("no better than guessing, however sure" in calibration) == guessed
+
+
 def test_few_classes_have_no_top_5():
   found = _predictions(*_guesses(5, k=5), 5)
   assert "top-5" not in [name for name, *_ in found.cards()]

@@ -79,6 +79,23 @@ def test_page_and_meter_agree(seed):
   assert cards["right pixels"] == f"{expected['pixel_accuracy']:.1%}"
 
 
+def test_one_class_everywhere_is_no_better_than_guessing():
+  masks, said = _drawn(0)
+  assert "guessing" not in _predictions(masks, said)[0].lead()[1]
+  share = (
+    np.bincount(masks[masks != task.IGNORED]).max()
+    / (masks != task.IGNORED).sum()
+  )
+  commonest = int(np.bincount(masks[masks != task.IGNORED]).argmax())
+  found, _ = _predictions(masks, np.full_like(said, commonest))
+  number, text = found.lead()
+  assert number == f"{share / 3:.1%}"
+  assert text.endswith(
+    f" (no better than guessing: always saying {NAMES[commonest]} gives "
+    f"{number})"
+  )
+
+
 def test_precision_and_recall_are_those_of_a_plain_count():
   masks, said = _drawn(3)
   found, _ = _predictions(masks, said)

@@ -3,10 +3,15 @@
 That timm and transformers load it is shown in tests/parity/test_files.py.
 """
 
+import base64
+from http import server
 import json
 import sys
+import threading
 import types
+from typing import Any
 
+from huggingface_hub import constants
 import pytest
 
 from configs import digits
@@ -98,9 +103,97 @@ def test_nothing_is_uploaded_without_being_asked(
   assert _write(weights, tmp_path / "b", "--push=me/net") == 0
   assert calls[0] == ("me/net", {"private": True, "exist_ok": True})
   assert capsys.readouterr().out.endswith("https://hub/commit\n")
-  for repo, why in (("me/fail", "401 Unauthorized\n"), ("x", "owner/name")):
+  for repo, why in (("me/fail", "401 Unauthorized; "), ("x", "owner/name")):
     assert _write(weights, tmp_path / repo.replace("/", "_"), f"--push={repo}")
     assert why in capsys.readouterr().err
+
+
+class _Hub(server.BaseHTTPRequestHandler):
+  """A stand-in for the Hub: it answers what huggingface_hub asks."""
+
+  def do_POST(self):
+    body = self.rfile.read(int(self.headers["Content-Length"]))
+    asked = self.server.asked
+    asked.append((self.path, self.headers["Authorization"], body))
+    here = f"http://{self.headers['Host']}/me/net"
+    answer, status = {}, 200
+    if self.server.status != 200:
+      answer, status = {"error": "no"}, self.server.status
+    elif self.path == "/api/repos/create":
+      answer = {"url": here}
+    elif "/preupload/" in self.path:
+      answer["files"] = [
+        {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+        for file in json.loads(body)["files"]
+      ]
+    elif "/commit/" in self.path:
+      answer = {"commitUrl": f"{here}/commit/1", "commitOid": "1"}
+    text = json.dumps(answer).encode()
+    self.send_response(status)
+    self.send_header("Content-Type", "application/json")
+    self.send_header("Content-Length", str(len(text)))
+    self.end_headers()
+    self.wfile.write(text)
+
+  def log_message(self, *args):
+    pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+  """The server; `asked` are its requests, and `status` what it answers with."""
+  web: Any = server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+  web.asked, web.status = [], 200
+  threading.Thread(target=web.serve_forever, daemon=True).start()
+  address = f"http://127.0.0.1:{web.server_address[1]}"
+  monkeypatch.setattr(constants, "ENDPOINT", address)
+  monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+  monkeypatch.setenv("HF_TOKEN", "hf_test")
+  yield web
+  web.shutdown()
+  web.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_folder_arrives_whole(hub, weights, tmp_path, capsys):
+  """By the real huggingface_hub, up to the Hub's own door."""
+  folder = tmp_path / "hub"
+  assert _write(weights, folder, "--push=me/net") == 0
+  assert capsys.readouterr().out.endswith("/me/net/commit/1\n")
+  assert {token for _, token, _ in hub.asked} <= {"Bearer hf_test", None}
+  made = json.loads(hub.asked[0][2])
+  assert (made["organization"], made["name"]) == ("me", "net")
+  assert made.get("visibility", made.get("private")) in ("private", True)
+  (lines,) = (b.splitlines() for path, _, b in hub.asked if "/commit/" in path)
+  sent = {}
+  for line in map(json.loads, lines):
+    if line["key"] == "file":
+      content = base64.b64decode(line["value"]["content"])
+      sent[line["value"]["path"]] = content
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  assert len(files) > 4
+  assert sent == {
+    path.relative_to(folder).as_posix(): path.read_bytes() for path in files
+  }
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_push_that_fails_is_one_line_and_keeps_the_folder(
+  hub, weights, tmp_path, capsys, monkeypatch
+):
+  hub.status = 403
+  assert _write(weights, tmp_path / "refused", "--push=me/net") == 1
+  error = capsys.readouterr().err
+  assert error.startswith("weights: --push=me/net: ") and error.count("\n") == 1
+  assert "403 Forbidden" in error and "reached" not in error
+  # Nobody listens: as without a network.
+  monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+  assert _write(weights, tmp_path / "offline", "--push=me/net") == 1
+  error = capsys.readouterr().err
+  assert error.startswith("weights: --push=me/net: ") and error.count("\n") == 1
+  assert "http://127.0.0.1:9 can't be reached" in error
+  for name in ("refused", "offline"):
+    assert (tmp_path / name / "config.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -232,12 +232,31 @@ function facts({ document: about, format, device, partly }) {
   return "Ready.";
 }
 
+// On the device that was asked for; WebAssembly, and why, where WebGPU fails.
+async function loadOn(file, device) {
+  if (device === "wasm") return [await load(file, device), ""];
+  let made = null;
+  try {
+    made = await load(file, device);
+    // Some files load, and fail in their first run.
+    const black = new Uint8ClampedArray(3 * 64 * 64);
+    await made.look({ data: black, width: 64, height: 64 });
+    return [made, ""];
+  } catch (error) {
+    made?.close();
+    const other = await load(file, "wasm");
+    document.querySelector("[value=wasm]").checked = true;
+    const why = error.message.split("\n")[0].slice(0, 200);
+    return [other, `WebGPU doesn't run this file, WebAssembly does: ${why}`];
+  }
+}
+
 async function open(file, device) {
   stopCamera();
   say(
     `Loading the file into its engine (${(file.length / 1e6).toFixed(1)} MB).`,
   );
-  const loaded = await load(file, device);
+  const [loaded, failed] = await loadOn(file, device);
   net?.close();
   [net, bytes, times] = [loaded, file, []];
   const headings = {
@@ -245,7 +264,7 @@ async function open(file, device) {
     segment: "Classes of the pixels",
   };
   get("heading").textContent = headings[net.document.task] ?? "Objects";
-  const line = facts(net);
+  const line = failed || facts(net);
   if (shown) await show(shown.picture);
   else if (folder.samples.length) await showSample(folder.samples[0]);
   say(line);
