@@ -21,7 +21,9 @@ from mobilevit_jax import __version__
 from mobilevit_jax import files
 
 # Its fields are attributes, whose types no checker knows.
-Config = ml_collections.ConfigDict
+# A `ml_collections.ConfigDict`. Not said to the type checker, which would take
+# every section for what a field may be and refuse `config.optim.name`.
+Config = Any
 Record = dict[str, Any]  # a configuration as JSON has it
 
 CONFIG_FILE = "config.json"
