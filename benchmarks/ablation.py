@@ -104,6 +104,7 @@ class _Everything(_Asymmetric):
     return super().op(code, inputs, shape, name, options, **fields)
 
   def serialize(self, outputs, metadata):
+    # Results stay float32, so that all steps answer with the same.
     outputs = {
       name: self._convert(ref, None) if ref.grid else ref
       for name, ref in outputs.items()
@@ -127,7 +128,9 @@ def _local(name: str) -> bool:
 def files(model: str, size: int) -> dict[str, bytes]:
   """The steps' names and their LiteRT files."""
   options = contract.Options("int8", size=size)
+  # Random weights take as long as trained ones.
   net = litert.net(nets.random(model), options)
+  # Ranges of noise: only time is measured here, not answers.
   rng = np.random.default_rng(0)
   images = rng.random((_CALIBRATION, size, size, 3), np.float32)
   ranges = quantise.calibrate(net, images)

@@ -97,7 +97,7 @@ def medians(
 
 
 def ratios(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-  """Our pipeline's images per CPU-second, by those of what it is held against.
+  """Our pipeline's images per CPU-second, divided by those of the others.
 
   Args:
     results: see `medians`; of "mobilevit_jax", of "decode" and

@@ -161,7 +161,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], None]:
     "files over 500 lines": [m for m in named if counts[m]["lines"] > 500],
     "files under 30 lines": [m for m in named if counts[m]["lines"] < 30],
     "modules on a circle": [m for m in graph if m in reach(m, graph)],
-    "arrows that the table has not": forbidden(graph, table_of(root)),
+    "arrows that the table lacks": forbidden(graph, table_of(root)),
   }
   for what, pattern in _ONCE.items():
     found[what] = [line for line in code if re.match(pattern, line)]

@@ -57,8 +57,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
   """Measures; returns a table and its numbers."""
   if not (args.config or args.synthetic):
     raise ValueError("give --config=FILE, --synthetic=N, or both")
-  # A child of this process parses no command line.
-  # Grain's workers read absl flags.
+  # Grain's workers read absl flags, and these are parsed by argparse.
   flags.FLAGS.mark_as_parsed()
   with tempfile.TemporaryDirectory() as folder:
     result = measure(_task(args, pathlib.Path(folder)), args.rounds)
@@ -68,6 +67,7 @@ def main(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
 def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
   transform = classify.ClassifyTransform()
   name, split, data_dir = "folder", "train", str(folder)
+  # The crop and flip of a configuration, or the paper's by default.
   if args.config:
     config = read_config(args.config, args.fields)
     data, how = config.data, config.transform
@@ -92,6 +92,7 @@ def _task(args: argparse.Namespace, folder: pathlib.Path) -> jax_input.Task:
 def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:
   """Runs all contestants in turn, and returns what the JSON says."""
   contestants = {
+    # Decoding alone is the floor: nobody trains on encoded images.
     "decode": lambda: {"decode": jax_input.decode(task)},
     "mobilevit_jax": lambda: {"mobilevit_jax": jax_input.whole(task)},
     "stages": lambda: _prefixed("mobilevit_jax", jax_input.stages(task)),
@@ -106,6 +107,7 @@ def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:
         "torchvision", torch_input.stages(task)
       ),
     }
+  # Bytes of each file once, however often a round reads it.
   sizes = [len(task.source[index].image) for index in {*task.ids}]
   measured: list[dict[str, clock.Rate]] = []
   order = list(contestants)
@@ -117,6 +119,7 @@ def measure(task: jax_input.Task, rounds: int) -> dict[str, Any]:
     if number:  # the first warms up
       measured.append({name: found[name] for name in sorted(found)})
     order.reverse()  # so that neither gains from being first
+  # Medians over the rounds: one that something else disturbed has no say.
   results = clock.medians(measured)
   packages = [*_PACKAGES, *(_TORCH if has_torch else ())]
   return {

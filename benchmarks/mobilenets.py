@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from mobilevit_jax.export import graph
 from mobilevit_jax.export.ops import Ops
 from mobilevit_jax.export.ops import Tensor
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.depthwise import DepthwiseConv
+from mobilevit_jax.models.depthwise import DepthwiseKind
 from mobilevit_jax.models.heads import classifier
 from mobilevit_jax.models.net import Net
 
@@ -71,7 +72,7 @@ class SqueezeExcite(nnx.Module):
 class Block(nnx.Module):
   """An inverted residual with any kernel and, if asked for, a gate."""
 
-  def __init__(self, in_channels: int, row: _Row, depthwise: dw.Kind):
+  def __init__(self, in_channels: int, row: _Row, depthwise: DepthwiseKind):
     kernel, hidden, out_channels, squeeze, activation, stride = row
     conv: dict[str, Any] = {"kernel_size": 1, "kind": depthwise}
     self.expansion = hidden / in_channels
@@ -79,7 +80,7 @@ class Block(nnx.Module):
       self.expand = layers.ConvNormAct(
         in_channels, hidden, activation=activation, **conv
       )
-    self.depthwise = dw.DepthwiseConv(
+    self.depthwise = DepthwiseConv(
       hidden, kernel_size=kernel, stride=stride, kind=depthwise
     )
     self.norm = layers.BatchNorm(hidden)
@@ -109,7 +110,7 @@ class Backbone(nnx.Module):
     width: int,
     rows: Sequence[_Row],
     activation: layers.Activation,
-    depthwise: dw.Kind,
+    depthwise: DepthwiseKind,
   ):
     self.stem = layers.ConvNormAct(3, width, stride=2, activation=activation)
     stages: list[list[Block]] = [[]]
@@ -156,7 +157,7 @@ class Head(classifier.Classifier):
     expanded: int,
     hidden: int | None,
     activation: layers.Activation,
-    depthwise: dw.Kind,
+    depthwise: DepthwiseKind,
   ):
     self.expand = layers.ConvNormAct(
       channels, expanded, kernel_size=1, activation=activation, kind=depthwise
@@ -168,7 +169,7 @@ class Head(classifier.Classifier):
       self.classifier = layers.Linear(expanded, self.num_classes)
 
 
-def mobilenet_v2(*, depthwise: dw.Kind = "auto") -> Net:
+def mobilenet_v2(*, depthwise: DepthwiseKind = "auto") -> Net:
   """MobileNetV2 for 1000 classes."""
   width, rows = 32, []
   # Only a row's first block has its stride.
@@ -180,7 +181,7 @@ def mobilenet_v2(*, depthwise: dw.Kind = "auto") -> Net:
   return Net(backbone, Head(width, 1280, None, "relu6", depthwise))
 
 
-def mobilenet_v3(*, depthwise: dw.Kind = "auto") -> Net:
+def mobilenet_v3(*, depthwise: DepthwiseKind = "auto") -> Net:
   """MobileNetV3-Large for 1000 classes."""
   backbone = Backbone(16, _V3, "hard_swish", depthwise)
   return Net(backbone, Head(160, 960, 1280, "hard_swish", depthwise))

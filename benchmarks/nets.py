@@ -9,7 +9,7 @@ from flax import nnx
 from benchmarks import mobilenets
 from benchmarks import random_weights
 from mobilevit_jax import models
-from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ NETS: dict[str, Row] = {
 CLASSIFIERS = [name for name, row in NETS.items() if row.output == "logits"]
 
 
-def abstract(name: str, depthwise: dw.Kind = "conv") -> models.Net:
+def abstract(name: str, depthwise: DepthwiseKind = "conv") -> models.Net:
   """The net without weights."""
   return nnx.eval_shape(lambda: NETS[name].make(depthwise=depthwise))
 

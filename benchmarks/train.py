@@ -30,7 +30,7 @@ from benchmarks import jax_step
 from benchmarks import timing
 from mobilevit_jax import models
 from mobilevit_jax import summary
-from mobilevit_jax.models import depthwise as dw
+from mobilevit_jax.models.depthwise import DEPTHWISE_KINDS
 from mobilevit_jax.tasks import classify
 from mobilevit_jax.tasks import detect
 from mobilevit_jax.tasks.task import Task
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--size", type=int, default=256, help="pixels")
   add("--batch", type=int, default=32, help="global batch")
   add("--dtype", default="float32", choices=("float32", "bfloat16"))
-  add("--depthwise", default="auto", choices=dw.KINDS)
+  add("--depthwise", default="auto", choices=DEPTHWISE_KINDS)
   add("--bn_groups", type=int, default=1)
   add("--dropout", type=float, help="in the blocks; default: the variant's")
   add("--steps", type=int, default=3, help="in a round")

@@ -21,27 +21,25 @@ from mobilevit_jax.config import flags_parser
 from mobilevit_jax.config import UserError
 from mobilevit_jax.run import stop
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A name, or a file")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Its name, or file")
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder: checkpoints, metrics, configuration", required=True
+  "workdir", None, "Folder of the run's checkpoints and metrics", required=True
 )
 _MODE = flags.DEFINE_enum(
   "mode", "train", ["train", "eval"], "train, or only evaluate the workdir"
 )
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "HOST:PORT of process 0, where it can't be found out"
+  "coordinator", None, "HOST:PORT of process 0, where JAX does not find it"
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With coordinator")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With coordinator")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the whole run")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one, from 0")
 
 
 @stop.in_one_line("main", "what the run saved is whole; start again to go on")
 def _run(unused_argv: list[str]) -> int:
   """Runs the mode; returns the process's exit code."""
-  # absl logs at INFO from a dozen libraries; what a run says is printed.
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  # What is compiled is kept from run to run, since a step takes XLA 20 s.
   cache = pathlib.Path("~/.cache/mobilevit_jax").expanduser()
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 
@@ -62,7 +60,6 @@ def _run(unused_argv: list[str]) -> int:
     if _CONFIG.value.report:
       report.after_training(_WORKDIR.value)
   except (UserError, OSError) as error:
-    # Other processes may be waiting for this one.
     print(f"error: {error}", file=sys.stderr)
     return distributed.leave(1)
   return 0

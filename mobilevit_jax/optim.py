@@ -55,6 +55,8 @@ def warmup_cosine(
       raise ValueError(f"{name}={rate} must be a finite number from 0 up")
   if cosine_unit not in ("epoch", "step"):
     raise ValueError(f"cosine_unit={cosine_unit!r} must be 'epoch' or 'step'")
+  # Epochs differ in steps where batches do (the sampler of several sizes), so
+  # they are told by where they start.
   starts = np.asarray(epoch_starts, np.int32)
 
   def schedule(step: ArrayLike) -> jax.Array:
@@ -152,6 +154,7 @@ def make(
   """The optimiser of a name in `OPTIMIZERS`; others' own fields are ignored."""
   if name not in OPTIMIZERS:
     raise ValueError(f"name={name!r} must be one of {', '.join(OPTIMIZERS)}")
+  # A section has the fields of all optimisers; each takes its own.
   for other, (_, own) in OPTIMIZERS.items():
     if other != name:
       fields = {key: fields[key] for key in fields if key not in own}
@@ -185,6 +188,7 @@ def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
 
   def clip(updates: Any, params: Any) -> Any:
     del params
+    # Over all parameters at once, as torch does, and not leaf by leaf.
     norm = optax.tree.norm(updates)
     return optax.tree.scale(jnp.minimum(1.0, most / (norm + 1e-6)), updates)
 
@@ -206,6 +210,7 @@ def scale_rate(rate: float, *, batch: int, reference: int | None) -> float:
     return rate
   if reference < 1:
     raise ValueError(f"lr_batch={reference} must be an integer from 1, or None")
+  # The linear rule (Goyal et al. 2017, arXiv 1706.02677) is SGD's.
   return rate * (batch / reference) ** 0.5
 
 
@@ -232,6 +237,8 @@ def layer_rates(
     raise ValueError(f"layer_decay={layer_decay} must be above 0, at most 1")
   if not 0 < head_rate < float("inf"):
     raise ValueError(f"head_rate={head_rate} must be a number above 0")
+  # Layer-wise decay as in BEiT (arXiv 2106.08254): parts near the image have
+  # learnt what is general, and move less.
   last = len(layers) - 1
   rates = {}
   for index, name in enumerate(layers):
@@ -255,6 +262,7 @@ def scale_updates(rates: Mapping[str, float]) -> optax.GradientTransformation:
   def scale(updates: Any, params: Any) -> Any:
     # Weight decay is part of the update by now, so frozen parts don't decay.
     del params
+    # The path of a part has two names, `backbone/stage3` or `head/classifier`.
     net = {
       owner: {
         name: optax.tree.scale(rates[f"{owner}/{name}"], part)
@@ -282,6 +290,9 @@ def ema_momentum(
   if not warmup:
     return jnp.asarray(momentum, jnp.result_type(float))
   real = jnp.asarray(step).astype(jnp.result_type(float))
+  # TensorFlow's ExponentialMovingAverage(num_updates=n) keeps
+  # (1 + n) / (10 + n) and takes 9 / (10 + n) of the new weights; here it is 10,
+  # so that nothing of the first weights stays.
   return jnp.maximum(momentum, 10 / (10 + real))
 
 

@@ -146,6 +146,8 @@ class Predictor:
     """
     # Broken images become padding, and are told by name.
     source = files.FileSource(paths, self.class_names)
+    # The run's own evaluation, with these files for its source: what a net sees
+    # is then the same to the bit.
     setup = experiment.Evaluation(
       task=self.task,
       transform=self._transform,
@@ -159,6 +161,8 @@ class Predictor:
     evaluator = evaluate.Evaluator(setup)
     params, stats = setup.layout.replicate(steps.split(self._model)[1:])
     batches = evaluator.rows({"net": (params, stats)})
+    # --- `rows` has a place for each planned image, `outputs` a row for each
+    # that could be read.
     for planned, (rows, outputs) in zip(evaluator.plan, batches, strict=True):
       found = 0  # the outputs are those of the images that could be read
       for place, index in enumerate(planned.ids.tolist()):
@@ -177,6 +181,7 @@ class Predictor:
 def _why(setup: experiment.Evaluation, index: int) -> str:
   """What is wrong with an image that was left out."""
   try:
+    # Done again, for its error: workers only say that an image is broken.
     setup.transform.evaluate(
       setup.transform.decode(setup.source[index]), setup.size
     )
@@ -195,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures.append(message)
     print(f"predict: {message}", file=sys.stderr)
 
+  # A file's name may hold what a terminal would obey.
   def report_image(message: str) -> None:
     report(writer.printable(message))
 
@@ -222,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       _show(prediction, predictor, args, report_image)
       if args.coco is not None:
         task: Any = predictor.task  # not every one has these results
+        # COCO's images are named by their ids: 000000000139.jpg is 139.
         results += task.coco_results(
           pathlib.PurePath(prediction.name).stem,
           prediction.outputs,

@@ -90,6 +90,7 @@ def real(
   def fits(value: Any) -> bool:
     if not _is_number(value) or not low <= value <= high:
       return False
+    # The ends themselves, where they are left out.
     return not (above and value == low) and not (below and value == high)
 
   return Rule(text, fits)
@@ -135,8 +136,8 @@ def several(rule: Rule) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-  # The rule's words stay, so that a slip is still recognised.
   """None, or what a rule allows."""
+  # The rule's words stay, so that a slip is still recognised.
   return dataclasses.replace(
     rule,
     allowed=f"{rule.allowed}, or None",
@@ -154,16 +155,19 @@ _SHARE = real(0, 1)
 
 # A field is checked where a configuration has it: tasks have their own.
 RULES: dict[str, Rule] = {
-  # JAX's keys take 32 bits: a longer seed would be another's without a word.
+  # JAX's keys take 32 bits: a longer seed would be cut silently.
   "seed": whole(0, 2**32 - 1),
   "log_every_steps": whole(1),
   "tracker": one_of(*TRACKERS),
   "report": SWITCH,
+  # --- The net. Names are asked for late: families are a table that others may
+  # add to.
   "model.name": any_of(
     lambda: (v for f in models.FAMILIES.values() for v in f.variants)
   ),
   "model.head": any_of(lambda: models.HEADS),
   "model.num_classes": optional(whole(1, 10**6)),
+  # Below 1: of nothing no gradient comes.
   "model.dropout": optional(real(0, 1, below=True)),
   "model.classifier_dropout": optional(real(0, 1, below=True)),
   "model.bn_groups": whole(1, 10**6),
@@ -180,6 +184,7 @@ RULES: dict[str, Rule] = {
   "weights.source": optional(TEXT),
   "weights.which": one_of(*source.WHICH),
   "weights.reset": one_of(*io.RESETS),
+  # --- The task: each has some of these fields.
   "task.name": TEXT,  # one of those that `check` is told
   "task.label_smoothing": real(0, 1, below=True),
   "task.mixup": real(0, 1e6),
@@ -197,6 +202,8 @@ RULES: dict[str, Rule] = {
   "task.per_class": whole(1, 10**6),
   "task.nms_iou": real(0, 1, above=True),
   "task.most": whole(1, 10**6),
+  # --- The images' way to the net. Shares and probabilities are from 0 to 1,
+  # angles in degrees.
   "transform.crop_scale": pair(real(0, 1, above=True)),
   "transform.crop_ratio": pair(real(0, 100, above=True)),
   "transform.flip": _SHARE,
@@ -221,6 +228,7 @@ RULES: dict[str, Rule] = {
   # Of 65,535 a side, which is the most that a JPEG can have.
   "transform.max_pixels": whole(1, 2**32),
   "transform.resize_size": optional(whole(1, 2 * presets.MAX_SIZE)),
+  # --- The data: what exists is found out when it is opened.
   "data.name": TEXT,
   "data.dir": optional(TEXT),
   "data.train_split": TEXT,
@@ -230,6 +238,7 @@ RULES: dict[str, Rule] = {
   "data.on_bad_image": one_of(*bad_images.POLICIES),
   "data.num_workers": whole(0, _PROCESSES),
   "data.prefetch_batches": whole(1, 1000),
+  # --- The batches. A size that stood twice would be drawn twice as often.
   "plan.sizes": several(_SIZE),
   "plan.base_size": _SIZE,
   # Eight times the paper's whole batch: of more, memory runs out.
@@ -239,6 +248,7 @@ RULES: dict[str, Rule] = {
   "plan.batch_multiple": whole(1, 2**16),
   "plan.num_epochs": optional(whole(1, 10**6)),
   "plan.num_steps": optional(whole(1)),
+  # --- The optimiser, whose rates become float32.
   "optim.name": one_of(*optim.OPTIMIZERS),
   "optim.momentum": real(0, 1, below=True),
   "optim.head_rate": real(0, 1e6, above=True),
@@ -260,6 +270,7 @@ RULES: dict[str, Rule] = {
   "optim.freeze": one_of("none", "backbone"),
   "optim.ema.momentum": real(0, 1, above=True),
   "optim.ema.warmup": SWITCH,
+  # --- When the run evaluates, stops and saves.
   "eval.size": _SIZE,
   "eval.batch": whole(1, 2**16),
   "eval.every_epochs": whole(1),

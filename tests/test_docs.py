@@ -19,8 +19,10 @@ from configs import imagenet
 from docs.generate import architecture
 from docs.generate import commands
 from docs.generate import configuration
+from docs.generate import files
 from docs.generate import heads
 from docs.generate import parts
+from docs.generate import peers
 from docs.generate import training
 from mobilevit_jax import models
 from mobilevit_jax.models import mobilevit
@@ -126,6 +128,33 @@ def test_figures_are_well_formed_and_always_the_same(name):
   training.plan.cache_clear()
   architecture.layers.cache_clear()
   assert parts.make(name) == figure
+
+
+def test_files_of_figures_are_what_the_code_draws():
+  for name, content in files.figures().items():
+    assert (DOCS / "assets" / name).read_text() == content, (
+      f"{name}: python -m docs.generate.files draws it again"
+    )
+
+
+@pytest.mark.parametrize(
+  ("heading", "draw"),
+  [
+    ("At a size", peers.accuracy_by_size),
+    ("On a phone", peers.accuracy_by_latency),
+  ],
+)
+def test_figure_has_a_point_for_each_row_of_its_table(heading, draw):
+  rows = peers.table(heading)
+  figure = draw()
+  assert figure.count("<circle") == len(rows) > 5
+  own = sum("MobileViT" in row["model"] for row in rows)
+  assert figure.count('class="fig-own"') == own > 0
+
+
+def test_missing_table_of_a_figure_is_named():
+  with pytest.raises(ValueError, match="no table under 'Nothing'"):
+    peers.table("Nothing")
 
 
 def test_figures_have_styles():

@@ -134,7 +134,7 @@ def _check(args: argparse.Namespace) -> int:
   if names[0] == names[1]:
     raise ValueError(
       f"--eval_split={names[1]} must differ from --train_split: accuracy on "
-      "images that were learnt by heart says nothing"
+      "images that were trained on does not measure anything"
     )
   splits = {
     name: sources.make_source(

@@ -64,6 +64,7 @@ def write(
   """
   engines.check()
   name, content, config = _content(source, size)
+  # --- The model, and the document that says how it wants its images.
   kind = _format_of(name)
   text = formats.FORMATS[kind].metadata(content)
   document = metadata.read(text, source)
@@ -76,6 +77,7 @@ def write(
     (into / "engines").symlink_to(engines.FOLDER)
   else:
     engines.copy(into / "engines", kind)
+  # --- Samples, each with what Python's engine answers: the page shows both.
   samples, found = [], _samples(images, config, document)
   look = answers(content, kind)
   for index, (sample, pixels) in enumerate(found):
@@ -92,6 +94,7 @@ def write(
         Image.fromarray(mask).save(into / place)
         entry["answer"]["mask"] = place
     samples.append(entry)
+  # --- What the page reads first.
   about = {
     "title": title or f"{document['model']} in this browser",
     "model": name,
@@ -133,6 +136,7 @@ def _content(
   output = _OUTPUTS.get(io.find_model(found).get("head", "classifier"))
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / "model.onnx"
+    # By the command itself, which verifies the file.
     command = [f"--weights={source}", "--format=onnx", f"--out={out}"]
     command += [f"--output={output}"] if output else []
     command += [f"--size={size}"] if size else []
@@ -160,11 +164,12 @@ def _samples(
         data["name"], data["eval_split"], data_dir=data["dir"], prepare=False
       )
     except (ValueError, OSError) as error:
-      print(f"demo: the run's own images can't be had ({error});", end=" ")
+      print(f"demo: the run's own images can't be opened ({error});", end=" ")
       print("coloured squares instead, or those that --images names")
     else:
       yield from _spread(source)
       return
+  # Without images of its own a file is shown the squares it was verified on.
   squares = verify.built_in_images(document["preprocessing"]["size"], SAMPLES)
   for index, image in enumerate(squares):
     yield f"squares {index + 1}", image
@@ -189,6 +194,7 @@ def _smaller(pixels: np.ndarray) -> np.ndarray:
   scale = _LONGEST / max(height, width)
   if scale >= 1:
     return np.ascontiguousarray(pixels)
+  # Never 0, for images of odd shapes; INTER_AREA is the filter for shrinking.
   size = max(round(width * scale), 1), max(round(height * scale), 1)
   return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
@@ -226,6 +232,7 @@ def answers(content: bytes, kind: str) -> Callable[[np.ndarray], Answer]:
     task = document["task"]
     if task == "classify":
       if "logits" in answer:
+        # Softmax; the largest is taken off, so that no power overflows.
         powers = np.exp(answer["logits"].astype(float) - answer["logits"].max())
         answer["probabilities"] = powers / powers.sum()
       return {"task": task, "probabilities": answer["probabilities"].tolist()}
@@ -242,9 +249,11 @@ def _detections(
   answer: dict[str, np.ndarray], how: dict[str, Any]
 ) -> list[dict[str, Any]]:
   if how["in_file"]:
+    # Files that suppress answer in fixed shapes, with scores of 0 at the end.
     kept = answer["scores"] > 0
     found = [answer[name][kept] for name in ("boxes", "scores", "classes")]
   else:
+    # Else by `nms.py`, with the thresholds that the file's document names.
     fields = {name: how[name] for name in how if name != "in_file"}
     found = nms.suppress(
       answer["boxes"], answer["scores"], nms.Suppression(**fields)

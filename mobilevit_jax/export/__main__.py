@@ -120,6 +120,7 @@ def _export(args: argparse.Namespace) -> None:
   print(f"{args.out}: {name}, {options.size} px, {args.format}", end=" ")
   print(f"{options.precision}, {len(result.content) / 1e6:.2f} MB")
   print(f"  {_preparation(view.preprocessing())}")
+  # A remark: numbers of the file and of the run are of different crops.
   protocol = ((found.config or {}).get("task") or {}).get("protocol", "stretch")
   if protocol != "stretch":
     print(f"  (the run was evaluated with protocol={protocol!r}, which has")
@@ -146,6 +147,8 @@ def _view(
   # Published weights have the task's usual size, runs their own.
   if size is None and not found.crop:
     size = kind.size
+  # The names of the tensors say who trained them, and so how images were
+  # cropped.
   dialect = names.detect(found.tensors)
   crop = presets.choose(dialect, found.crop, preset=args.preset, size=size)
   fields = kind.view(crop)
@@ -159,6 +162,7 @@ def _view(
 
 def _suppression(found: FoundWeights) -> nms.Suppression:
   """As the run evaluates, or as we do by default."""
+  # Of a run's fields those that suppression has; published weights have no run.
   own = (found.config or {}).get("task") or {}
   known = {field.name for field in dataclasses.fields(nms.Suppression)}
   return nms.Suppression(**{k: v for k, v in own.items() if k in known})
@@ -172,6 +176,7 @@ def _images(
   if args.calibration_images is not None:
     calibration = view.of_files(args.calibration_images)
   elif args.precision == "int8":
+    # Ranges of activations are those of images like the training's.
     of_run = True
     calibration = view.of_source(views.training_source(found))
   if args.verify_images is not None:
@@ -216,6 +221,7 @@ def _report(result: formats.Export, options: contract.Options) -> None:
       "not, since the format can't be run here"
     )
     return
+  # Eight bits have no tolerance of numbers, only of answers.
   allowed = verify.TOLERANCE.get(options.precision)
   line = f"largest difference from JAX: {comparison.difference:.2g}"
   if allowed is not None:

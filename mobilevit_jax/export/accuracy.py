@@ -63,6 +63,7 @@ class Shipped:
   def __init__(self, path: pathlib.Path):
     """Raises ValueError or OSError for a file that can't be run here."""
     # The ending says which engine runs it.
+    # The engine by the file's ending; CoreML has none here.
     found = [f for f in formats.FORMATS.values() if f.suffix == path.suffix]
     runnable = [f.suffix for f in formats.FORMATS.values() if f.engine]
     if not found or found[0].engine is None:
@@ -105,6 +106,7 @@ class Shipped:
         f"{self.name} and {source.name} have their classes in another order: "
         f"{', '.join(own)}; {', '.join(theirs)}"
       )
+    # Other words for the same classes, such as synonyms: a remark, no error.
     place = next(i for i, name in enumerate(theirs) if own[i] != name)
     return (
       f"{self.name}: class {place} is {own[place]!r}, in the data "
@@ -146,6 +148,8 @@ class Shipped:
     fields = dict(self.document["nms"])
     del fields["in_file"]
     how = nms.Suppression(**fields)
+    # Suppression leaves a number of boxes of its own for each image; the meter
+    # wants one shape, and knows the padding by scores of 0.
     count = len(found["boxes"])
     rows = {
       "boxes": np.zeros((count, how.most, 4), np.float32),
@@ -168,6 +172,7 @@ def score(
   # Evenly spread: sources are often sorted by class.
   ids = np.arange(count) * total // count
   size = file.view.size
+  # The last batch may be smaller; the pipeline fills it up.
   plan = [
     pipeline.EvalBatch(size, ids[first : first + _BATCH])
     for first in range(0, count, _BATCH)
@@ -184,6 +189,7 @@ def score(
       found = file.rows(batch)
       del batch["images"]
       meter.add({**batch, **found})
+  # One process alone, so there is nothing to gather.
   meter.merge(lambda rows: rows)
   return meter.result()
 
@@ -212,6 +218,7 @@ def _main(args: argparse.Namespace, fields: Sequence[str]) -> None:
   for file in files:
     if (note := file.check_classes(source)) is not None:
       print(f"accuracy: {note}", file=sys.stderr)
+  # File after file over the same images: each sees what the others see.
   results = [
     {
       "file": file.name,
@@ -255,6 +262,7 @@ def _source(args: argparse.Namespace, fields: Sequence[str]) -> examples.Source:
     split = args.split or _HELD_OUT.get(args.data, usual)
     name, folder = args.data, args.data_dir
   else:
+    # What a run was evaluated on, and not its training images.
     data = _config(args.config, fields)["data"]
     name, split = data["name"], args.split or data["eval_split"]
     folder = args.data_dir or data["dir"]

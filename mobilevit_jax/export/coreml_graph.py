@@ -48,7 +48,7 @@ class CoreMLOps(ChannelsFirst):
   def conv(
     self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
-    """See `Ops.conv`."""
+    """`conv` with custom padding, and `relu6` after it where asked."""
     kh, kw, _, out = kernel.shape
     # Padding is symmetric: "same" would shift windows at stride 2.
     reach = dilation * (kh // 2), dilation * (kw // 2)
@@ -68,33 +68,33 @@ class CoreMLOps(ChannelsFirst):
     return self._mb.relu6(x=y, name=name) if relu6 else y
 
   def linear(self, x, kernel, bias, name):
-    """See `Ops.linear`."""
+    """`linear`, with its weights as `[out, in]`."""
     # MIL's linear takes weights as [out, in], as PyTorch does.
     weight = np.ascontiguousarray(kernel.T)
     return self._mb.linear(x=x, weight=weight, bias=np.float32(bias), name=name)
 
   def silu(self, x, name):
-    """See `Ops.silu`."""
+    """`silu`, which MIL has as one operator."""
     return self._mb.silu(x=x, name=name)
 
   def add(self, x, y, name):
-    """See `Ops.add`."""
+    """`add` of two tensors of one shape."""
     return self._mb.add(x=x, y=y, name=name)
 
   def mul(self, x, y, name):
-    """See `Ops.mul`."""
+    """`mul`; y may broadcast over x."""
     return self._mb.mul(x=x, y=y, name=name)
 
   def relu(self, x, name):
-    """See `Ops.relu`."""
+    """`relu`, of any rank."""
     return self._mb.relu(x=x, name=name)
 
   def concat(self, x, y, name):
-    """See `Ops.concat`."""
+    """`concat` of the channels, axis 1."""
     return self._mb.concat(values=[x, y], axis=1, name=name)
 
   def resize(self, x, h, w, name, *, align_corners=False):
-    """See `Ops.resize`."""
+    """`resize_bilinear` to `[b, c, h, w]`."""
     # The second has half-pixel centres.
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
     return self._mb.resize_bilinear(
@@ -106,19 +106,19 @@ class CoreMLOps(ChannelsFirst):
     )
 
   def mask(self, x, name):
-    """See `Ops.mask`; int32, since CoreML answers with no bytes."""
+    """`reduce_argmax`, `[b, h, w]`; int32, as CoreML answers with no bytes."""
     return self._mb.reduce_argmax(x=x, axis=1, keep_dims=False, name=name)
 
   def join(self, parts, axis, name):
-    """See `Ops.join`."""
+    """`concat` along any axis."""
     return self._mb.concat(values=list(parts), axis=axis, name=name)
 
   def exp(self, x, name):
-    """See `Ops.exp`."""
+    """`exp`."""
     return self._mb.exp(x=x, name=name)
 
   def affine(self, x, scale, shift, name):
-    """See `Ops.affine`."""
+    """`mul` and `add` by constants `[1, ...]`, broadcast over the batch."""
     last = name if shift is None else f"{name}/product"
     # Without the batch axis, which is broadcast.
     x = self._mb.mul(x=x, y=np.asarray(scale, np.float32)[None], name=last)
@@ -127,43 +127,43 @@ class CoreMLOps(ChannelsFirst):
     return self._mb.add(x=x, y=np.asarray(shift, np.float32)[None], name=name)
 
   def tail(self, x, name):
-    """See `Ops.tail`."""
+    """`slice_by_size` from place 1 of the last axis."""
     b, n, k = x.shape
     return self._mb.slice_by_size(
       x=x, begin=[0, 0, 1], size=[b, n, k - 1], name=name
     )
 
   def pool(self, x, name):
-    """See `Ops.pool`."""
+    """`reduce_mean` over h and w; `[b, c]`."""
     return self._mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False, name=name)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`."""
+    """`layer_norm` over the last axis, without scale and offset."""
     return self._mb.layer_norm(
       x=x, axes=[-1], epsilon=np.float32(epsilon), name=name
     )
 
   def group_norm(self, x, epsilon, name):
-    """See `Ops.group_norm`."""
+    """`layer_norm` over all axes but the batch: GroupNorm(1)."""
     axes = list(range(1, len(x.shape)))
     return self._mb.layer_norm(
       x=x, axes=axes, epsilon=np.float32(epsilon), name=name
     )
 
   def matmul(self, x, y, name, *, transpose_y=False):
-    """See `Ops.matmul`."""
+    """`matmul`; `transpose_y` is one of its fields."""
     return self._mb.matmul(x=x, y=y, transpose_y=transpose_y, name=name)
 
   def softmax(self, x, name):
-    """See `Ops.softmax`."""
+    """`softmax` over the last axis."""
     return self._mb.softmax(x=x, axis=-1, name=name)
 
   def reshape(self, x, shape, name):
-    """See `Ops.reshape`."""
+    """`reshape`."""
     return self._mb.reshape(x=x, shape=list(shape), name=name)
 
   def transpose(self, x, order, name):
-    """See `Ops.transpose`."""
+    """`transpose`."""
     return self._mb.transpose(x=x, perm=list(order), name=name)
 
   def output(self, x: Any, name: str) -> Any:

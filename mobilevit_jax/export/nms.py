@@ -54,11 +54,14 @@ def suppress(
       found.append((score[best], label, best))
       order = order[_iou(boxes[best], boxes[order]) <= how.nms_iou]
   # Of equal scores the lower class comes first.
+  # Python's sort is stable, and classes were taken in order.
   found.sort(key=lambda one: -one[0])
   found = found[: how.most]
   score = np.array([one[0] for one in found], np.float32)
   classes = np.array([one[1] for one in found], np.int32)
   places = np.array([one[2] for one in found], np.int64)
+  # Clipped last: overlaps count with what lies outside of the image, as in
+  # training.
   return boxes[places].clip(0, 1), score, classes
 
 
@@ -66,6 +69,7 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
   """Overlap over union of one box with each of the others, `[n]`."""
   low = np.maximum(box[:2], others[:, :2])
   high = np.minimum(box[2:], others[:, 2:])
+  # Sides below 0: the boxes lie apart.
   overlap = np.prod(np.maximum(high - low, 0), axis=1)
   areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
   union = np.prod(box[2:] - box[:2]) + areas - overlap

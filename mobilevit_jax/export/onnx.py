@@ -13,7 +13,7 @@ _FORBIDDEN = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 def build(model: Net, options: contract.Options, metadata: str) -> bytes:
-  """The file; raises ValueError for a precision that can't be had."""
+  """The file; raises ValueError for a precision that ONNX files don't have."""
   ops = onnx_graph.OnnxOps(
     half=options.precision == "fp16", batch=options.batch
   )

@@ -98,7 +98,7 @@ class OnnxOps(ChannelsFirst):
   def conv(
     self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
-    """See `Ops.conv`."""
+    """Conv with symmetric pads, and Clip for ReLU6."""
     kh, kw, _, out = kernel.shape
     weights = self._constant(
       # ONNX: [out, in / groups, kh, kw].
@@ -130,7 +130,7 @@ class OnnxOps(ChannelsFirst):
     return self._op("Clip", [y, *bounds], shape, name)
 
   def linear(self, x, kernel, bias, name):
-    """See `Ops.linear`."""
+    """Gemm for `[b, d]`; MatMul and Add for more axes."""
     weights = self._constant(kernel, f"{name}/kernel", weight=True)
     offsets = self._constant(np.float32(bias), f"{name}/bias")
     shape = (*x.shape[:-1], kernel.shape[1])
@@ -141,43 +141,43 @@ class OnnxOps(ChannelsFirst):
     return self._op("Add", [y, offsets], shape, name)
 
   def silu(self, x, name):
-    """See `Ops.silu`."""
+    """Sigmoid and Mul, which engines fuse."""
     gate = self._op("Sigmoid", [x], x.shape, f"{name}/sigmoid")
     return self._op("Mul", [x, gate], x.shape, name)
 
   def relu(self, x, name):
-    """See `Ops.relu`."""
+    """Relu, of any rank."""
     return self._op("Relu", [x], x.shape, name)
 
   def hard_swish(self, x, name):
-    """See `Ops.hard_swish`."""
+    """HardSwish."""
     return self._op("HardSwish", [x], x.shape, name)
 
   def hard_sigmoid(self, x, name):
-    """See `Ops.hard_sigmoid`."""
+    """HardSigmoid of slope 1 / 6, and not its default 0.2."""
     return self._op("HardSigmoid", [x], x.shape, name, alpha=1 / 6, beta=0.5)
 
   def scale(self, x, gate, name):
-    """See `Ops.scale`."""
+    """Mul of a map `[b, c, h, w]` by its gate, broadcast over h and w."""
     gate = self.reshape(gate, (-1, x.shape[1], 1, 1), f"{name}/columns")
     return self._op("Mul", [x, gate], x.shape, name)
 
   def add(self, x, y, name):
-    """See `Ops.add`."""
+    """Add of two tensors of one shape."""
     return self._op("Add", [x, y], x.shape, name)
 
   def mul(self, x, y, name):
-    """See `Ops.mul`."""
+    """Mul; y may broadcast over x."""
     return self._op("Mul", [x, y], x.shape, name)
 
   def concat(self, x, y, name):
-    """See `Ops.concat`."""
+    """Concat of the channels, axis 1."""
     b, c, *size = x.shape
     shape = (b, c + y.shape[1], *size)
     return self._op("Concat", [x, y], shape, name, axis=1)
 
   def resize(self, x, h, w, name, *, align_corners=False):
-    """See `Ops.resize`."""
+    """Resize to `[b, c, h, w]`, by scales."""
     centres = "align_corners" if align_corners else "half_pixel"
     # Scales for all four axes, as the batch may be open. (With sizes for two of
     # them by `axes`, onnxruntime 1.32 mixes the axes up where it moves a
@@ -194,7 +194,7 @@ class OnnxOps(ChannelsFirst):
     )
 
   def mask(self, x, name):
-    """See `Ops.mask`; uint8."""
+    """ArgMax over channels, `[b, h, w]`, cast to uint8."""
     b, _, h, w = x.shape
     shape = (b, h, w)
     y = self._op("ArgMax", [x], shape, f"{name}/index", axis=1, keepdims=0)
@@ -202,17 +202,17 @@ class OnnxOps(ChannelsFirst):
     return self._op("Cast", [y], shape, name, to=to)
 
   def join(self, parts, axis, name):
-    """See `Ops.join`."""
+    """Concat along any axis."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     return self._op("Concat", parts, shape, name, axis=axis)
 
   def exp(self, x, name):
-    """See `Ops.exp`."""
+    """Exp."""
     return self._op("Exp", [x], x.shape, name)
 
   def affine(self, x, scale, shift, name):
-    """See `Ops.affine`."""
+    """Mul and Add by constants `[1, ...]`, broadcast over the batch."""
     for kind, part, value in (("Mul", "scale", scale), ("Add", "shift", shift)):
       if value is not None:
         values = self._constant(
@@ -223,7 +223,7 @@ class OnnxOps(ChannelsFirst):
     return x
 
   def tail(self, x, name):
-    """See `Ops.tail`."""
+    """Slice from place 1 of the last axis."""
     b, n, k = x.shape
     ends = [
       self._constant(np.array([value], np.int64), f"{name}/{part}")
@@ -325,12 +325,12 @@ class OnnxOps(ChannelsFirst):
     return Ref(names[0], tuple(shape)), Ref(names[1], tuple(shape))
 
   def pool(self, x, name):
-    """See `Ops.pool`."""
+    """ReduceMean over h and w; `[b, c]`."""
     axes = self._constant(np.array([2, 3], np.int64), f"{name}/axes")
     return self._op("ReduceMean", [x, axes], x.shape[:2], name, keepdims=0)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`."""
+    """LayerNormalization with a scale of ones, which it requires."""
     d = x.shape[-1]
     ones = self._constant(np.ones(d, np.float32), f"ones/{d}")
     return self._op(
@@ -338,7 +338,7 @@ class OnnxOps(ChannelsFirst):
     )
 
   def group_norm(self, x, epsilon, name):
-    """See `Ops.group_norm`; as the one channel of an instance."""
+    """InstanceNormalization of `[b, 1, n]`: one channel of all values."""
     # One channel of all values: an instance norm over it is GroupNorm(1).
     y = self.reshape(x, (-1, 1, math.prod(x.shape[1:])), f"{name}/flat")
     one = self._constant(np.ones(1, np.float32), "group_norm/one")
@@ -353,23 +353,23 @@ class OnnxOps(ChannelsFirst):
     return self.reshape(y, (-1, *x.shape[1:]), name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
-    """See `Ops.matmul`."""
+    """MatMul; it has no flag for a transposed y, so Transpose before it."""
     if transpose_y:
       y = self.transpose(y, (0, 1, 3, 2), f"{name}/transposed")
     shape = (*x.shape[:-1], y.shape[-1])
     return self._op("MatMul", [x, y], shape, name)
 
   def softmax(self, x, name):
-    """See `Ops.softmax`."""
+    """Softmax over the last axis."""
     return self._op("Softmax", [x], x.shape, name, axis=-1)
 
   def reshape(self, x, shape, name):
-    """See `Ops.reshape`."""
+    """Reshape; a -1 stays, as the batch may be open."""
     target = self._constant(np.array(shape, np.int64), f"{name}/shape")
     return self._op("Reshape", [x, target], shape, name)
 
   def transpose(self, x, order, name):
-    """See `Ops.transpose`."""
+    """Transpose."""
     shape = [x.shape[axis] for axis in order]
     return self._op("Transpose", [x], shape, name, perm=list(order))
 

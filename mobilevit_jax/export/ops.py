@@ -177,5 +177,5 @@ class ChannelsFirst(Ops):
     return self.transpose(x, (0, 3, 1, 2), name)
 
   def size(self, x):
-    """See `Ops.size`."""
+    """From `[b, c, h, w]`."""
     return x.shape[2:4]

@@ -32,8 +32,8 @@ import numpy as np
 
 from mobilevit_jax.export import contract
 from mobilevit_jax.export import fold_bn
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.depthwise import DepthwiseConv
 from mobilevit_jax.models.net import Net
 from mobilevit_jax.models.net import public_name
 from mobilevit_jax.weights import trees
@@ -117,7 +117,7 @@ def _program(model: Net, options: contract.Options):
   model = fold_bn.fold_batch_norms(model)
   for _, module in nnx.iter_modules(model):
     # "auto" would lower to a case on the platform, which is control flow.
-    if isinstance(module, dw.DepthwiseConv | layers.Conv):
+    if isinstance(module, DepthwiseConv | layers.Conv):
       module.kind = "conv"
   graphdef, state = nnx.split(model)
   tree = nnx.to_pure_dict(state)

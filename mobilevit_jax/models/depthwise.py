@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 
 # "conv" is XLA's operator, "shift" the form for CPU, "auto" whichever suits the
 # platform that the program is lowered for.
-Kind = Literal["auto", "conv", "shift"]
-KINDS: tuple[Kind, ...] = ("auto", "conv", "shift")
+DepthwiseKind = Literal["auto", "conv", "shift"]
+DEPTHWISE_KINDS: tuple[DepthwiseKind, ...] = ("auto", "conv", "shift")
 
 
 def depthwise_conv(
@@ -22,7 +22,7 @@ def depthwise_conv(
   *,
   stride: int = 1,
   dilation: int = 1,
-  kind: Kind = "auto",
+  kind: DepthwiseKind = "auto",
 ) -> jax.Array:
   """Convolution of each channel by itself, padded to keep the size, no bias.
 
@@ -63,7 +63,7 @@ def depthwise_conv(
 
 
 def pointwise_conv(
-  x: jax.Array, kernel: jax.Array, *, kind: Kind = "auto"
+  x: jax.Array, kernel: jax.Array, *, kind: DepthwiseKind = "auto"
 ) -> jax.Array:
   """1x1 convolution without bias, a matrix product of the pixels on CPU.
 
@@ -93,7 +93,11 @@ def pointwise_conv(
 
 
 def dilated_conv(
-  x: jax.Array, kernel: jax.Array, *, dilation: int, kind: Kind = "auto"
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  dilation: int,
+  kind: DepthwiseKind = "auto",
 ) -> jax.Array:
   """Convolution with distant taps, padded to keep the size, without bias.
 
@@ -159,7 +163,7 @@ def dilated_conv(
 
 
 def _choose(
-  kind: Kind,
+  kind: DepthwiseKind,
   native: Callable[..., jax.Array],
   on_cpu: Callable[..., jax.Array],
   x: jax.Array,
@@ -174,7 +178,7 @@ def _choose(
     # program that is exported for several platforms has all of them.
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=native)
   raise ValueError(
-    f"depthwise={kind!r} is unknown; choose one of {', '.join(KINDS)}"
+    f"depthwise={kind!r} is unknown; choose one of {', '.join(DEPTHWISE_KINDS)}"
   )
 
 
@@ -279,13 +283,13 @@ class DepthwiseConv(nnx.Module):
     kernel_size: int = 3,
     stride: int = 1,
     dilation: int = 1,
-    kind: Kind = "auto",
+    kind: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, 1, channels)
     self.kernel = nnx.Param(jnp.zeros(shape, jnp.float32))
     self.stride, self.dilation = stride, dilation
-    self.kind: Kind = kind
+    self.kind: DepthwiseKind = kind
     self.dtype = dtype
 
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -15,8 +15,11 @@ from jax import lax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import normalize
+from mobilevit_jax.models.depthwise import DepthwiseConv
+from mobilevit_jax.models.depthwise import DepthwiseKind
+from mobilevit_jax.models.depthwise import dilated_conv
+from mobilevit_jax.models.depthwise import pointwise_conv
 
 Activation = Literal["silu", "relu", "relu6", "hard_swish"]
 ACTIVATIONS = {
@@ -63,7 +66,7 @@ class Conv(nnx.Module):
     stride: int = 1,
     dilation: int = 1,
     use_bias: bool = False,
-    kind: dw.Kind = "auto",
+    kind: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     shape = (kernel_size, kernel_size, in_channels, out_channels)
@@ -72,7 +75,7 @@ class Conv(nnx.Module):
       self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
     self.stride, self.dilation, self.dtype = stride, dilation, dtype
     self.use_bias = use_bias
-    self.kind: dw.Kind = kind
+    self.kind: DepthwiseKind = kind
 
   def __call__(self, x: jax.Array) -> jax.Array:
     y = self._convolve(x.astype(self.dtype))
@@ -82,11 +85,11 @@ class Conv(nnx.Module):
     kernel = self.kernel[...].astype(self.dtype)
     # kernel [1, 1, c, out]: no neighbours, so a matrix product will do.
     if kernel.shape[0] == self.stride == 1:
-      return dw.pointwise_conv(x, kernel, kind=self.kind)
+      return pointwise_conv(x, kernel, kind=self.kind)
     # From 3 pixels on, the dilated form is the faster one on CPU; at 2 it
     # isn't.
     if self.stride == 1 and self.dilation > 2:
-      return dw.dilated_conv(x, kernel, dilation=self.dilation, kind=self.kind)
+      return dilated_conv(x, kernel, dilation=self.dilation, kind=self.kind)
     pad = kernel.shape[0] // 2 * self.dilation
     return lax.conv_general_dilated(
       x,
@@ -243,7 +246,7 @@ class ConvNormAct(nnx.Module):
     activation: Activation | None = "silu",
     depthwise: bool = False,
     dilation: int = 1,
-    kind: dw.Kind = "auto",
+    kind: DepthwiseKind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
@@ -251,9 +254,7 @@ class ConvNormAct(nnx.Module):
     fields |= {"kind": kind, "dtype": dtype}
     # A depthwise convolution keeps its channels: `in_channels` are both.
     if depthwise:
-      self.conv = dw.DepthwiseConv(
-        in_channels, kernel_size=kernel_size, **fields
-      )
+      self.conv = DepthwiseConv(in_channels, kernel_size=kernel_size, **fields)
     else:
       self.conv = Conv(in_channels, out_channels, kernel_size, **fields)
     self.norm = BatchNorm(out_channels, groups=bn_groups, dtype=dtype)
@@ -279,7 +280,7 @@ class InvertedResidual(nnx.Module):
     expansion: int,
     stride: int = 1,
     dilation: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     activation: Activation = "silu",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
@@ -293,7 +294,7 @@ class InvertedResidual(nnx.Module):
       self.expand = ConvNormAct(
         in_channels, hidden, kernel_size=1, activation=activation, **norm
       )
-    self.depthwise = dw.DepthwiseConv(
+    self.depthwise = DepthwiseConv(
       hidden, stride=stride, dilation=dilation, kind=depthwise, dtype=dtype
     )
     self.norm = BatchNorm(hidden, groups=bn_groups, dtype=dtype)

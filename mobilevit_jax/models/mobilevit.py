@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
 from mobilevit_jax.models import transformer
+from mobilevit_jax.models.depthwise import DEPTHWISE_KINDS
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 MIN_IMAGE_SIZE = 32  # pixels: below it the last map would have none
 
@@ -104,7 +105,7 @@ class MobileViTBlock(nnx.Module):
     *,
     depth: int,
     dropout: float,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
@@ -214,8 +215,8 @@ def check_fields(
   layers.check_counts(bn_groups=bn_groups)
   if output_stride not in (8, 16, 32):
     raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32")
-  if depthwise not in dw.KINDS:
-    allowed = ", ".join(dw.KINDS)
+  if depthwise not in DEPTHWISE_KINDS:
+    allowed = ", ".join(DEPTHWISE_KINDS)
     raise ValueError(f"depthwise={depthwise!r} must be one of {allowed}")
 
 
@@ -243,7 +244,7 @@ class MobileViT(Backbone):
     dropout: float | None = None,
     output_stride: int = 32,
     bn_groups: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     # None is "the published recipe", 0 is a rate.

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
 from mobilevit_jax.models import mobilevit
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 EXPANSION = 2  # of inverted residuals, and of the layers' dense part
 DEPTHS = (2, 4, 3)  # transformer layers in stages 3, 4 and 5
@@ -135,7 +135,7 @@ class MobileViTv2Block(nnx.Module):
     depth: int,
     dropout: float,
     dilation: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     bn_groups: int = 1,
     dtype: DTypeLike = jnp.float32,
   ):
@@ -221,7 +221,7 @@ class MobileViTv2(mobilevit.Backbone):
     dropout: float | None = None,
     output_stride: int = 32,
     bn_groups: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     # v2's recipe has no dropout in its layers (ml-cvnets' `mobilevit_v2.py`).

@@ -103,9 +103,11 @@ def line_chart(
   series = [line for line in series if line.points]
   if not series:
     return None
+  # All lines share one pair of axes.
   xs, ys = zip(
     *(point for line in series for point in line.points), strict=True
   )
+  # The frame goes to round numbers beyond the values, and is never empty.
   last, y_ticks = max(*xs, 1.0), nice_ticks(min(ys), max(ys))
   # From 0: a run's beginning is part of what it shows.
   frame = _Frame((0.0, last), (y_ticks[0], y_ticks[-1]))
@@ -152,6 +154,7 @@ def _axes(
   y_form: Callable[[float], str],
   name: str,
 ) -> list[Shape]:
+  # Only horizontal grid lines: values are read off, steps rarely.
   parts = [_text(_RIGHT, _HEIGHT - 4, name, "end")]
   for value in y_ticks:
     y = frame.y(value)
@@ -179,7 +182,7 @@ def _curve(
   form: Callable[[float], str],
   at: Callable[[float], str],
 ) -> list[Shape]:
-  # Every so manieth, and the last.
+  # Every n-th point, and the last one.
   every = -(-len(line.points) // _MOST_POINTS)
   points = [*line.points[:-1:every], line.points[-1]]
   places = [(f"{frame.x(x):.1f}", f"{frame.y(y):.1f}") for x, y in points]
@@ -205,7 +208,9 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
   if high <= low:
     spread = abs(low) or 1.0
     low, high = low - spread / 2, high + spread / 2
+  # matplotlib's rule, without drawing by it: pages hold no pictures of it.
   locator = ticker.MaxNLocator(most - 1, steps=[1, 2, 2.5, 5, 10])
+  # 0.30000000000000004 would show in the page.
   return [float(f"{tick:.12g}") for tick in locator.tick_values(low, high)]
 
 
@@ -220,6 +225,7 @@ def reliability(found: statistics.Calibration, unit: str = "images") -> Chart:
   percent = "{:.0%}".format
   parts = _axes(frame, _QUARTERS, _QUARTERS, percent, percent, "confidence")
   bins, most = len(found.count), int(found.count.max())
+  # Bars hang below the axis, as long as a bin has answers.
   width, floor = frame.x(1 / bins) - frame.x(0), _HEIGHT + _BELOW - 8
   for index in np.flatnonzero(found.count).tolist():
     left, count = frame.x(index / bins), int(found.count[index])

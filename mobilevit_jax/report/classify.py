@@ -46,8 +46,10 @@ class Predictions:
     """
     self._most = most_mistakes
     self.source, self.names = run.setup.source, run.class_names
+    # --- One pass over the images, and all that is known of each.
     columns = ("ids", "labels", "rank", "logits")
     rows = [[one[name] for name in columns] for one in run.rows()]
+    # `rank`: how many classes come before the right one.
     self.ids, self.labels, self.rank, logits = map(
       np.concatenate, zip(*rows, strict=True)
     )
@@ -60,6 +62,8 @@ class Predictions:
     self.logits = logits.astype(np.float64)
     self.probabilities = special.softmax(self.logits, axis=1)
     self.said = self.logits.argmax(axis=1)
+    # --- Counts and scores by scikit-learn, over all classes of the net,
+    # whether or not they occur.
     kinds = np.arange(len(self.names))
     # scikit-learn's stubs only know the word "warn".
     of_none: Any = 0  # a number may be given, though the default is a word
@@ -68,6 +72,8 @@ class Predictions:
       self.labels, self.said, labels=kinds, zero_division=of_none
     )
     self.scores = np.array(scores)
+    # Right answers are the diagonal; Wilson's interval holds for few images
+    # too.
     low, high = statistics.wilson(int(np.trace(self.counts)), len(self.ids))
     support = self.counts.sum(axis=1)
     # Always saying the commonest class gives so much; a worse run may be luck.
@@ -100,6 +106,7 @@ class Predictions:
     """Numbers to show: what it is, the number, a remark."""
     total, support = len(self.ids), self.counts.sum(axis=1)
     present = support > 0
+    # Balanced accuracy: absent classes have no recall.
     recall = self.scores[1, present].mean()
     cards = [
       ("top-1", self._top1, f"95%: {self._interval}"),
@@ -130,6 +137,7 @@ class Predictions:
     yield ["name", "label", "prediction", "probability", "of_label"]
     pairs = zip(self.labels.tolist(), self.said.tolist(), strict=True)
     for row, (label, said) in enumerate(pairs):
+      # What was said, and what would have been right.
       shares = self.probabilities[row, [said, label]]
       yield [
         examples.located(self.source, int(self.ids[row])),
@@ -171,6 +179,7 @@ class Predictions:
 
   def _mistake(self, row: int) -> dict[str, Any]:
     """An image with what it is, what was said, and its file."""
+    # Row: the number of the answer; index: that of the image in its source.
     true, said = self.labels[row], self.said[row]
     index, shares = int(self.ids[row]), self.probabilities[row]
     return {

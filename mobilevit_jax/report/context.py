@@ -65,6 +65,7 @@ class Run:
 
   def recorded(self, metric: str) -> float | None:
     """The metric of these weights, as the run's own evaluation found it."""
+    # Averaged weights are what the best checkpoint holds, too.
     prefix = "raw" if self.which == "raw" else "ema"
     return self.evaluation(self.step).get(f"{prefix}_{metric}")
 
@@ -73,6 +74,7 @@ class Run:
 
     Broken images are left out.
     """
+    # The evaluation of the run itself, so the page's numbers are the log's.
     evaluator = evaluate.Evaluator(self.setup)
     for batch, outputs in evaluator.rows({"net": self.weights}):
       real = batch["batch_mask"] > 0
@@ -99,6 +101,7 @@ def read(
   folder = epath.Path(workdir)
   if not (folder / "checkpoints").exists():
     raise ValueError(f"{workdir} must be a run's folder, with checkpoints")
+  # --- The weights, and the configuration that the run was started with.
   found = read_weights(workdir, which=which)
   config = json.loads((folder / CONFIG_FILE).read_text())
   fields: Any = ml_collections.ConfigDict(config, type_safe=False)
@@ -106,12 +109,15 @@ def read(
     fields.data.dir = data_dir or fields.data.dir
     # This process is no worker's parent: the report reads images itself.
     fields.data.num_workers = 0  # which need flags that a command has parsed
+    # --- The same data, transform and batch as the run's own evaluation.
     setup, *_ = experiment.build_evaluation(fields, prepare=False)
   except (AttributeError, KeyError, TypeError) as error:
     raise ForeignFileError(
       f"{folder / CONFIG_FILE} lacks a field, or has one of another "
       f"kind: {str(error).splitlines()[0]}"
     ) from error
+  # --- A net of the weights' own fields: the configuration may say a source of
+  # weights instead.
   params, stats = setup.layout.replicate(steps.split(io.build_model(found))[1:])
   names = found.labels or setup.source.class_names
   # A net may have spare classes, which have numbers for names.

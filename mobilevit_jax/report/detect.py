@@ -67,11 +67,14 @@ class Predictions:
     self.source, self.names, self._most = source, run.class_names, most_mistakes
     self._task = run.setup.task
     meter = average_precision.AveragePrecision(source)
+    # --- One pass over the images; everything below is read off it.
     for rows in run.rows():
       meter.add(rows)
     if not meter.ids:
       raise ValueError(f"all {len(source)} images of {source.name} are broken")
     self._found = meter.found
+    # --- COCO's own evaluation, by pycocotools: twelve numbers, and the matches
+    # that they come from.
     evaluation = meter.evaluate(meter.ids, self._found)
     numbers = zip(average_precision.NAMES, evaluation.stats, strict=True)
     self.numbers = {name: float(value) for name, value in numbers}
@@ -89,13 +92,14 @@ class Predictions:
     areas = []
     for index in ids:
       truth = self.source.truth(index)
+      # Crowds, and classes that the set doesn't name, are not counted as
+      # objects.
       counted = ~truth.crowd & (truth.classes >= 0)
       present = np.bincount(truth.classes[counted], minlength=k)
       self.objects += present
-      # Crowds, and classes that the set doesn't name, are not counted as
-      # objects.
       self.images += present > 0
       areas.append(truth.area[counted])
+    # An object on the border of two ranges counts in both, as in COCO.
     area = np.concatenate(areas)
     self._by_size = [
       int(((low <= area) & (area <= high)).sum()) for low, high in self._ranges
@@ -131,6 +135,7 @@ class Predictions:
   def lead(self) -> tuple[str, str]:
     """The page's first sentence, but for its end: the number, and the rest."""
     total, present = len(self.tallies), int(np.count_nonzero(self.objects))
+    # An image that can't be decoded has no tally.
     broken = len(self.source) - total
     left_out = f" ({broken} broken ones were left out)" if broken else ""
     return _share(self.numbers["map"]), (
@@ -175,6 +180,8 @@ class Predictions:
   def _recall(self) -> dict[str, Any]:
     """Curves of precision over recall: the means, and of the classes."""
     there = np.flatnonzero(self.objects)
+    # Means over the classes with objects: `[t, r]`. Overlaps rise by 0.05 from
+    # 0.5, so that t = 0 is 0.50 and t = 5 is 0.75.
     means = self.precision[:, :, there].mean(axis=2) if there.size else None
     drawn = [
       charts.share_chart(
@@ -185,7 +192,6 @@ class Predictions:
             ("0.50", "c0", means[0]),
             ("0.75", "c1", means[5]),
             ("0.50 to 0.95", "c5", means.mean(axis=0)),
-            # Overlaps rise by 0.05 from 0.5: number 5 is 0.75.
           )
         ]
         if means is not None
@@ -217,6 +223,7 @@ class Predictions:
 
   def _commonest(self) -> list[int]:
     """The classes with the most objects, in their own order."""
+    # Stable, so that equal counts keep the order of the names.
     order = np.argsort(-self.objects, kind="stable")[:_CURVES]
     return sorted(label for label in order.tolist() if self.objects[label])
 
@@ -227,6 +234,7 @@ class Predictions:
     """Average precision of every class with objects, and what is shown."""
     rows = []
     for label in np.flatnonzero(self.objects + self._shown).tolist():
+      # AP of each overlap: the mean of precision over the 101 recalls.
       precision = self.precision[:, :, label].mean(axis=1)
       hits = int(self._hits[label])
       rows.append(
@@ -267,8 +275,8 @@ class Predictions:
   def _images(self) -> dict[str, Any]:
     """The images with the most objects missed and boxes wrong."""
     order = sorted(
-      # Missed objects and wrong boxes count alike.
       self.tallies,
+      # Missed objects and wrong boxes count alike.
       key=lambda index: (
         -sum(self.tallies[index][kind] for kind in ("missed", "wrong"))
       ),
@@ -288,6 +296,7 @@ class Predictions:
   def _image(self, index: int) -> dict[str, Any]:
     """An image with its truth, and with what was found in it."""
     image = pictures.pixels(self.source, index)
+    # Boxes of files are in pixels, those of drawings parts of the image.
     sides = np.array([image.shape[1], image.shape[0]] * 2, np.float64)
     truth = self.source.truth(index)
     known = truth.classes >= 0
@@ -315,6 +324,8 @@ class Predictions:
 
   def _calibration(self) -> dict[str, Any]:
     """Whether boxes of a score of 0.8 are right in 80 % of the cases."""
+    # A detector's calibration: of the boxes of a score, the share that is right
+    # (precision), not the share of objects that is found.
     found = statistics.binned(self.sure, self.right)
     there = len(self.sure) > 0
     sure, right = (

@@ -41,18 +41,19 @@ def write(
     ValueError, OSError: if the run or its data can't be read.
   """
   run = context.read(workdir, which=which, data_dir=data_dir)
+  # A task without a row has a page of what its run recorded.
   kind = page.TASKS.get(run.config["task"]["name"])
   predictions = kind and kind(run, most_mistakes)
   text = page.page(
     run,
     predictions,
-    # Before the page: a check of another version is no reason to fail.
     _checked(epath.Path(workdir) / check.FILE),
     now=datetime.datetime.now(datetime.UTC),
   )
   folder = epath.Path(workdir) / "report"
   folder.mkdir(parents=True, exist_ok=True)
   if predictions:
+    # Beside the page, and first: the page links to it.
     lines = _printable(_csv(predictions.lines()))
     files.write_text(folder / "predictions.csv", lines)
   files.write_text(folder / "index.html", _printable(text))
@@ -75,6 +76,7 @@ def after_training(workdir: epath.PathLike) -> None:
     ["python", "-m", "mobilevit_jax.report", os.fspath(workdir)]
   )
   if jax.process_count() > 1:
+    # All come here; one says it.
     if jax.process_index() == 0:
       print(f"report: of a run of several processes, to be made by {again}")
     return

@@ -77,6 +77,7 @@ def page(
     checked: the data set's check, if the run made one.
     now: what to date it by.
   """
+  # Without a row in `TASKS` the page leads with what the run recorded.
   lead, cards = _lead(run), []
   if predictions is not None:
     lead, cards = predictions.lead(), predictions.cards()
@@ -92,8 +93,10 @@ def page(
     _part("Data", run_sections.data(run, checked)),
     _part("Configuration", run_sections.configuration(run)),
   ]
+  # Everything is escaped by the environment, names of files and classes too.
   template = markup.environment().get_template("page.html.j2")
   return template.render(
+    # --- Head.
     title=f"{run.config['model']['name']} on {run.setup.source.name}",
     task=predictions and predictions.template,
     lead=lead,
@@ -107,6 +110,7 @@ def page(
       "jax": jax.__version__,
       "python": platform.python_version(),
     },
+    # The page may load nothing, wherever it is opened.
     policy=_POLICY,
   )
 

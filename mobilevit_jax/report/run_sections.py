@@ -24,6 +24,7 @@ def curves(run: context.Run) -> dict[str, Any]:
       name.replace("_", " "),
       [
         charts.Series("training", "train", run.curve("train", name)),
+        # Evaluations have two sets of weights, training but one.
         charts.Series("raw", "raw", run.curve("evals", f"raw_{name}")),
         charts.Series("EMA", "ema", run.curve("evals", f"ema_{name}")),
       ],
@@ -54,6 +55,7 @@ def _recorded_metrics(run: context.Run) -> list[str]:
 def _recorded(run: context.Run) -> list[dict[str, Any]]:
   """A row for the last and the best evaluation; empty if there was none."""
   task = run.setup.task
+  # The metric of the averaged weights decides, as in the run.
   evaluated = run.curve("evals", f"ema_{task.best}")
   if not evaluated:
     return []
@@ -97,6 +99,7 @@ def data(run: context.Run, checked: check.Report | None) -> dict[str, Any]:
     ]
     command = ["python", "-m", "mobilevit_jax.data", "check", *words]
     return {"checked": False, "command": shlex.join(command)}
+  # Shares are of the training set, the first of the splits.
   total = sum(counts[0] for _, counts in checked.classes)
   return {
     "checked": True,
@@ -121,6 +124,7 @@ def configuration(run: context.Run) -> dict[str, Any]:
   for record in run.starts:
     command = record.get("command")
     if isinstance(command, str):
+      # UTC: a run may go on in another place.
       when = datetime.datetime.fromtimestamp(record["time"], datetime.UTC)
       text = f"{when:%Y-%m-%d %H:%M} UTC, from step {record.get('step', 0):,}"
       starts.append((text, command.split(" ")))

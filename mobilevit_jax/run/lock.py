@@ -87,7 +87,7 @@ class Lock:
         deadline, first = time.monotonic() + self._wait, other
         self._say(
           f"waiting {self._wait:.0f} s at most: {self._who(other)} may have "
-          "ended without a word"
+          "been killed"
         )
       if other != first:
         raise config.ConfigError(self._refusal(other))

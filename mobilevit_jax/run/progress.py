@@ -63,6 +63,7 @@ def rank(value: float, loss: float, step: int) -> tuple[float, float, int]:
   Where images are few, many evaluations have the same share of right answers,
   and the first of them is that of the net that learnt least.
   """
+  # Tuples are compared from the left; less loss is better.
   return value, -loss, step
 
 
@@ -88,6 +89,7 @@ class Best:
     # Equals can win below, but waiting for a better one goes on.
     higher = self.value is None or value > self.value
     self.waited = 0 if higher else self.waited + 1
+    # The first evaluation is better than none.
     own = -math.inf if self.value is None else self.value
     if rank(value, loss, step) > rank(own, self.loss, self.step):
       self.step, self.value, self.loss = step, value, loss
@@ -117,6 +119,7 @@ class Progress:
 
   def to_json(self) -> dict[str, Any]:
     """What a checkpoint keeps; the newest step's metrics must be flushed."""
+    # By name, and not `asdict`, which would copy the window's pending arrays.
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     return fields | {
       "window": {"sums": self.window.sums, "count": self.window.count},

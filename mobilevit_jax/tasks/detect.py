@@ -117,6 +117,7 @@ class Detect(task.WithoutArrays):
       boxes: `[n, 4]`, as parts of the image.
       size: side of the image, in pixels.
     """
+    # The anchors depend on the size of the maps alone, not on the weights.
     anchors = ssdlite.anchors(ssdlite.map_sizes(size, size))
     return ssd.matched(boxes, anchors)
 
@@ -125,6 +126,8 @@ class Detect(task.WithoutArrays):
 
     The surest come first; a score of 0 stands for no detection.
     """
+    # Fixed shapes, as the step is compiled: what lies after the last detection
+    # has a score of 0.
     found = ssd.detect(
       **ssdlite.decoded(model(batch["images"])),
       threshold=self.threshold,
@@ -142,6 +145,7 @@ class Detect(task.WithoutArrays):
     self, outputs: task.Rows, class_names: Sequence[str], top: int
   ) -> list[dict[str, Any]]:
     """The surest detections; `box` is x0, y0, x1, y1 as parts of the image."""
+    # Detections come sorted, so those of a score above 0 are the first.
     count = min(top, int(np.count_nonzero(outputs["scores"])))
     return [
       {
@@ -168,6 +172,7 @@ class Detect(task.WithoutArrays):
       a net of 80 classes have COCO's own ids, others count from 1.
     """
     height, width = size
+    # COCO's 80 classes have ids from 1 to 90, with gaps.
     ids = _COCO_IDS if self.num_classes == len(_COCO_IDS) else None
     # --- The pairs of COCO's results file: corner and sides, in pixels.
     results = []
@@ -204,6 +209,7 @@ class Detect(task.WithoutArrays):
       text = one["label"]
       if one["score"] < 1:  # which only the truth has
         text += f" {one['score']:.0%}"
+      # The name stands above the box, or inside it at the image's upper edge.
       place = (x0 + 2, max(y0 - 11, 0))
       pen.rectangle(pen.textbbox(place, text), fill=colour)
       pen.text(place, text, "white")

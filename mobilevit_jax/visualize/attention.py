@@ -49,6 +49,7 @@ class AttentionMaps:
     Raises:
       ValueError: for a pixel outside of the image.
     """
+    # --- The pixel of the map that covers the image's pixel.
     height, width = self.image_size
     if not (0 <= row < height and 0 <= column < width):
       raise ValueError(
@@ -59,9 +60,11 @@ class AttentionMaps:
     # The map's pixel that covers the image's, numbered row by row.
     number = row * h // height * w + column * w // width
     # The model's own unfold and fold say which pixel is where.
+    # --- Its sequence (one of four) and its patch.
     order = mobilevit.unfold(jnp.arange(h * w).reshape(1, h, w, 1))
     ((_, place, patch, _),) = np.argwhere(np.asarray(order) == number)
     # Of the pixel's own patch, in its own place: all layers and heads.
+    # --- The row of the weights that is its own, put back as a map.
     shares = self.weights[:, place, :, patch]  # [l, k, n]
     tokens = np.zeros((shares[..., 0].size, 4, shares.shape[-1], 1), np.float32)
     # Zeros at the other three places: no attention crosses them.
@@ -87,6 +90,7 @@ class ContextScores:
 
   def maps(self) -> np.ndarray:
     """The scores at their pixels, `[l, h, w]` over `grid`; each sums to 4."""
+    # `[l, p, n, 1]`: one channel, and the layers for a batch.
     folded = mobilevit.fold(jnp.asarray(self.scores[..., None]), *self.grid)
     return np.asarray(folded)[..., 0]
 
@@ -146,6 +150,8 @@ def _watch(
   Raises:
     ValueError: if that has not as many axes as `rank`.
   """
+  # The model is taken apart, since what is recorded in a traced copy must not
+  # stay in the caller's.
   graphdef, state = nnx.split(model)
 
   # Jitted as a whole: layer by layer, a net would be compiled in pieces.
@@ -159,6 +165,7 @@ def _watch(
       for layer in block.global_rep:
         layer.attention = _Recorder(layer.attention, weights)
     maps = net.features(images)
+    # The maps come too, for their sizes: they depend on the image's.
     return {stage: (jnp.stack(w), maps[stage]) for stage, w in seen.items()}
 
   found = sorted(run(state, images).items())

@@ -30,6 +30,7 @@ def feature_maps(model: Any, image: Any) -> dict[str, np.ndarray]:
     net: Any = nnx.merge(graphdef, state)
     return net.features(images)
 
+  # One image, but with its axis: the net has no other form.
   outputs = run(state, as_batch(image))
   return {stage: np.asarray(output[0]) for stage, output in outputs.items()}
 
@@ -87,6 +88,7 @@ def centre_gradient(
   # Summed over images: gradients of different images don't mix.
   def centre(images: jax.Array) -> jax.Array:
     y = forward(images)
+    # Of an even map the middle is the lower right of the four.
     return jnp.sum(y[:, y.shape[1] // 2, y.shape[2] // 2])
 
   gradient = jnp.abs(jax.grad(centre)(images))
@@ -108,6 +110,7 @@ def without_attention(model: Model) -> Model:
 
 def hybrid_blocks(model: models.Net) -> list[tuple[str, Any]]:
   """The blocks that mix pixels, each with the name of its stage."""
+  # By class: where the blocks are differs by family.
   kind = models.family_of(model).block
   return [
     (str(path[0]), block)
@@ -144,5 +147,6 @@ def as_batch(image: Any) -> jax.Array:
 def as_floats(images: Any) -> jax.Array:
   """Images as float32 in [0, 1]; the model checks their shape."""
   images = np.asarray(images)
+  # A float is taken to be in [0, 1] already.
   scale = 255 if images.dtype == np.uint8 else 1
   return jnp.asarray(images, jnp.float32) / scale

@@ -52,8 +52,9 @@ def plot_attention(
   for cells, (stage, found) in zip(axes, maps.items(), strict=True):
     h, w = found.grid
     looks = found.of_pixel(row, column)[layer]
-    # The even share is 1 / n, n patches: relative 1.
-    # A patch has one pixel that is not zero.
+    # A pixel looks at one pixel of each patch, that of its own place: the sum
+    # over a patch's 2 x 2 is that one's. The even share is 1 / n, so times n
+    # patches is relative to it.
     looks = looks.reshape(heads, h // 2, 2, w // 2, 2).sum(axis=(2, 4))
     relative = looks * (h * w // 4)
     for head, cell in enumerate(cells):
@@ -88,6 +89,7 @@ def plot_context(scores: Mapping[str, ContextScores], image: Any) -> "Figure":
     image: that they are of.
   """
   grey = np.asarray(as_batch(image))[0].mean(axis=-1)
+  # Stages differ in layers; cells that one lacks are hidden below.
   columns = max(len(found.scores) for found in scores.values())
   figure, axes = _grid(len(scores), columns, width=2.1, height=2.2)
   for cells, (stage, found) in zip(axes, scores.items(), strict=True):
@@ -139,6 +141,7 @@ def plot_taps(image: Any, rates: Mapping[int, Sequence[int]]) -> "Figure":
     ):
       for line in range(count + 1):
         draw(min(line * stride, side) - 0.5, color="white", lw=0.4)
+    # Of the nine taps of a 3 x 3 kernel, those at `dilation` from the middle.
     middle, inside = (rows // 2, columns // 2), []
     for dilation, colour in zip(dilations, _COLOURS, strict=False):
       taps = [
@@ -202,6 +205,8 @@ def plot_boxes(
   for cell, (title, some) in zip(axes.flat, boxes.items(), strict=False):
     cell.imshow(pixels)
     for number, (x0, y0, x1, y1) in enumerate(np.asarray(some).tolist()):
+      # A closed line around the box; pixel 0's middle is at 0, so its edge is
+      # at -0.5.
       x, y = (
         np.multiply(places, side) - 0.5
         for places, side in (
@@ -221,7 +226,6 @@ def plot_features(
   image: Any,
   *,
   channels: int = 5,
-  # The image first, then its channels.
 ) -> "Figure":
   """The channels of each stage that vary most over the image.
 
@@ -234,6 +238,7 @@ def plot_features(
   for cells, (stage, output) in zip(axes, features.items(), strict=True):
     h, w, c = output.shape
     cells[0].imshow(as_batch(image)[0])
+    # The image first, then its channels.
     cells[0].set_ylabel(f"{stage}\n{h} x {w} x {c}", fontsize=9)
     # The strongest channels by deviation: dead ones are constant.
     strongest = np.argsort(-output.std(axis=(0, 1)), kind="stable")
@@ -291,6 +296,7 @@ def plot_classes(
     labels: the classes' names; None shows their numbers.
     top: how many.
   """
+  # Stable, so that equal classes come in the order of their numbers.
   order = np.argsort(-probabilities, kind="stable")[:top]
   names = [str(labels[i]) if labels else f"class {i}" for i in order]
   figure, axes = _grid(1, 2, width=3.6, height=2.8)

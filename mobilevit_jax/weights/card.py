@@ -44,6 +44,7 @@ def text(
     *([f"license: {licence}"] if licence else []),
     "---",
   ]
+  # A card of a thousand names would be read by nobody.
   shown = json.dumps(list(labels[:_MOST_LABELS]), ensure_ascii=False)
   rest = len(labels) - _MOST_LABELS
   lines = [
@@ -115,6 +116,7 @@ def _training(found: FoundWeights) -> list[str]:
     if value is not None:
       lines.append(f"| `{field}` | `{json.dumps(value)}` |")
   lines += ["", f"Weights: {found.which} of step {found.step}."]
+  # The command of the first start; later ones only resume.
   starts = _lines(folder / "starts.jsonl")
   if starts:
     lines += ["", "```", str(starts[0].get("command")), "```"]
@@ -133,6 +135,7 @@ def _training(found: FoundWeights) -> list[str]:
     for key, value in records[-1].items()
     if key.startswith(prefix) and value is not None
   }
+  # The last: a step is evaluated again after a restart.
   images = records[-1].get("images", 0)
   lines += ["", f"On {images:.0f} images that were held out:", ""]
   lines += ["| | |", "|---|---|"]

@@ -65,6 +65,7 @@ def write(
     )
   if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
     raise ValueError(f"--license={licence} must be like apache-2.0")
+  # Both libraries want a name for each class.
   count = model.head.num_classes
   labels = found.labels or tuple(f"class {index}" for index in range(count))
   # Their processors are told how these images were cropped, not Apple's.
@@ -81,6 +82,7 @@ def write(
     folder.mkdir(parents=True)
     weight_files.write_folder(
       folder,
+      # timm's files lie at the top, as its loader has no sub-folders.
       names.to_dialect(weights, table, "timm"),
       {"format": "pt"},
       {"config.json": _timm(name, labels, size, resize, bicubic)},
@@ -110,6 +112,7 @@ def _timm(
       # timm rounds size / crop_pct down, which must not lose a pixel.
       "crop_pct": size / resize * (1 - 1e-9),
       "crop_mode": "center",
+      # Images in [0, 1] as they are; timm's default would be ImageNet's.
       "mean": [0.0, 0.0, 0.0],
       "std": [1.0, 1.0, 1.0],
       "num_classes": len(labels),
@@ -152,6 +155,7 @@ def push(folder: pathlib.Path, repo: str) -> str:
     )
   # Network, proxy, login and permissions: unrelated error types.
   except Exception as error:
+    # The first line: the rest is a request's id and advice on the web.
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if _is_unreached(error):
       first = f"{api.endpoint} can't be reached ({first})"

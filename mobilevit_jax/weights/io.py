@@ -88,7 +88,7 @@ def start(
   """
   if source is None and reset != "none":
     # A recipe for weights that know something learns next to nothing from
-    # random ones, and does so without a word.
+    # random ones, and does so silently.
     raise ValueError(
       f"reset={reset!r} trains further from weights, and weights.source names "
       "none. Set config.weights.source to weights (a file, a folder or "

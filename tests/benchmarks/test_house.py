@@ -82,7 +82,7 @@ def test_figures_of_a_known_tree(root, capsys):
     "train",
     "benchmarks.speed",
     "modules on a circle 0",
-    "arrows that the table has not 1",
+    "arrows that the table lacks 1",
     "run.best -> main",
     "functions named unfold 1",
     "run.best: def unfold(x):",

@@ -21,7 +21,7 @@ def _array(*shape) -> Any:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("kind", depthwise.KINDS)
+@pytest.mark.parametrize("kind", depthwise.DEPTHWISE_KINDS)
 @pytest.mark.parametrize(
   ("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)]
 )
@@ -53,7 +53,7 @@ def test_depthwise_equals_xla(kind, stride, dilation, height_width):
     np.testing.assert_allclose(a, e, atol=5e-5)
 
 
-@pytest.mark.parametrize("kind", depthwise.KINDS)
+@pytest.mark.parametrize("kind", depthwise.DEPTHWISE_KINDS)
 def test_pointwise_equals_xla(kind):
   x, kernel = _array(2, 3, 5, 4), _array(1, 1, 4, 6)
 

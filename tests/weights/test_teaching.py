@@ -45,5 +45,5 @@ def test_digits_know_the_digits_that_they_were_not_trained_on():
 
 
 def test_unknown_teaching_weights_are_refused():
-  with pytest.raises(ValueError, match=r"only teaching:digits, teaching:bccd"):
+  with pytest.raises(ValueError, match=r"only teaching:digits, "):
     source.read_weights("teaching:flowers")

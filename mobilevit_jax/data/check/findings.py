@@ -109,7 +109,8 @@ class Findings:
       if place and 0 < usable[place] == leaked[place]:
         yield (
           f"every image of {name} is also in {self._names[0]}: accuracy on "
-          "images that were learnt by heart says nothing; keep some apart"
+          "images that were trained on does not measure anything; keep some "
+          "images apart"
         )
     if on_bad_image == "error":
       yield from self.broken()

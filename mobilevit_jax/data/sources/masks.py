@@ -127,6 +127,7 @@ class MaskSource:
     # By default an index is a class, and 255 is ignored.
     own = {index: index for index in (*range(len(class_names)), IGNORED)}
     self._classes = dict(classes or own)
+    # Paths alone: Grain's workers each get a copy of the source.
     self._pairs = [*pairs]
 
   def __len__(self) -> int:
@@ -162,6 +163,7 @@ def root_of(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
   """The folder of a data set; `ValueError` if it is none."""
   if data_dir is None:
     raise ValueError("data_dir=None must be the folder to read")
+  # A folder in a configuration may begin with ~.
   root = pathlib.Path(data_dir).expanduser()
   if not root.is_dir():
     raise ValueError(f"data_dir={str(data_dir)!r} must be a folder")
@@ -232,6 +234,7 @@ def _pairs(
         if path.suffix.lower() in endings and not path.name.startswith(".")
       }
     )
+  # Files are paired by their names without endings.
   pictures, truths = found
   # Names that only one of the two folders has.
   if alone := sorted(pictures.keys() ^ truths.keys()):
@@ -303,6 +306,7 @@ def open_ade20k(
   """
   root = root_of(data_dir)
   pairs = _pairs(root, "images", "annotations", split)
+  # The list of names is another download; without it numbers must do.
   names = [f"class {index}" for index in range(_ADE_CLASSES)]
   if (table := root / "objectInfo150.txt").is_file():
     # A header line, then ratio, counts and the names, by tabs.
@@ -312,6 +316,7 @@ def open_ade20k(
     if len(last) != _ADE_CLASSES:
       raise ValueError(f"{table} has {len(last)} rows, not {_ADE_CLASSES}")
     names = last
+  # mIoU of ADE20K is over 150 classes: 0, other, is none of them.
   classes = {0: IGNORED} | {i + 1: i for i in range(_ADE_CLASSES)}
   return MaskSource(f"ade20k/{split}", pairs, names, classes)
 

@@ -49,6 +49,7 @@ class TfdsSource:
     self._records = records
     self._files = tuple(files)
     # Where each file's records begin among the split's.
+    # `[0, take of file 0, take of files 0 and 1, ...]`, for `place`.
     takes = (take for _, _, take in self._files)
     self._starts = [0, *itertools.accumulate(takes)]
 
@@ -129,11 +130,13 @@ class TfdsBoxSource(TfdsSource):
   def image_id(self, index: int) -> int | str:
     """COCO's id of the image, or the name of its file."""
     record = self.read(index)
+    # COCO's sets have the id as a feature, VOC's the file's name alone.
     if "image/id" in record:
       return int(record["image/id"])
     return pathlib.PurePath(record["image/filename"].decode()).stem
 
   def _boxes(self, record: dict[str, Any], name: str) -> Boxes:
+    # By EXIF's orientation, as decoding turns the pixels too.
     height, width = upright_size(record["image"], name)
     objects = record["objects"]
     # TFDS: y0, x0, y1, x1 as parts of the image, to x0, y0, x1, y1 in pixels.
@@ -142,6 +145,7 @@ class TfdsBoxSource(TfdsSource):
     # VOC's own metric does not count what is hard to make out.
     crowd = objects.get("is_crowd", objects.get("is_difficult"))
     labels = np.asarray(objects["label"], np.int32)
+    # COCO's area is that of the outline; without outlines it is the box's.
     area = objects.get("area", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
     return Boxes(
       boxes,
@@ -165,6 +169,7 @@ def _is_storage(error: Exception) -> bool:
     return True
   if not isinstance(error, RuntimeError):
     return False  # the record's parser
+  # One broken record is left out; a broken index or file stops the run.
   return not _BROKEN_RECORD.fullmatch(str(error).strip())
 
 
@@ -222,10 +227,13 @@ def open_prepared(
   features: Any = reader.info.features
   boxed = download.has_boxes(features)
   label = features["objects"].feature["label"] if boxed else features["label"]
+  # Which files the split takes, and which records of each: an expression such
+  # as `train[:90%]` may end within a file.
   files = [
     (pathlib.PurePath(part.filename).name, part.skip, part.take)
     for part in reader.info.splits[split].file_instructions
   ]
+  # A set with boxes has its labels with them, one for each.
   kind = TfdsBoxSource if boxed else TfdsSource
   return kind(f"tfds:{name}/{split}", label.names, records, files)
 
@@ -236,6 +244,7 @@ def make_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
   try:
     return tfds.builder(name, data_dir=where)
   except tfds.core.DatasetNotFoundError as error:
+    # Misspelt: the closest names of all sets that TFDS has.
     known = ["digits", "folder"]
     known += tfds.list_builders(with_community_datasets=False)
     base = name.split("/")[0].split(":")[0]

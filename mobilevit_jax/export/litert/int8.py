@@ -153,22 +153,22 @@ class Int8Ops(DynamicOps):
     )
 
   def conv(self, x, kernel, bias, name, **options):
-    """See `Ops.conv`."""
+    """In eight bits where they are chosen; the last layer takes float32."""
     x = self._float(x) if _LAST.search(name) else self._chosen(x, name)
     return super().conv(x, kernel, bias, name, **options)
 
   def linear(self, x, kernel, bias, name):
-    """See `Ops.linear`; the classifier takes float32 and finds the range."""
+    """As `conv`; the classifier takes float32 and finds the range itself."""
     # Two axes: the classifier, whose input is the mean.
     x = self._float(x) if len(x.shape) == 2 else self._chosen(x, name)
     return super().linear(x, kernel, bias, name)
 
   def silu(self, x, name):
-    """See `Ops.silu`."""
+    """In eight bits where they are chosen."""
     return super().silu(self._chosen(x, name), name)
 
   def add(self, x, y, name):
-    """See `Ops.add`: maps in eight bits, the transformer's stream not."""
+    """Maps in eight bits; the transformer's stream in float32."""
     # The name tells maps from the transformer's stream.
     if name.endswith("/residual"):
       x, y = self._chosen(x, name), self._chosen(y, name)
@@ -177,7 +177,7 @@ class Int8Ops(DynamicOps):
     return super().add(x, y, name)
 
   def concat(self, x, y, name):
-    """See `Ops.concat`; engines want all on one grid."""
+    """In eight bits on one grid for both inputs, as engines want."""
     if self._select(name):
       common = self._grid(name)
       x, y = self._int8(x, common), self._int8(y, common)
@@ -186,42 +186,42 @@ class Int8Ops(DynamicOps):
     return super().concat(x, y, name)
 
   def pool(self, x, name):
-    """See `Ops.pool`."""
+    """In float32: the mean is what the classifier takes."""
     return super().pool(self._float(x), name)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`."""
+    """In float32, squares and root too."""
     return super().layer_norm(self._float(x), epsilon, name)
 
   def group_norm(self, x, epsilon, name):
-    """See `Ops.group_norm`."""
+    """In float32, as `layer_norm`."""
     return super().group_norm(self._float(x), epsilon, name)
 
   def mul(self, x, y, name):
-    """See `Ops.mul`."""
+    """In eight bits where they are chosen, each factor on its own grid."""
     return super().mul(self._chosen(x, name), self._chosen(y, name), name)
 
   def softmax(self, x, name):
-    """See `Ops.softmax`."""
+    """In float32, of scores that may be of eight bits."""
     return super().softmax(self._float(x), name)
 
   def relu(self, x, name):
-    """See `Ops.relu`; of more than a row, a grid with nothing below zero."""
+    """For maps a change of grid, to one with nothing below zero."""
     if len(x.shape) == 2 or not self._select(name):
       return super().relu(self._float(x), name)
-    # ReLU is a change of grid: what lies below zero is cut by quantising.
+    # What lies below zero is cut by quantising.
     return self._int8(x, self._grid(name))
 
   def hard_swish(self, x, name):
-    """See `Ops.hard_swish`; XNNPACK has none of eight bits."""
+    """In float32: XNNPACK has none of eight bits."""
     return super().hard_swish(self._float(x), name)
 
   def scale(self, x, gate, name):
-    """See `Ops.scale`."""
+    """The map in eight bits where they are chosen; the gate as it comes."""
     return super().scale(self._chosen(x, name), gate, name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
-    """See `Ops.matmul`; a sum over all patches by their scores in float32."""
+    """In eight bits, but for a sum over all patches: that is in float32."""
     # v2's context sums over hundreds of patches, too much for eight bits'
     # scores.
     if name.endswith("/context"):
@@ -231,19 +231,19 @@ class Int8Ops(DynamicOps):
     return super().matmul(x, y, name, transpose_y=transpose_y)
 
   def resize(self, x, h, w, name, **options):
-    """See `Ops.resize`."""
+    """In eight bits where they are chosen."""
     return super().resize(self._chosen(x, name), h, w, name, **options)
 
   def mask(self, x, name):
-    """See `Ops.mask`."""
+    """Of float32 scores, `[b, h, w]` in uint8."""
     return super().mask(self._float(x), name)
 
   def reshape(self, x, shape, name):
-    """See `Ops.reshape`."""
+    """Of what comes; values and grid stay."""
     return super().reshape(self._chosen(x, name), shape, name)
 
   def transpose(self, x, order, name):
-    """See `Ops.transpose`."""
+    """Of what comes; values and grid stay."""
     return super().transpose(self._chosen(x, name), order, name)
 
   def serialize(self, outputs, metadata):

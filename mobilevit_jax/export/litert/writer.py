@@ -44,7 +44,7 @@ class LiteRTOps(LiteRTFile, Ops):
   def conv(
     self, x, kernel, bias, name, *, stride=1, dilation=1, groups=1, relu6=False
   ):
-    """See `Ops.conv`."""
+    """CONV_2D, or DEPTHWISE_CONV_2D for groups; a PAD before strides."""
     kh, kw, _, out = kernel.shape
     padding = _SAME
     if stride > 1:
@@ -90,7 +90,7 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def linear(self, x, kernel, bias, name):
-    """See `Ops.linear`."""
+    """FULLY_CONNECTED, over the last axis of x `[..., d]`."""
     return self.op(
       "FULLY_CONNECTED",
       [x, *self.weights(x, kernel.T, bias, name, axis=0)],
@@ -101,22 +101,21 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def silu(self, x, name):
-    """See `Ops.silu`."""
+    """LOGISTIC and MUL."""
     # LiteRT has no SiLU: XNNPACK runs the two operators in its partition.
     gate = self.op("LOGISTIC", [x], x.shape, f"{name}/sigmoid")
     return self._binary("MUL", x, gate, name)
 
   def relu(self, x, name):
-    """See `Ops.relu`."""
+    """RELU, of any rank."""
     return self.op("RELU", [x], x.shape, name)
 
   def hard_swish(self, x, name):
-    """See `Ops.hard_swish`."""
+    """HARD_SWISH, of maps and of rows."""
     return self.op("HARD_SWISH", [x], x.shape, name, "HardSwishOptions")
 
   def hard_sigmoid(self, x, name):
-    # hard_sigmoid(x) = ReLU6(x + 3) / 6.
-    """See `Ops.hard_sigmoid`."""
+    """`RELU6(x + 3) / 6`, as three operators."""
     three = self.constant(np.array([3], np.float32), f"{name}/three")
     sixth = self.constant(np.array([1 / 6], np.float32), f"{name}/sixth")
     y = self._binary("ADD", x, three, f"{name}/shift")
@@ -124,7 +123,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._binary("MUL", y, sixth, name)
 
   def scale(self, x, gate, name):
-    """See `Ops.scale`."""
+    """MUL of a map `[b, h, w, c]` by its gate, broadcast over h and w."""
     gate = self.reshape(gate, (-1, 1, 1, x.shape[-1]), f"{name}/columns")
     return self._binary("MUL", x, gate, name)
 
@@ -133,22 +132,22 @@ class LiteRTOps(LiteRTFile, Ops):
     return self.op(code, [x, y], x.shape, name, options[code])
 
   def add(self, x, y, name):
-    """See `Ops.add`."""
+    """ADD of two tensors of one shape."""
     return self._binary("ADD", x, y, name)
 
   def mul(self, x, y, name):
-    """See `Ops.mul`."""
+    """MUL; y may broadcast over x."""
     return self._binary("MUL", x, y, name)
 
   def concat(self, x, y, name):
-    """See `Ops.concat`."""
+    """CONCATENATION of the channels, axis 3."""
     shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
     return self.op(
       "CONCATENATION", [x, y], shape, name, "ConcatenationOptions", axis=3
     )
 
   def resize(self, x, h, w, name, *, align_corners=False):
-    """See `Ops.resize`."""
+    """RESIZE_BILINEAR to `[b, h, w, c]`."""
     b, _, _, c = x.shape
     size = self.constant(np.array([h, w], np.int32), f"{name}/size")
     return self.op(
@@ -162,7 +161,7 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def mask(self, x, name):
-    """See `Ops.mask`; uint8."""
+    """ARG_MAX over channels, `[b, h, w]`, cast to uint8."""
     shape = x.shape[:3]
     axis = self.constant(np.array(3, np.int32), f"{name}/axis")
     y = self.op(
@@ -177,7 +176,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self.op("CAST", [y], shape, name, "CastOptions", kind="UINT8")
 
   def join(self, parts, axis, name):
-    """See `Ops.join`."""
+    """CONCATENATION along any axis."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     return self.op(
@@ -185,11 +184,11 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def exp(self, x, name):
-    """See `Ops.exp`."""
+    """EXP."""
     return self.op("EXP", [x], x.shape, name, "ExpOptions")
 
   def affine(self, x, scale, shift, name):
-    """See `Ops.affine`."""
+    """MUL and ADD by constants `[1, ...]`, broadcast over the batch."""
     for code, part, value in (("MUL", "scale", scale), ("ADD", "shift", shift)):
       if value is not None:
         values = self.constant(
@@ -200,7 +199,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return x
 
   def tail(self, x, name):
-    """See `Ops.tail`."""
+    """SLICE from place 1 of the last axis."""
     b, n, k = x.shape
     begin = self.constant(np.array([0, 0, 1], np.int32), f"{name}/begin")
     size = self.constant(np.array([b, n, k - 1], np.int32), f"{name}/size")
@@ -215,18 +214,18 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def pool(self, x, name):
-    """See `Ops.pool`."""
+    """MEAN over h and w; `[b, c]`."""
     return self._mean(x, [1, 2], (x.shape[0], x.shape[-1]), name, False)
 
   def layer_norm(self, x, epsilon, name):
-    """See `Ops.layer_norm`; the mean is zero, and isn't taken."""
+    """MEAN of squares, RSQRT and MUL; the mean is zero, and not taken."""
     return self._standardise(x, [len(x.shape) - 1], epsilon, name)
 
   def group_norm(self, x, epsilon, name):
-    """See `Ops.group_norm`."""
+    """MEAN and SUB over all axes but the batch, then as `layer_norm`."""
     axes = list(range(1, len(x.shape)))
     shape = (x.shape[0], *[1] * len(axes))
-    # XNNPACK has no group norm: mean, difference, mean square, product.
+    # XNNPACK has no group norm, so it is written out.
     mean = self._mean(x, axes, shape, f"{name}/centre", True)
     x = self._binary("SUB", x, mean, f"{name}/centred")
     return self._standardise(x, axes, epsilon, name)
@@ -242,7 +241,7 @@ class LiteRTOps(LiteRTFile, Ops):
     return self._binary("MUL", x, scale, name)
 
   def matmul(self, x, y, name, *, transpose_y=False):
-    """See `Ops.matmul`."""
+    """BATCH_MATMUL; `adjY` transposes y without an operator."""
     columns = y.shape[-2] if transpose_y else y.shape[-1]
     return self.op(
       "BATCH_MATMUL",
@@ -254,11 +253,11 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def softmax(self, x, name):
-    """See `Ops.softmax`."""
+    """SOFTMAX over the last axis."""
     return self.op("SOFTMAX", [x], x.shape, name, "SoftmaxOptions", beta=1.0)
 
   def reshape(self, x, shape, name):
-    """See `Ops.reshape`."""
+    """RESHAPE, to a shape written out in full."""
     # Only the batch may be -1; it is known here, and written out.
     if shape[0] == -1:
       shape = (math.prod(x.shape) // math.prod(shape[1:]), *shape[1:])
@@ -273,7 +272,7 @@ class LiteRTOps(LiteRTFile, Ops):
     )
 
   def transpose(self, x, order, name):
-    """See `Ops.transpose`."""
+    """TRANSPOSE, by an int32 order."""
     axes = self.constant(np.array(order, np.int32), f"{name}/order")
     shape = [x.shape[axis] for axis in order]
     return self.op("TRANSPOSE", [x, axes], shape, name, "TransposeOptions")
@@ -289,5 +288,5 @@ class LiteRTOps(LiteRTFile, Ops):
     return x
 
   def size(self, x):
-    """See `Ops.size`."""
+    """From `[b, h, w, c]`."""
     return x.shape[1:3]

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 
 class Classifier(nnx.Module):
@@ -46,7 +46,7 @@ class Classifier(nnx.Module):
     classifier_dropout: float | None = None,
     frozen: bool = False,
     bn_groups: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     rate = classifier_dropout

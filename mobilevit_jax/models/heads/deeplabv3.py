@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 import numpy as np
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 # Section 3.3 of the paper. They are twice as far apart at stride 8, so that
 # they reach as far in the image.
@@ -67,7 +67,7 @@ class ASPP(nnx.Module):
     rates: tuple[int, int, int],
     *,
     bn_groups: int,
-    depthwise: dw.Kind,
+    depthwise: DepthwiseKind,
     dtype: DTypeLike,
   ):
     # ReLU in the head, whatever the backbone has (ml-cvnets'
@@ -134,7 +134,7 @@ class DeepLabV3(nnx.Module):
     auxiliary: bool = False,
     aligned: bool = False,
     bn_groups: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     layers.check_rates(

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 import numpy as np
 
-from mobilevit_jax.models import depthwise as dw
 from mobilevit_jax.models import init
 from mobilevit_jax.models import layers
+from mobilevit_jax.models.depthwise import DepthwiseConv
+from mobilevit_jax.models.depthwise import DepthwiseKind
 
 # Levels: stage4, stage5, three extra maps of half the side each, one pixel.
 #   stride at 320 px            16    32    64   128   256    all
@@ -120,13 +121,13 @@ class Separable(nnx.Module):
     out_channels: int,
     *,
     stride: int,
-    kind: dw.Kind,
+    kind: DepthwiseKind,
     bn_groups: int,
     dtype: DTypeLike,
   ):
     # No activation between the depthwise convolution and the 1x1: ml-cvnets'
     # "separable" layers have a BatchNorm alone there.
-    self.depthwise = dw.DepthwiseConv(
+    self.depthwise = DepthwiseConv(
       in_channels, stride=stride, kind=kind, dtype=dtype
     )
     self.norm = layers.BatchNorm(in_channels, groups=bn_groups, dtype=dtype)
@@ -152,7 +153,7 @@ class Filter(nnx.Module):
     in_channels: int,
     channels: int,
     *,
-    kind: dw.Kind,
+    kind: DepthwiseKind,
     bn_groups: int,
     dtype: DTypeLike,
   ):
@@ -169,7 +170,7 @@ class Filter(nnx.Module):
         dtype=dtype,
       )
     self.projected = in_channels != channels
-    self.depthwise = dw.DepthwiseConv(channels, kind=kind, dtype=dtype)
+    self.depthwise = DepthwiseConv(channels, kind=kind, dtype=dtype)
     self.norm = layers.BatchNorm(channels, groups=bn_groups, dtype=dtype)
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -200,7 +201,7 @@ class SSDLite(nnx.Module):
     *,
     num_classes: int = 80,
     bn_groups: int = 1,
-    depthwise: dw.Kind = "auto",
+    depthwise: DepthwiseKind = "auto",
     dtype: DTypeLike = jnp.float32,
   ):
     layers.check_counts(num_classes=num_classes)

@@ -65,6 +65,26 @@ TEACHING: dict[str, Teaching] = {
     result="mAP@0.5 84.8 %, mAP 49.9 % on 87 held-out images",
     crop={"preset": "cvnets", "size": 320},
   ),
+  "nuclei": Teaching(
+    about="MobileViT-XXS with DeepLabv3 at stride 8, cell nuclei at 384 px",
+    data="2018 Data Science Bowl, stage 1, with the masks that lopuhin "
+    "mended, CC0; 320 of its images, of at most 256 px",
+    licence="Apache-2.0",
+    commands=(
+      "mobilevit train --config=segment:xxs,folder,scratch,160 "
+      "--workdir=runs/nuclei --config.data.dir=nuclei "
+      "--config.model.output_stride=8 --config.model.aspp_width=128 "
+      "--config.task.protocol=slide --config.task.window=160 "
+      "--config.eval.size=384 --config.transform.short_side='(1.5, 2.75)' "
+      "--config.transform.rotation=180.0 --config.transform.blur=0.3 "
+      "--config.eval.batch=8 --config.eval.every_epochs=6",
+      "mobilevit weights runs/nuclei "
+      "mobilevit_jax/weights/teaching/nuclei.safetensors --to=jax --float16 "
+      "--which=ema",
+    ),
+    result="IoU of the nuclei 78.5 % on 80 held-out images, by windows of 160",
+    crop={"preset": "cvnets", "size": 384},
+  ),
 }
 
 
