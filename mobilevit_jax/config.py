@@ -14,7 +14,6 @@ import zlib
 
 from absl import flags
 from etils import epath
-import ml_collections
 from ml_collections import config_flags
 
 from mobilevit_jax import __version__
