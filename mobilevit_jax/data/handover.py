@@ -25,6 +25,7 @@ import numpy as np
 
 _PREFIX = "mobilevit-"
 _MEMORY = pathlib.Path("/dev/shm")  # Linux; elsewhere files are mapped as well
+_SEMAPHORES = "semaphores"  # a file in the folder
 _ALIGN = 64  # bytes, of a cache line: JAX may use such an array as it is
 
 
@@ -46,10 +47,19 @@ def remove_leftovers() -> int:
     # another user's: both are to be left alone.
     with contextlib.suppress(OSError):
       lock = _locked(folder)
+      _remove_semaphores(folder / _SEMAPHORES)
       shutil.rmtree(folder, ignore_errors=True)
       os.close(lock)
       removed += 1
   return removed
+
+
+def _remove_semaphores(note: pathlib.Path) -> None:
+  """Removes those that a killed process noted."""
+  if note.is_file():
+    for name in note.read_text().split():
+      if pathlib.Path(name).name == name and name.startswith("sem."):
+        (_MEMORY / name).unlink(missing_ok=True)
 
 
 def _locked(folder: pathlib.Path) -> int:
@@ -84,6 +94,24 @@ class Place:
         if self.path.exists():
           return
         os.close(self._lock)
+
+  def note_semaphores(self) -> None:
+    """Writes down which semaphores of Python's queues are this process's.
+
+    They are files in memory too, whose names outlive a process that is killed
+    together with Python's tracker of them.
+    """
+    with contextlib.suppress(OSError):  # on Linux alone
+      mapped = pathlib.Path("/proc/self/maps").read_text().splitlines()
+      # The C library links them to their names after it has mapped them, so it
+      # is by the inode that the two are known to be the same.
+      inodes = {x.split()[4] for x in mapped if f"{_MEMORY}/sem." in x}
+      names = [
+        path.name
+        for path in _MEMORY.glob("sem.*")
+        if str(path.stat().st_ino) in inodes
+      ]
+      (self.path / _SEMAPHORES).write_text("\n".join(names))
 
   def close(self) -> None:
     """Removes it, with whatever was not taken; mapped arrays stay."""

@@ -55,7 +55,7 @@ class BatchIterator(Iterator[Batch]):
       1, "data-start", initializer=_block_signals
     )
     self._first: futures.Future | None = starter.submit(_first, iterator)
-    self._iterator = iterator
+    self._iterator, self._place = iterator, place
     self._workers: set[Any] = set()
     starter.shutdown(wait=False)
     # A finalizer, and not `__del__`: it also runs at the interpreter's exit,
@@ -82,6 +82,8 @@ class BatchIterator(Iterator[Batch]):
         self._note_workers()
       self._note_workers()
       batch, self._first = self._first.result(), None
+      if self._place is not None:
+        self._place.note_semaphores()
     except RuntimeError as error:
       # Grain tells a killed worker by this text alone.
       if "terminated unexpectedly" not in str(error):  # so Grain has it

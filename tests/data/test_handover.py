@@ -12,14 +12,16 @@ from mobilevit_jax.data import handover
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _KILLED = """
-import os, signal
+import multiprocessing, os, signal
 import numpy as np
 from mobilevit_jax.data import handover
 
 place = handover.Place()
 handover.put(place.path, {"images": np.ones((4, 4), np.uint8)})
-print(place.path, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+lock = multiprocessing.get_context("spawn").Lock()
+place.note_semaphores()
+print(place.path, lock._semlock.name, flush=True)
+os.killpg(0, signal.SIGKILL)  # and Python's tracker of semaphores
 """
 
 
@@ -54,13 +56,19 @@ def test_killed_process_leaves_what_the_next_start_removes():
     env={**os.environ},
     capture_output=True,
     text=True,
+    start_new_session=True,
   )
   assert killed.returncode == -signal.SIGKILL, killed.stderr
-  left = pathlib.Path(killed.stdout.strip())
-  assert len([*left.iterdir()]) == 1
+  folder, name = killed.stdout.split()
+  left = pathlib.Path(folder)
+  assert len([*left.iterdir()]) == 2
+  semaphore = pathlib.Path(f"/dev/shm/sem.{name.removeprefix('/')}")
+  if sys.platform == "linux":
+    assert semaphore.exists()
   # Whoever starts first may be another test.
   handover.remove_leftovers()
   assert not left.exists()
+  assert not semaphore.exists()
   assert at_work.path.exists()
   at_work.close()
 
