@@ -19,7 +19,6 @@ from ml_collections import config_flags
 from mobilevit_jax import __version__
 from mobilevit_jax import files
 
-# Its fields are attributes, whose types no checker knows.
 # A `ml_collections.ConfigDict`. Not said to the type checker, which would take
 # every section for what a field may be and refuse `config.optim.name`.
 Config = Any
